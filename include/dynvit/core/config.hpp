@@ -1,0 +1,43 @@
+// Settings structs from YAML and back. See fields.hpp for how a struct lists its fields.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "dynvit/core/fields.hpp"
+
+namespace dynvit {
+
+/// YAML text with the name that errors call it, and changes on top.
+struct ConfigSource {
+    std::string text;                    // may be empty: all defaults
+    std::string name = "config";         // a path
+    std::vector<std::string> overrides;  // "train.lr=1e-4", values in YAML
+};
+
+/// Reads the file. Throws Error if it cannot.
+ConfigSource config_from_file(const std::filesystem::path& path, std::vector<std::string> overrides = {});
+
+/// Meets the fields with the source's values. Throws Error("config", "FILE:LINE: key: found ..., expected ...") for a
+/// syntax error, an unknown or repeated key, a wrong type, a value out of range.
+void read_fields(const ConfigSource& source, const std::function<void(FieldVisitor&)>& visit);
+
+/// YAML with a comment a field, which read_fields takes back to the same values.
+/// @param comments false leaves the comments out
+std::string write_fields(const std::function<void(FieldVisitor&)>& visit, bool comments = true);
+
+/// A settings struct from its defaults and the source.
+template <class Settings>
+Settings read_config(const ConfigSource& source, Settings settings = {}) {
+    read_fields(source, [&](FieldVisitor& visitor) { settings.fields(visitor); });
+    return settings;
+}
+
+template <class Settings>
+std::string write_config(Settings settings, bool comments = true) {
+    return write_fields([&](FieldVisitor& visitor) { settings.fields(visitor); }, comments);
+}
+
+}  // namespace dynvit

@@ -1,0 +1,28 @@
+// The one exception a user can cause, and small helpers to word it.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace dynvit {
+
+/// Joins anything that can be streamed: str("block ", 3, " of ", 12) == "block 3 of 12".
+template <class... Parts>
+std::string str(const Parts&... parts) {
+    std::ostringstream out;
+    (out << ... << parts);
+    return std::move(out).str();
+}
+
+/// Something the user can put right: a bad file, setting or argument. Its text is one line, "[area] place: what was
+/// found, what was expected". The program's main catches it once, prints it and exits with 1.
+class Error : public std::runtime_error {
+  public:
+    /// @param area the part that noticed, such as "safetensors" or "config"
+    template <class... Parts>
+    explicit Error(const std::string& area, const Parts&... parts)
+        : std::runtime_error(dynvit::str('[', area, "] ", parts...)) {}
+};
+
+}  // namespace dynvit

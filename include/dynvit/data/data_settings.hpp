@@ -1,0 +1,47 @@
+// Which pictures, and what is done to them: one experiment's data section.
+#pragma once
+
+#include <memory>
+
+#include "dynvit/core/fields.hpp"
+#include "dynvit/data/loader.hpp"
+#include "dynvit/data/transforms.hpp"
+
+namespace dynvit {
+
+struct DataSettings {
+    std::string kind = "image_folder";
+    std::string root;
+    std::string val_root;
+    std::string classes;
+    std::int64_t resize = 0;
+    std::vector<double> scale = {0.08, 1.0};
+    std::vector<double> ratio = {0.75, 4.0 / 3.0};
+    double flip = 0.5;
+    std::int64_t train_images = 20000;
+    std::int64_t val_images = 1000;
+    std::int64_t seed = 0;
+    std::int64_t workers = 0;
+
+    void fields(FieldVisitor& visitor);
+    int worker_count() const;  // `workers`, or the processor's threads
+};
+
+enum class Split { kTrain, kVal };
+
+/// The data set of a split; height and width are the model's.
+/// Throws Error: a missing folder, a class list that doesn't fit, cluttered_shapes for a picture that is no square.
+std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
+
+/// Whether the settings name a validation split that is there.
+bool has_validation(const DataSettings& settings);
+
+/// What happens to each picture of a split: random crop and mirror, or resize and centre crop. The pictures of
+/// cluttered_shapes are drawn at the model's size and stay as they are, with their object masks.
+SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
+
+/// A batch's pictures as the network takes them: on the device, ImageNet's mean taken off, divided by its standard
+/// deviation. @param images (B, 3, H, W) uint8 @return float32
+at::Tensor normalize_images(const at::Tensor& images, const at::Device& device);
+
+}  // namespace dynvit

@@ -1,0 +1,30 @@
+// What training and evaluation read: pictures with labels, by index.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dynvit/io/image.hpp"
+
+namespace dynvit {
+
+/// One picture before any transform.
+struct Sample {
+    Image image;
+    std::int64_t label = -1;                 // class index; -1 where there is none
+    std::string name;                        // for messages: a path or "cluttered_shapes/val/12"
+    std::vector<std::uint8_t> object_mask;   // height x width, 1 on the labelled object; empty where unknown
+};
+
+/// A data set is read by many threads at once: get() must be safe for concurrent calls and depend on its index only.
+class Dataset {
+  public:
+    virtual ~Dataset() = default;
+    virtual std::size_t size() const = 0;
+    virtual Sample get(std::size_t index) const = 0;  // throws Error naming the sample
+    virtual const std::vector<std::string>& class_names() const = 0;
+};
+
+}  // namespace dynvit

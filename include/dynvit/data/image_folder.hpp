@@ -1,0 +1,42 @@
+// Pictures in class folders, as torchvision's ImageFolder and every ImageNet copy has them.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "dynvit/data/dataset.hpp"
+
+namespace dynvit {
+
+/// A class-list file: a line a class in index order, the folder's name first, then (optional) a name for people:
+///     n01440764 tench, Tinca tinca
+struct ClassList {
+    std::vector<std::string> folders;
+    std::vector<std::string> names;   // the folder's name where the line has no other
+};
+
+/// Throws Error naming the file and line: missing file, empty, a folder named twice.
+ClassList read_class_list(const std::filesystem::path& path);
+
+/// ROOT/<class folder>/**.{jpg,jpeg,png} (any case), sorted by path. A class's index is its folder's place in `classes`
+/// or, without one, among the sorted folder names. Hidden files and other endings are passed over.
+/// Throws Error: ROOT missing, no class folder, no picture, a folder that the class list doesn't name.
+class ImageFolder : public Dataset {
+  public:
+    explicit ImageFolder(const std::filesystem::path& root, const std::optional<ClassList>& classes = std::nullopt);
+    std::size_t size() const override { return items_.size(); }
+    Sample get(std::size_t index) const override;
+    const std::vector<std::string>& class_names() const override { return class_names_; }
+
+    const std::filesystem::path& path(std::size_t index) const { return items_[index].path; }
+
+  private:
+    struct Item {
+        std::filesystem::path path;
+        std::int64_t label;
+    };
+    std::vector<Item> items_;
+    std::vector<std::string> class_names_;
+};
+
+}  // namespace dynvit

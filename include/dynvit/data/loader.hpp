@@ -1,0 +1,56 @@
+// Batches made by worker threads, in an order and with contents that depend on (seed, epoch) only.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "dynvit/core/random.hpp"
+#include "dynvit/data/dataset.hpp"
+
+namespace dynvit {
+
+struct Batch {
+    at::Tensor images;                  // (B, 3, H, W) uint8, CPU; pinned if LoaderOptions::pin_memory
+    at::Tensor labels;                  // (B) int64
+    std::vector<std::size_t> indices;   // of the samples in the data set
+    std::vector<std::vector<std::uint8_t>> object_masks;  // (H x W) of each picture; empty where unknown
+};
+
+struct LoaderOptions {
+    std::int64_t batch_size = 256;
+    int workers = 2;              // threads, at least 1
+    int prefetch = 4;             // batches that may wait, finished, in the queue
+    bool shuffle = false;
+    bool drop_last = false;       // leave out a last batch that is not full
+    bool pin_memory = false;
+    std::uint64_t seed = 0;
+    std::int64_t epoch = 0;
+    std::int64_t first_batch = 0;  // where a resumed epoch goes on; batches before it are never decoded
+};
+
+/// Turns a sample into the picture that goes into a batch; every picture of a loader must come out the same size. The
+/// generator is the sample's own, made from (seed, epoch, index). Called from many threads at once. A transform that keeps
+/// the picture's size and geometry may leave sample.object_mask; any other must clear it.
+using SampleTransform = std::function<Image(Sample& sample, Random& random)>;
+
+/// How many batches an epoch has.
+std::int64_t batch_count(std::size_t samples, const LoaderOptions& options);
+
+/// One pass over a data set. Workers start with the object and end with it, also when it is left half-way.
+class Loader {
+  public:
+    Loader(const Dataset& dataset, SampleTransform transform, const LoaderOptions& options);
+    ~Loader();
+
+    /// The next batch in order, or nothing at the end. An Error of a worker is thrown here, at its batch's turn.
+    std::optional<Batch> next();
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace dynvit

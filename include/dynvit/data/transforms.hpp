@@ -1,0 +1,39 @@
+// From a decoded picture to the network's input size. The pixel values stay 8-bit: normalization happens on the device.
+#pragma once
+
+#include <array>
+
+#include "dynvit/core/random.hpp"
+#include "dynvit/data/dataset.hpp"
+#include "dynvit/data/resize.hpp"
+
+namespace dynvit {
+
+/// ImageNet's mean and standard deviation of each colour, in units of 1 (= 255).
+inline constexpr std::array<float, 3> kImageNetMean = {0.485f, 0.456f, 0.406f};
+inline constexpr std::array<float, 3> kImageNetStd = {0.229f, 0.224f, 0.225f};
+
+/// Evaluation: short side to `resize` pixels (0: int(min(width, height) / 0.875)), centre crop of width x height, bicubic.
+struct EvalTransform {
+    int width = 224;
+    int height = 224;
+    int resize = 0;
+};
+
+/// Training: a random window of `scale` of the area and an aspect ratio of `ratio`, resized (bicubic); mirrored with
+/// probability `flip`. As torchvision's RandomResizedCrop: ten tries, then the largest window of a legal shape.
+struct TrainTransform {
+    int width = 224;
+    int height = 224;
+    std::array<double, 2> scale = {0.08, 1.0};
+    std::array<double, 2> ratio = {3.0 / 4.0, 4.0 / 3.0};
+    double flip = 0.5;
+};
+
+Image apply(const EvalTransform& transform, const Image& image);
+Image apply(const TrainTransform& transform, const Image& image, Random& random);
+
+/// The window that a training crop takes of a width x height picture.
+Window random_resized_crop(int width, int height, const TrainTransform& transform, Random& random);
+
+}  // namespace dynvit

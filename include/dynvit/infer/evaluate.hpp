@@ -1,0 +1,50 @@
+// Accuracy of a model, dense and pruned, over a data set.
+#pragma once
+
+#include <functional>
+
+#include "dynvit/data/loader.hpp"
+#include "dynvit/infer/pruned_vit.hpp"
+
+namespace dynvit {
+
+/// One way to run the model.
+struct EvalCase {
+    std::string policy = "predicted";
+    double keep_ratio = 1.0;         // rho: stages keep rho, rho^2, ... of all patches; 1: dense
+    std::vector<double> per_stage;  // a share of all patches a stage, in place of the powers of rho; empty: those
+};
+
+struct EvalResult {
+    std::string policy;  // "dense" for a keep ratio of 1
+    double keep_ratio = 1.0;
+    std::int64_t images = 0;
+    std::int64_t top1_count = 0;
+    std::int64_t top5_count = 0;
+    double loss = 0.0;   // cross-entropy with the labels, mean
+    double gmacs = 0.0;  // of one image
+    std::vector<std::int64_t> tokens_per_stage;
+    /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set knows
+    /// its objects; empty elsewhere.
+    std::vector<double> object_kept_per_stage;
+
+    double top1() const { return images ? 100.0 * static_cast<double>(top1_count) / static_cast<double>(images) : 0.0; }
+    double top5() const { return images ? 100.0 * static_cast<double>(top5_count) / static_cast<double>(images) : 0.0; }
+};
+
+struct EvalOptions {
+    at::Device device = at::kCPU;
+    at::ScalarType precision = at::kFloat;  // kFloat, or kBFloat16 / kHalf under autocast
+    std::uint64_t seed = 0;                 // of the random policy
+};
+
+/// Runs every case on every batch, so that the pictures are decoded once.
+/// @param progress told the number of images done after each batch; may be empty
+/// Throws Error for a label that the model has no class for.
+std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& cases, Loader& loader,
+                                 const EvalOptions& options, const std::function<void(std::int64_t)>& progress = {});
+
+/// Which patches belong to the object, those at least half covered. @param mask (H x W) @return (N), bool
+at::Tensor object_patches(const std::vector<std::uint8_t>& mask, const ModelSettings& settings);
+
+}  // namespace dynvit

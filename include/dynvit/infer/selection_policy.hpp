@@ -1,0 +1,34 @@
+// Who decides which tokens stay: the prediction modules, or a baseline to compare them with.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dynvit/models/dynamic_vit.hpp"
+
+namespace dynvit {
+
+/// What a policy may look at when a stage is reached.
+struct StageInput {
+    std::int64_t stage = 0;  // from 0
+    at::Tensor tokens;       // (B, n, C): patch tokens that are left, without [CLS]
+    at::Tensor positions;    // (B, n), int64: their places on the original grid, ascending
+};
+
+/// Scores the tokens that are left; those with the highest stay.
+class SelectionPolicy {
+  public:
+    virtual ~SelectionPolicy() = default;
+    virtual std::string name() const = 0;
+    virtual at::Tensor scores(const StageInput& input) = 0;  // (B, n)
+};
+
+/// The names of make_policy.
+const std::vector<std::string>& policy_names();
+
+/// "predicted": the prediction modules' log-probability to keep. "random": every token alike, drawn from the seed.
+/// Throws Error listing the names for any other.
+std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, DynamicVit model, std::uint64_t seed = 0);
+
+}  // namespace dynvit

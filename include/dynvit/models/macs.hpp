@@ -1,0 +1,19 @@
+// What a forward pass costs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "dynvit/models/model_settings.hpp"
+
+namespace dynvit {
+
+/// Multiply-accumulate operations of one image's forward pass: patch embedding, attention (both products too), MLPs,
+/// prediction modules, head. Norms and activations are not counted, as is the field's custom.
+/// @param kept patch tokens that each stage keeps, as many as stages; empty: dense, without the prediction modules
+std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::int64_t>& kept = {});
+
+/// Number of parameters with the prediction modules.
+std::int64_t count_parameters(const ModelSettings& settings);
+
+}  // namespace dynvit

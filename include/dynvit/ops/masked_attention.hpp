@@ -1,0 +1,32 @@
+// Attention in which dropped tokens are seen by nobody but themselves: the differentiable stand-in for removing them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace dynvit {
+
+/// Keeps the softmax finite and its rows summing to one where every visible weight underflows.
+inline constexpr double kPolicyEpsilon = 1e-6;
+
+/// The definition (DynamicViT, Rao et al. 2021, "attention masking"), for any device, differentiated by autograd:
+///     G_ij = 1 if i == j else policy_j
+///     A_ij = (exp(P_ij - max_k P_ik) G_ij + eps / N) / (sum_k exp(P_ik - max) G_ik + eps)
+/// Computed in float32 whatever the input's type (float64 stays float64).
+/// @param logits P, (B, heads, N, N)
+/// @param policy (B, N): 1 for a token that all others see, 0 for a dropped one; [CLS] is 1
+/// @return A, (B, heads, N, N), float32 (float64 for float64 logits)
+at::Tensor policy_softmax_plain(const at::Tensor& logits, const at::Tensor& policy);
+
+/// The same values and the same gradients (to the logits and to the policy, for kept and dropped tokens alike), with a
+/// backward pass of its own and, on a GPU that the CUDA kernels were built for, one kernel each way.
+/// @return A in the logits' type
+at::Tensor policy_softmax(const at::Tensor& logits, const at::Tensor& policy);
+
+/// policy_softmax(scale Q K^T, policy) V.
+/// @param query, key, value (B, heads, N, head_dim); @param policy (B, N)
+/// @param scale usually 1 / sqrt(head_dim)
+/// @return (B, heads, N, head_dim)
+at::Tensor masked_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                            const at::Tensor& policy, double scale);
+
+}  // namespace dynvit

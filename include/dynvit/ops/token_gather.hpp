@@ -1,0 +1,19 @@
+// Picking tokens out of a batch of sequences.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace dynvit {
+
+/// Row b of the result holds tokens[b][indices[b][0]], tokens[b][indices[b][1]], ...
+/// @param tokens (B, n, C); @param indices (B, k), int64, each in [0, n)
+/// @return (B, k, C), contiguous
+at::Tensor gather_tokens(const at::Tensor& tokens, const at::Tensor& indices);
+
+/// The places of the `count` highest scores of each row, in ascending order of place; among equal scores the lower place
+/// comes first.
+/// @param scores (B, n); @param count between 0 and n
+/// @return (B, count), int64
+at::Tensor top_places(const at::Tensor& scores, std::int64_t count);
+
+}  // namespace dynvit

@@ -1,0 +1,64 @@
+// AdamW in the groups that DynamicViT is fine-tuned with.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dynvit/core/fields.hpp"
+#include "dynvit/io/safetensors.hpp"
+#include "dynvit/models/vision_transformer.hpp"
+
+namespace dynvit {
+
+struct OptimizerSettings {
+    double weight_decay = 0.05;
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double eps = 1e-8;
+    double clip_grad = 0.0;
+    bool train_embeddings = false;
+
+    void fields(FieldVisitor& v) {
+        v.field("weight_decay", weight_decay, "decoupled; none for biases and other 1-D parameters", at_least(0));
+        v.field("beta1", beta1, "decay of the gradient's mean", between(0, 0.999999));
+        v.field("beta2", beta2, "decay of its square's mean", between(0, 0.999999999));
+        v.field("eps", eps, "added to the denominator", above(0));
+        v.field("clip_grad", clip_grad, "largest norm of all gradients together; 0: any", at_least(0));
+        v.field("train_embeddings", train_embeddings, "cls_token and pos_embed too; the reference leaves them as they are");
+    }
+};
+
+/// AdamW (Loshchilov and Hutter, 2019) over a model's parameters. Four groups: prediction modules or backbone, with or
+/// without weight decay. All state lives on the parameters' device; a step makes no host synchronisation.
+class AdamW {
+  public:
+    AdamW(torch::nn::Module& model, const OptimizerSettings& settings);
+
+    /// One step from the gradients that stand in the parameters. A parameter without one is left alone.
+    /// @param lr the prediction modules' learning rate; @param backbone_lr everything else's
+    void step(double lr, double backbone_lr);
+
+    void zero_grad();
+
+    /// Moments and step counts under "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME".
+    TensorMap state() const;
+    /// Throws Error naming the first entry that is missing or mis-shaped.
+    void load_state(const TensorMap& state, const std::string& file);
+
+  private:
+    struct Group {
+        bool backbone = false;
+        bool decay = false;
+        std::vector<std::string> names;
+        std::vector<at::Tensor> parameters, exp_avg, exp_avg_sq, steps;
+    };
+
+    OptimizerSettings settings_;
+    std::vector<Group> groups_;
+};
+
+/// Scales gradients so that their common norm is at most `max_norm`, without a host synchronisation.
+/// @return the norm before, 0-dimensional
+at::Tensor clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm);
+
+}  // namespace dynvit

@@ -1,0 +1,50 @@
+// Everything that one run is: the sum of its parts' settings.
+#pragma once
+
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/models/model_settings.hpp"
+#include "dynvit/train/adamw.hpp"
+#include "dynvit/train/losses.hpp"
+#include "dynvit/train/schedule.hpp"
+
+namespace dynvit {
+
+struct TrainSettings {
+    std::int64_t epochs = 30;
+    std::int64_t max_steps = 0;
+    std::int64_t batch_size = 128;
+    std::vector<double> keep_ratio = {0.7};
+    std::string weights;
+    std::string teacher;
+    std::string precision = "float32";
+    std::string device = "auto";
+    std::int64_t seed = 0;
+    std::int64_t log_every = 50;
+    std::int64_t eval_every = 1;
+    std::int64_t save_every = 1;
+    ScheduleSettings schedule;
+    OptimizerSettings optimizer;
+    LossSettings loss;
+
+    void fields(FieldVisitor& visitor);
+
+    /// The target of each stage: keep_ratio itself if it has as many, else rho, rho^2, ... of its only number.
+    std::vector<double> stage_targets(std::int64_t stages) const;
+};
+
+/// The YAML file of `dynvit train` and of every command's --config.
+struct Experiment {
+    ModelSettings model;
+    DataSettings data;
+    TrainSettings train;
+
+    void fields(FieldVisitor& visitor);
+};
+
+/// "cpu", "cuda", "cuda:1", or "auto": the GPU if there is one. Throws Error if it isn't there.
+at::Device parse_device(const std::string& name);
+
+/// "float32", "bfloat16" or "float16". Throws Error for others.
+at::ScalarType parse_precision(const std::string& name);
+
+}  // namespace dynvit

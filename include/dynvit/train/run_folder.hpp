@@ -1,0 +1,50 @@
+// What a training run leaves behind.
+//
+//     RUN/config.yaml                    the resolved settings, with comments
+//     RUN/metrics.jsonl                  a line a log step and an evaluation
+//     RUN/checkpoints/last.safetensors   the weights, with the model's settings
+//     RUN/checkpoints/best.safetensors   those with the best accuracy at the target ratio
+//     RUN/checkpoints/state.safetensors  everything that --resume needs
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <filesystem>
+
+#include "dynvit/train/experiment.hpp"
+
+namespace dynvit {
+
+/// How far a run is. Everything random is drawn from (seed, step), so no generator's state needs keeping.
+struct RunProgress {
+    std::int64_t step = 0;    // steps done
+    double best_top1 = -1.0;  // percent, at the target ratio; -1: not evaluated
+};
+
+class RunFolder {
+  public:
+    /// Makes the folder. Throws Error if it cannot be made or, without `resume`, if a run is already in it; with `resume`,
+    /// if none is.
+    RunFolder(std::filesystem::path path, bool resume);
+
+    void save_config(const Experiment& experiment) const;
+
+    /// Adds a line to metrics.jsonl. Lines of steps that a resumed run does again are dropped when it starts.
+    void log_metrics(const nlohmann::json& line) const;
+
+    /// Writes last.safetensors and state.safetensors, and best.safetensors if `best`.
+    void save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best) const;
+
+    /// Puts model and optimizer where the run stopped. Throws Error naming the file if it is of another model.
+    RunProgress restore(DynamicVitImpl& model, AdamW& optimizer) const;
+
+    const std::filesystem::path& path() const { return path_; }
+    std::filesystem::path last() const { return path_ / "checkpoints" / "last.safetensors"; }
+    std::filesystem::path best() const { return path_ / "checkpoints" / "best.safetensors"; }
+    std::filesystem::path state() const { return path_ / "checkpoints" / "state.safetensors"; }
+
+  private:
+    std::filesystem::path path_;
+};
+
+}  // namespace dynvit

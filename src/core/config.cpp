@@ -1,0 +1,342 @@
+#include "dynvit/core/config.hpp"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+
+namespace dynvit {
+namespace {
+
+std::string number(double value) {
+    char buffer[32];
+    const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
+    return {buffer, end};
+}
+
+std::string join(const std::vector<std::string>& words, const std::string& separator) {
+    std::string text;
+    for (const std::string& word : words) text += (text.empty() ? "" : separator) + word;
+    return text;
+}
+
+// Levenshtein's distance, to guess what a mistyped key was meant to be.
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+    std::vector<std::size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), 0);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        std::size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (std::size_t j = 0; j < b.size(); ++j) {
+            const std::size_t replaced = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, replaced});
+        }
+    }
+    return row.back();
+}
+
+std::string describe(const YAML::Node& node) {
+    switch (node.Type()) {
+        case YAML::NodeType::Map: return "a map";
+        case YAML::NodeType::Sequence: return "a list";
+        case YAML::NodeType::Scalar: return str('\'', node.Scalar(), '\'');
+        default: return "nothing";
+    }
+}
+
+class Reader : public FieldVisitor {
+  public:
+    explicit Reader(const ConfigSource& source) : name_(source.name) {
+        YAML::Node root = parse(source.text, source.name, "");
+        if (root.IsNull()) root = YAML::Node(YAML::NodeType::Map);
+        if (!root.IsMap()) throw Error("config", name_, ": found ", describe(root), ", expected a map of settings");
+        for (const std::string& override : source.overrides) apply(root, override);
+        enter("", root);
+    }
+
+    void finish() { leave(); }
+
+    bool reads() const override { return true; }
+
+    void field(const std::string& key, bool& value, const std::string&) override {
+        const YAML::Node node = find(key);
+        if (node && !YAML::convert<bool>::decode(node, value)) mismatch(key, node, "true or false");
+    }
+
+    void field(const std::string& key, std::int64_t& value, const std::string&, Limits limits) override {
+        if (const YAML::Node node = find(key)) value = integer(key, node, limits);
+    }
+
+    void field(const std::string& key, double& value, const std::string&, Limits limits) override {
+        if (const YAML::Node node = find(key)) value = real(key, node, limits);
+    }
+
+    void field(const std::string& key, std::string& value, const std::string&,
+               const std::vector<std::string>& choices) override {
+        const YAML::Node node = find(key);
+        if (!node) return;
+        if (!node.IsScalar() && !node.IsNull()) mismatch(key, node, "a text");
+        const std::string found = node.IsNull() ? "" : node.Scalar();
+        if (!choices.empty() && std::find(choices.begin(), choices.end(), found) == choices.end()) {
+            mismatch(key, node, "one of " + join(choices, ", "));
+        }
+        value = found;
+    }
+
+    void field(const std::string& key, std::vector<std::int64_t>& value, const std::string&, Limits limits) override {
+        read_list(key, value, [&](const YAML::Node& item) { return integer(key, item, limits); });
+    }
+
+    void field(const std::string& key, std::vector<double>& value, const std::string&, Limits limits) override {
+        read_list(key, value, [&](const YAML::Node& item) { return real(key, item, limits); });
+    }
+
+    void reject(const std::string& key, const std::string& found_and_expected) override {
+        throw Error("config", place(key), ": ", path(key), ": ", found_and_expected);
+    }
+
+  protected:
+    void begin_section(const std::string& key, const std::string&) override {
+        YAML::Node node = find(key);
+        if (node && !node.IsMap() && !node.IsNull()) mismatch(key, node, "a map of settings");
+        enter(path(key), node);
+    }
+
+    void end_section() override { leave(); }
+
+  private:
+    struct Level {
+        std::string path;
+        std::vector<std::pair<std::string, YAML::Node>> entries;
+        std::vector<std::string> known;
+    };
+
+    static YAML::Node parse(const std::string& text, const std::string& name, const std::string& what) {
+        try {
+            return YAML::Load(text);
+        } catch (const YAML::Exception& error) {
+            const std::string line = error.mark.is_null() || !what.empty() ? "" : str(':', error.mark.line + 1);
+            throw Error("config", name, line, ": ", what, "not valid YAML: ", error.msg);
+        }
+    }
+
+    // Writes a "key.key=value" into the tree.
+    void apply(YAML::Node root, const std::string& override) {
+        const std::size_t equals = override.find('=');
+        if (equals == std::string::npos || equals == 0) {
+            throw Error("config", "--set ", override, ": expected KEY=VALUE, such as train.lr=1e-4");
+        }
+        const std::string key = override.substr(0, equals);
+        YAML::Node node = root;
+        std::size_t from = 0;
+        for (std::size_t dot; (dot = key.find('.', from)) != std::string::npos; from = dot + 1) {
+            YAML::Node next = node[key.substr(from, dot - from)];
+            if (!next || next.IsNull()) next = YAML::Node(YAML::NodeType::Map);
+            if (!next.IsMap()) {
+                throw Error("config", "--set ", override, ": ", key.substr(0, dot), " is a value, not a section");
+            }
+            node.reset(next);
+        }
+        node[key.substr(from)] = parse(override.substr(equals + 1), "--set " + override, "the value is ");
+        overridden_[key] = "--set " + override;
+    }
+
+    void enter(const std::string& path, const YAML::Node& node) {
+        Level level{path, {}, {}};
+        if (node && node.IsMap()) {
+            for (const auto& entry : node) level.entries.emplace_back(entry.first.as<std::string>(), entry.second);
+        }
+        levels_.push_back(std::move(level));
+        std::set<std::string> seen;
+        for (const auto& [key, value] : levels_.back().entries) {
+            if (!seen.insert(key).second) reject(key, "stands here twice");
+        }
+    }
+
+    void leave() {
+        const Level& level = levels_.back();
+        for (const auto& [key, value] : level.entries) {
+            if (std::find(level.known.begin(), level.known.end(), key) == level.known.end()) unknown(key);
+        }
+        levels_.pop_back();
+    }
+
+    [[noreturn]] void unknown(const std::string& key) const {
+        const Level& level = levels_.back();
+        const auto nearest = std::min_element(level.known.begin(), level.known.end(), [&](const auto& a, const auto& b) {
+            return edit_distance(key, a) < edit_distance(key, b);
+        });
+        std::string expected = "expected one of " + join(level.known, ", ");
+        if (nearest != level.known.end() && edit_distance(key, *nearest) <= 2) expected = "did you mean " + *nearest + "?";
+        throw Error("config", place(key), ": ", path(key), ": unknown key; ", expected);
+    }
+
+    std::string path(const std::string& key) const {
+        const std::string& parent = levels_.empty() ? std::string() : levels_.back().path;
+        return parent.empty() ? key : parent + '.' + key;
+    }
+
+    // Where a key's value stands: "FILE:LINE", or the --set that gave it.
+    std::string place(const std::string& key) const {
+        for (std::string full = path(key);;) {
+            if (const auto found = overridden_.find(full); found != overridden_.end()) return found->second;
+            const std::size_t dot = full.rfind('.');
+            if (dot == std::string::npos) break;
+            full.resize(dot);
+        }
+        for (auto level = levels_.rbegin(); level != levels_.rend(); ++level) {
+            for (const auto& [name, node] : level->entries) {
+                const YAML::Mark mark = node.Mark();
+                if (name == key && !mark.is_null()) return str(name_, ':', mark.line + 1);
+            }
+        }
+        return name_;
+    }
+
+    YAML::Node find(const std::string& key) {
+        Level& level = levels_.back();
+        level.known.push_back(key);
+        for (const auto& [name, node] : level.entries) {
+            if (name == key) return node;
+        }
+        return YAML::Node(YAML::NodeType::Undefined);
+    }
+
+    [[noreturn]] void mismatch(const std::string& key, const YAML::Node& node, const std::string& expected) const {
+        throw Error("config", place(key), ": ", path(key), ": found ", describe(node), ", expected ", expected);
+    }
+
+    std::int64_t integer(const std::string& key, const YAML::Node& node, const Limits& limits) const {
+        std::int64_t value = 0;
+        const bool parsed = node.IsScalar() && YAML::convert<std::int64_t>::decode(node, value);
+        if (!parsed || !limits.allow(static_cast<double>(value))) {
+            mismatch(key, node, join({"a whole number", limits.text()}, limits.text().empty() ? "" : " "));
+        }
+        return value;
+    }
+
+    double real(const std::string& key, const YAML::Node& node, const Limits& limits) const {
+        double value = 0;
+        const bool parsed = node.IsScalar() && YAML::convert<double>::decode(node, value);
+        if (!parsed || !std::isfinite(value) || !limits.allow(value)) {
+            mismatch(key, node, join({"a number", limits.text()}, limits.text().empty() ? "" : " "));
+        }
+        return value;
+    }
+
+    template <class T, class Convert>
+    void read_list(const std::string& key, std::vector<T>& value, const Convert& convert) {
+        const YAML::Node node = find(key);
+        if (!node) return;
+        if (node.IsMap()) mismatch(key, node, "a list of numbers");
+        value.clear();
+        if (node.IsScalar()) value.push_back(convert(node));
+        if (node.IsSequence()) {
+            for (const YAML::Node& item : node) value.push_back(convert(item));
+        }
+    }
+
+    std::string name_;
+    std::map<std::string, std::string> overridden_;
+    std::vector<Level> levels_;
+};
+
+class Writer : public FieldVisitor {
+  public:
+    explicit Writer(bool comments) : comments_(comments) {}
+
+    std::string text() const { return text_; }
+    bool reads() const override { return false; }
+
+    void field(const std::string& key, bool& value, const std::string& comment) override {
+        line(key, value ? "true" : "false", comment);
+    }
+    void field(const std::string& key, std::int64_t& value, const std::string& comment, Limits) override {
+        line(key, str(value), comment);
+    }
+    void field(const std::string& key, double& value, const std::string& comment, Limits) override {
+        line(key, number(value), comment);
+    }
+    void field(const std::string& key, std::string& value, const std::string& comment,
+               const std::vector<std::string>& choices) override {
+        YAML::Emitter quoted;
+        if (value.empty()) quoted << YAML::DoubleQuoted;
+        quoted << value;
+        line(key, quoted.c_str(), choices.empty() ? comment : comment + ": " + join(choices, ", "));
+    }
+    void field(const std::string& key, std::vector<std::int64_t>& value, const std::string& comment, Limits) override {
+        list(key, value, comment, [](std::int64_t item) { return str(item); });
+    }
+    void field(const std::string& key, std::vector<double>& value, const std::string& comment, Limits) override {
+        list(key, value, comment, number);
+    }
+    void reject(const std::string&, const std::string&) override {}
+
+  protected:
+    void begin_section(const std::string& key, const std::string& comment) override {
+        if (!text_.empty() && depth_ == 0) text_ += '\n';
+        if (comments_ && !comment.empty()) text_ += indent() + "# " + comment + '\n';
+        text_ += indent() + key + ":\n";
+        ++depth_;
+    }
+    void end_section() override { --depth_; }
+
+  private:
+    std::string indent() const { return std::string(2 * depth_, ' '); }
+
+    void line(const std::string& key, const std::string& value, const std::string& comment) {
+        std::string written = indent() + key + ": " + value;
+        if (comments_ && !comment.empty()) {
+            written.resize(std::max<std::size_t>(written.size() + 2, 36), ' ');
+            written += "# " + comment;
+        }
+        text_ += written + '\n';
+    }
+
+    template <class T, class Format>
+    void list(const std::string& key, const std::vector<T>& value, const std::string& comment, const Format& format) {
+        std::vector<std::string> items;
+        for (const T& item : value) items.push_back(format(item));
+        line(key, '[' + join(items, ", ") + ']', comment);
+    }
+
+    bool comments_;
+    std::size_t depth_ = 0;
+    std::string text_;
+};
+
+}  // namespace
+
+std::string Limits::text() const {
+    std::string words;
+    if (std::isfinite(low)) words = (low_excluded ? "above " : "of at least ") + number(low);
+    if (std::isfinite(high)) words += (words.empty() ? "of at most " : " and at most ") + number(high);
+    return words;
+}
+
+ConfigSource config_from_file(const std::filesystem::path& path, std::vector<std::string> overrides) {
+    const std::vector<std::uint8_t> bytes = read_file(path, "config");
+    return {{bytes.begin(), bytes.end()}, path.string(), std::move(overrides)};
+}
+
+void read_fields(const ConfigSource& source, const std::function<void(FieldVisitor&)>& visit) {
+    Reader reader(source);
+    visit(reader);
+    reader.finish();
+}
+
+std::string write_fields(const std::function<void(FieldVisitor&)>& visit, bool comments) {
+    Writer writer(comments);
+    visit(writer);
+    return writer.text();
+}
+
+}  // namespace dynvit

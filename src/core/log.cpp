@@ -1,0 +1,36 @@
+#include "dynvit/core/log.hpp"
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "dynvit/core/error.hpp"
+
+namespace dynvit::log {
+namespace {
+
+spdlog::logger& logger() {
+    static const std::shared_ptr<spdlog::logger> instance = [] {
+        auto made = std::make_shared<spdlog::logger>("dynvit", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+        made->set_pattern("%H:%M:%S %^%l%$ %v");
+        made->flush_on(spdlog::level::info);
+        return made;
+    }();
+    return *instance;
+}
+
+}  // namespace
+
+void debug(const std::string& message) { logger().debug(message); }
+void info(const std::string& message) { logger().info(message); }
+void warn(const std::string& message) { logger().warn(message); }
+void error(const std::string& message) { logger().error(message); }
+
+void set_level(const std::string& level) {
+    const auto parsed = spdlog::level::from_str(level);
+    if (parsed == spdlog::level::off && level != "off") {
+        throw Error("log", "unknown level '", level, "'; expected debug, info, warn, error or off");
+    }
+    logger().set_level(parsed);
+}
+
+}  // namespace dynvit::log

@@ -1,0 +1,96 @@
+#include "dynvit/data/data_settings.hpp"
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/data/cluttered_shapes.hpp"
+#include "dynvit/data/image_folder.hpp"
+
+namespace dynvit {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kShapes = "cluttered_shapes";
+
+fs::path split_folder(const DataSettings& settings, Split split) {
+    if (split == Split::kTrain) return fs::path(settings.root) / "train";
+    return fs::path(settings.val_root.empty() ? settings.root : settings.val_root) / "val";
+}
+
+}  // namespace
+
+void DataSettings::fields(FieldVisitor& v) {
+    v.field("kind", kind, "where pictures come from", std::vector<std::string>{"image_folder", kShapes});
+    v.field("root", root, "image_folder: the folder with train/ and val/, a folder a class in each");
+    v.field("val_root", val_root, "image_folder: the folder with val/, where it is another");
+    v.field("classes", classes, "image_folder: a file with a class folder's name a line, in index order; '': sorted names");
+    v.field("resize", resize, "evaluation: the short side before the centre crop, pixels; 0: size / 0.875", at_least(0));
+    v.field("scale", scale, "training: the random crop's share of the area, [least, most]", above_up_to(0, 1));
+    v.field("ratio", ratio, "training: its width / height, [least, most]", above(0));
+    v.field("flip", flip, "training: probability of a mirrored picture", between(0, 1));
+    v.field("train_images", train_images, "cluttered_shapes: pictures of an epoch", at_least(1));
+    v.field("val_images", val_images, "cluttered_shapes: pictures that are never trained on", at_least(1));
+    v.field("seed", seed, "cluttered_shapes: another seed, other pictures", at_least(0));
+    v.field("workers", workers, "threads that prepare pictures; 0: one a processor core", between(0, 1024));
+    for (const auto& [key, range] : {std::pair{"scale", scale}, std::pair{"ratio", ratio}}) {
+        if (range.size() != 2 || range[0] > range[1]) v.reject(key, "expected [least, most]");
+    }
+    if (v.reads() && kind == "image_folder" && root.empty()) v.reject("root", "found nothing, expected the pictures' folder");
+}
+
+int DataSettings::worker_count() const {
+    return workers > 0 ? static_cast<int>(workers) : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width) {
+    if (settings.kind == kShapes) {
+        if (height != width) {
+            throw Error("data", "cluttered_shapes draws squares; model.image_size is ", height, " x ", width);
+        }
+        const bool train = split == Split::kTrain;
+        ClutteredShapesSettings shapes;
+        shapes.image_size = static_cast<int>(width);
+        shapes.count = train ? settings.train_images : settings.val_images;
+        shapes.seed = mix_seed({static_cast<std::uint64_t>(settings.seed), train ? 0u : 1u});
+        return std::make_unique<ClutteredShapes>(shapes);
+    }
+    std::optional<ClassList> classes;
+    if (!settings.classes.empty()) classes = read_class_list(settings.classes);
+    return std::make_unique<ImageFolder>(split_folder(settings, split), classes);
+}
+
+bool has_validation(const DataSettings& settings) {
+    return settings.kind == kShapes || fs::is_directory(split_folder(settings, Split::kVal));
+}
+
+SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width) {
+    if (settings.kind == kShapes) {
+        return [](Sample& sample, Random&) { return std::move(sample.image); };
+    }
+    if (split == Split::kTrain) {
+        TrainTransform transform{static_cast<int>(width), static_cast<int>(height), {settings.scale[0], settings.scale[1]},
+                                 {settings.ratio[0], settings.ratio[1]}, settings.flip};
+        return [transform](Sample& sample, Random& random) {
+            sample.object_mask.clear();
+            return apply(transform, sample.image, random);
+        };
+    }
+    EvalTransform transform{static_cast<int>(width), static_cast<int>(height), static_cast<int>(settings.resize)};
+    return [transform](Sample& sample, Random&) {
+        sample.object_mask.clear();
+        return apply(transform, sample.image);
+    };
+}
+
+at::Tensor normalize_images(const at::Tensor& images, const at::Device& device) {
+    const auto channels = [&](const std::array<float, 3>& values) {
+        return at::tensor(at::ArrayRef<float>(values.data(), 3)).mul_(255).view({1, 3, 1, 1}).to(device);
+    };
+    return images.to(device, at::kFloat, /*non_blocking=*/true).sub_(channels(kImageNetMean)).div_(channels(kImageNetStd));
+}
+
+}  // namespace dynvit

@@ -1,0 +1,118 @@
+#include "dynvit/data/image_folder.hpp"
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+
+namespace dynvit {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kArea = "image_folder";
+constexpr std::string_view kBlanks = " \t";
+
+bool is_hidden(const fs::path& path) {
+    return path.filename().native().starts_with('.');
+}
+
+bool is_picture(const fs::path& path) {
+    std::string ending = path.extension().string();
+    for (char& letter : ending)
+        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+    return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
+}
+
+/// The class folders' names in alphabetical order. Links to folders count, as in many copies of ImageNet.
+std::vector<std::string> class_folders(const fs::path& root) {
+    std::vector<std::string> names;
+    for (const fs::directory_entry& entry : fs::directory_iterator(root))
+        if (entry.is_directory() && !is_hidden(entry.path())) names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+/// All pictures in a class folder and the folders in it, sorted by path.
+std::vector<fs::path> pictures_below(const fs::path& folder) {
+    std::vector<fs::path> pictures;
+    fs::recursive_directory_iterator entry(folder, fs::directory_options::follow_directory_symlink);
+    for (; entry != fs::recursive_directory_iterator(); ++entry) {
+        if (is_hidden(entry->path()))
+            entry.disable_recursion_pending();
+        else if (is_picture(entry->path()) && entry->is_regular_file())
+            pictures.push_back(entry->path());
+    }
+    std::sort(pictures.begin(), pictures.end());
+    return pictures;
+}
+
+}  // namespace
+
+ClassList read_class_list(const fs::path& path) {
+    const std::vector<std::uint8_t> bytes = read_file(path, kArea);
+    std::string_view rest(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    ClassList list;
+    std::map<std::string, int, std::less<>> first_line;  // where a folder was named
+    for (int number = 1; !rest.empty(); ++number) {
+        const std::size_t end = std::min(rest.find('\n'), rest.size());
+        std::string_view line = rest.substr(0, end);
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+        if (line.ends_with('\r')) line.remove_suffix(1);
+
+        const std::size_t start = line.find_first_not_of(kBlanks);
+        if (start == std::string_view::npos) continue;
+        line = line.substr(start, line.find_last_not_of(kBlanks) + 1 - start);
+        const std::size_t gap = std::min(line.find_first_of(kBlanks), line.size());
+        const std::string folder(line.substr(0, gap));
+        const std::size_t name = line.find_first_not_of(kBlanks, gap);
+        const auto [known, is_new] = first_line.emplace(folder, number);
+        if (!is_new)
+            throw Error(kArea, path.string(), ':', number, ": folder '", folder, "' was named on line ", known->second,
+                        " already");
+        list.names.push_back(name == std::string_view::npos ? folder : std::string(line.substr(name)));
+        list.folders.push_back(folder);
+    }
+    if (list.folders.empty())
+        throw Error(kArea, path.string(), ": no class in the file, a line 'FOLDER NAME' a class is expected");
+    return list;
+}
+
+ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& classes) try {
+    if (!fs::is_directory(root))
+        throw Error(kArea, root.string(), fs::exists(root) ? ": not a folder" : ": no such folder",
+                    ", a folder with a folder of pictures a class is expected");
+    const std::vector<std::string> folders = class_folders(root);
+    if (folders.empty()) throw Error(kArea, root.string(), ": no class folder in it");
+
+    std::map<std::string, std::int64_t> labels;
+    for (const std::string& folder : classes ? classes->folders : folders)
+        labels.emplace(folder, static_cast<std::int64_t>(labels.size()));
+    for (const std::string& folder : folders) {
+        const auto label = labels.find(folder);
+        if (label == labels.end())
+            throw Error(kArea, (root / folder).string(), ": the class list (", classes->folders.size(),
+                        " classes) does not name this folder");
+        for (fs::path& path : pictures_below(root / folder)) items_.push_back({std::move(path), label->second});
+    }
+    if (items_.empty())
+        throw Error(kArea, root.string(), ": no picture (.jpg, .jpeg, .png) in its ", folders.size(), " class folders");
+    class_names_ = classes ? classes->names : folders;
+} catch (const fs::filesystem_error& error) {
+    throw Error(kArea, error.path1().string(), ": cannot be read: ", error.code().message());
+}
+
+Sample ImageFolder::get(std::size_t index) const {
+    const Item& item = items_.at(index);
+    Sample sample;
+    sample.image = read_image(item.path);
+    sample.label = item.label;
+    sample.name = item.path.string();
+    return sample;
+}
+
+}  // namespace dynvit

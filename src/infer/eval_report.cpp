@@ -1,0 +1,59 @@
+#include "dynvit/infer/eval_report.hpp"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/progress.hpp"
+
+namespace dynvit {
+namespace {
+
+std::string joined(const std::vector<std::int64_t>& counts) {
+    std::string text;
+    for (const std::int64_t count : counts) text += str(text.empty() ? "" : "/", count);
+    return text.empty() ? "all" : text;
+}
+
+}  // namespace
+
+nlohmann::json eval_json(const EvalResult& r) {
+    nlohmann::json row = {{"policy", r.policy},
+                          {"keep_ratio", r.keep_ratio},
+                          {"images", r.images},
+                          {"top1_count", r.top1_count},
+                          {"top5_count", r.top5_count},
+                          {"top1", r.top1()},
+                          {"top5", r.top5()},
+                          {"loss", r.loss},
+                          {"gmacs", r.gmacs},
+                          {"tokens_per_stage", r.tokens_per_stage}};
+    if (!r.object_kept_per_stage.empty()) row["object_kept_per_stage"] = r.object_kept_per_stage;
+    return row;
+}
+
+std::string eval_table(const std::vector<EvalResult>& results) {
+    bool objects = false;
+    for (const EvalResult& r : results) objects = objects || !r.object_kept_per_stage.empty();
+    const auto line = [&](const std::string& policy, const std::string& ratio, const std::string& images,
+                          const std::string& top1, const std::string& top5, const std::string& loss,
+                          const std::string& gmacs, const std::string& tokens, const std::string& object) {
+        char text[256];
+        std::snprintf(text, sizeof text, "%-10s %6s %7s %8s %8s %7s %7s  %-16s %s", policy.c_str(), ratio.c_str(),
+                      images.c_str(), top1.c_str(), top5.c_str(), loss.c_str(), gmacs.c_str(), tokens.c_str(),
+                      objects ? object.c_str() : "");
+        std::string row = text;
+        row.erase(row.find_last_not_of(' ') + 1);
+        return row + '\n';
+    };
+    std::string table = line("policy", "ratio", "images", "top-1 %", "top-5 %", "loss", "GMACs", "kept tokens", "object kept %");
+    for (const EvalResult& r : results) {
+        const std::string object =
+            r.object_kept_per_stage.empty() ? "" : fixed(100 * r.object_kept_per_stage.back(), 1);
+        table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), fixed(r.top1(), 2), fixed(r.top5(), 2),
+                      fixed(r.loss, 3), fixed(r.gmacs, 3), joined(r.tokens_per_stage), object);
+    }
+    return table;
+}
+
+}  // namespace dynvit

@@ -1,0 +1,118 @@
+#include "dynvit/infer/evaluate.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/autocast.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/models/macs.hpp"
+
+namespace dynvit {
+namespace {
+
+// Sums over the batches of one case; on the device until the end, so that no batch waits for the host.
+struct Tally {
+    std::unique_ptr<SelectionPolicy> policy;
+    EvalResult result;
+    at::Tensor sums;                // (3): top-1, top-5, loss
+    std::vector<at::Tensor> found;  // a stage: object patches kept
+
+    void add(const PrunedOutput& output, const at::Tensor& labels, const at::Tensor& objects) {
+        const at::Tensor logits = output.logits.to(at::kFloat);
+        const std::int64_t candidates = std::min<std::int64_t>(5, logits.size(1));
+        const at::Tensor best = std::get<1>(logits.topk(candidates, 1)) == labels.unsqueeze(1);  // (B, 5)
+        const at::Tensor loss = at::log_softmax(logits, -1).gather(1, labels.unsqueeze(1)).neg();
+        const at::Tensor batch = at::stack({best.select(1, 0).sum().to(at::kDouble), best.sum().to(at::kDouble),
+                                            loss.sum().to(at::kDouble)});
+        sums = sums.defined() ? sums + batch : batch;
+        if (!objects.defined()) return;
+        found.resize(output.kept.size());
+        for (std::size_t s = 0; s < output.kept.size(); ++s) {
+            const at::Tensor kept = objects.gather(1, output.kept[s]).sum();
+            found[s] = found[s].defined() ? found[s] + kept : kept;
+        }
+    }
+
+    EvalResult finish(std::int64_t images, double object_total) {
+        result.images = images;
+        if (images == 0) return result;
+        const at::Tensor host = sums.cpu();
+        result.top1_count = static_cast<std::int64_t>(host[0].item<double>());
+        result.top5_count = static_cast<std::int64_t>(host[1].item<double>());
+        result.loss = host[2].item<double>() / static_cast<double>(images);
+        for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
+        return result;
+    }
+};
+
+std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, std::uint64_t seed) {
+    const ModelSettings& settings = model->settings();
+    std::vector<Tally> tallies;
+    for (const EvalCase& one : cases) {
+        Tally tally;
+        const bool dense = (one.keep_ratio >= 1.0 && one.per_stage.empty()) || settings.stages() == 0;
+        tally.policy = make_policy(one.policy, model, seed);
+        tally.result.policy = dense ? "dense" : one.policy;
+        tally.result.keep_ratio = dense ? 1.0 : one.keep_ratio;
+        if (!dense) {
+            const auto shares = one.per_stage.empty() ? stage_ratios(one.keep_ratio, settings.stages()) : one.per_stage;
+            tally.result.tokens_per_stage = tokens_per_stage(shares, settings.patches());
+        }
+        tally.result.gmacs = 1e-9 * static_cast<double>(count_macs(settings, tally.result.tokens_per_stage));
+        tallies.push_back(std::move(tally));
+    }
+    return tallies;
+}
+
+void check_labels(const at::Tensor& labels, std::int64_t classes) {
+    const std::int64_t low = labels.min().item<std::int64_t>(), high = labels.max().item<std::int64_t>();
+    if (low < 0 || high >= classes) {
+        throw Error("eval", "the data has a label of ", low < 0 ? low : high, ", but the model has ", classes,
+                    " classes: give the class list that fixes the indices (--classes), or the right model");
+    }
+}
+
+}  // namespace
+
+at::Tensor object_patches(const std::vector<std::uint8_t>& mask, const ModelSettings& s) {
+    const at::Tensor pixels = at::tensor(at::ArrayRef<std::uint8_t>(mask), at::kFloat)
+                                  .view({s.grid_height(), s.patch_size, s.grid_width(), s.patch_size});
+    return (pixels.mean(at::IntArrayRef{1, 3}) >= 0.5).flatten();
+}
+
+std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& cases, Loader& loader,
+                                 const EvalOptions& options, const std::function<void(std::int64_t)>& progress) {
+    const torch::NoGradGuard no_grad;
+    const ModelSettings& settings = model->settings();
+    std::vector<Tally> tallies = prepare(model, cases, options.seed);
+    std::int64_t images = 0;
+    double object_total = 0;
+    while (std::optional<Batch> batch = loader.next()) {
+        check_labels(batch->labels, settings.num_classes);
+        const at::Tensor inputs = normalize_images(batch->images, options.device);
+        const at::Tensor labels = batch->labels.to(options.device);
+        at::Tensor objects;  // (B, N)
+        if (std::ranges::none_of(batch->object_masks, [](const auto& mask) { return mask.empty(); })) {
+            std::vector<at::Tensor> rows;
+            for (const auto& mask : batch->object_masks) rows.push_back(object_patches(mask, settings));
+            objects = at::stack(rows);
+            object_total += objects.sum().item<double>();
+            objects = objects.to(options.device);
+        }
+        for (Tally& tally : tallies) {
+            const Autocast autocast(options.device, options.precision);
+            tally.add(pruned_forward(*model, inputs, *tally.policy, tally.result.tokens_per_stage), labels, objects);
+        }
+        images += labels.size(0);
+        if (progress) progress(images);
+    }
+    std::vector<EvalResult> results;
+    for (Tally& tally : tallies) results.push_back(tally.finish(images, object_total));
+    return results;
+}
+
+}  // namespace dynvit

@@ -1,0 +1,54 @@
+#include "dynvit/infer/model_file.hpp"
+
+#include <algorithm>
+
+#include "dynvit/core/config.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
+
+namespace dynvit {
+namespace {
+
+constexpr const char* kSettingsKey = "dynvit.model";
+
+bool of_prediction_module(const std::string& key) { return key.rfind("score_predictor.", 0) == 0; }
+bool of_head(const std::string& key) { return key.rfind("head.", 0) == 0; }
+
+}  // namespace
+
+ModelFile read_model_file(const std::filesystem::path& path) {
+    Safetensors read = read_safetensors(path);
+    ModelFile file{path, std::nullopt, std::move(read.tensors)};
+    if (const auto found = read.metadata.find(kSettingsKey); found != read.metadata.end()) {
+        file.settings = read_config<ModelSettings>({found->second, path.string() + " (its " + kSettingsKey + ")", {}});
+    }
+    return file;
+}
+
+void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type) {
+    TensorMap weights = state_dict(model);
+    for (auto& [name, tensor] : weights) tensor = tensor.to(type);
+    write_safetensors(path, weights, {{kSettingsKey, write_config(model.settings(), false)}});
+}
+
+void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
+    LoadReport report = load_state_dict(model, file.weights);
+    const std::size_t missing = report.missing.size();
+    if (fit != Fit::kTeacher) std::erase_if(report.missing, of_prediction_module);
+    if (report.missing.size() < missing) {
+        log::warn(str(file.path.string(), " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
+    }
+    if (fit == Fit::kTeacher || model.settings().stages() == 0) std::erase_if(report.unexpected, of_prediction_module);
+    if (fit == Fit::kFineTune) {
+        for (const std::string& key : report.mis_shaped) {
+            if (of_head(key)) log::info(str("starting the head anew: ", key));
+        }
+        std::erase_if(report.mis_shaped, of_head);
+    }
+    if (!report.clean()) throw Error("weights", file.path.string(), ": does not fit the model: ", report.text());
+    if (report.pos_embed_resized) {
+        log::info(str("pos_embed resized to a grid of ", model.settings().grid_height(), " x ", model.settings().grid_width()));
+    }
+}
+
+}  // namespace dynvit

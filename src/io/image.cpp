@@ -1,0 +1,358 @@
+#include "dynvit/io/image.hpp"
+
+// jpeglib.h needs size_t and FILE from <cstdio>, so it comes after.
+#include <algorithm>
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <string_view>
+
+#include <jpeglib.h>
+
+#include <jerror.h>
+#include <png.h>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+
+// libjpeg and libpng are C: they leave a failed call by longjmp, which must not pass over a C++ object with a
+// destructor. So each library lives in a class of its own whose functions set the jump's target, hold nothing but plain
+// values and return false after a jump; memory is allocated, and exceptions are thrown, outside of them.
+
+namespace dynvit {
+namespace {
+
+constexpr std::int64_t kMaxPixels = std::int64_t{1} << 28;
+
+void check_size(std::int64_t width, std::int64_t height, const std::string& name) {
+    if (width < 1 || height < 1) throw Error("image", name, ": has no pixels (", width, " x ", height, ")");
+    if (width > kMaxPixels / height)
+        throw Error("image", name, ": ", width, " x ", height, " pixels are more than the limit of 2^28");
+}
+
+// ---- JPEG -----------------------------------------------------------------------------------------------------------
+
+struct JpegErrors {
+    jpeg_error_mgr manager;  // first: libjpeg hands back a pointer to it
+    std::jmp_buf target;
+    char text[JMSG_LENGTH_MAX];
+};
+
+[[noreturn]] void fail_jpeg(j_common_ptr info) {
+    JpegErrors* errors = reinterpret_cast<JpegErrors*>(info->err);
+    errors->manager.format_message(info, errors->text);
+    std::longjmp(errors->target, 1);
+}
+
+// libjpeg goes on after a warning and fills what it could not decode with grey; here that is a failure. Left alone are
+// the warnings that cost no pixel: stray bytes between segments (common in photographs from old cameras) and odd
+// values in headers that decoding does not use.
+void judge_jpeg_message(j_common_ptr info, int level) {
+    if (level >= 0) return;  // a trace message
+    switch (info->err->msg_code) {
+        case JWRN_EXTRANEOUS_DATA:
+        case JWRN_JFIF_MAJOR:
+        case JWRN_ADOBE_XFORM:
+        case JWRN_NOT_SEQUENTIAL:
+            ++info->err->num_warnings;
+            return;
+        default:
+            fail_jpeg(info);
+    }
+}
+
+/// a * b / 255, rounded, for a and b in [0, 255].
+int multiply_255(int a, int b) {
+    const int product = a * b + 128;
+    return (product + (product >> 8)) >> 8;
+}
+
+/// One row of inverted CMYK (255 is no ink) as RGB: what the inks leave of what black leaves. Pillow takes every
+/// four-channel JPEG for inverted, whether or not an Adobe marker says so.
+void inverted_cmyk_to_rgb(const std::uint8_t* cmyk, std::uint8_t* rgb, int width) {
+    for (int x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
+        const int left_by_black = cmyk[3];
+        for (int c = 0; c < 3; ++c)
+            rgb[c] = static_cast<std::uint8_t>(std::max(0, left_by_black - multiply_255(255 - cmyk[c], left_by_black)));
+    }
+}
+
+class JpegReader {
+  public:
+    JpegReader() {
+        info_.err = jpeg_std_error(&errors_.manager);
+        errors_.manager.error_exit = fail_jpeg;
+        errors_.manager.emit_message = judge_jpeg_message;
+    }
+    ~JpegReader() { jpeg_destroy_decompress(&info_); }
+    JpegReader(const JpegReader&) = delete;
+    JpegReader& operator=(const JpegReader&) = delete;
+
+    /// After it width, height and the colour space are known.
+    bool read_header(std::span<const std::uint8_t> bytes) {
+        if (setjmp(errors_.target)) return false;
+        jpeg_create_decompress(&info_);
+        jpeg_mem_src(&info_, bytes.data(), bytes.size());
+        jpeg_read_header(&info_, TRUE);
+        return true;
+    }
+
+    /// @param rgb room for height x width x 3
+    /// @param line room for width x 4; used for CMYK only
+    bool read_pixels(std::uint8_t* rgb, std::uint8_t* line) {
+        if (setjmp(errors_.target)) return false;
+        info_.out_color_space = four_channels() ? JCS_CMYK : JCS_RGB;
+        info_.dct_method = JDCT_ISLOW;
+        info_.do_fancy_upsampling = TRUE;
+        jpeg_start_decompress(&info_);
+        while (info_.output_scanline < info_.output_height) {
+            std::uint8_t* target = rgb + std::size_t{3} * info_.output_width * info_.output_scanline;
+            JSAMPROW row = four_channels() ? line : target;
+            jpeg_read_scanlines(&info_, &row, 1);
+            if (four_channels()) inverted_cmyk_to_rgb(line, target, static_cast<int>(info_.output_width));
+        }
+        jpeg_finish_decompress(&info_);  // reads on to the end marker: a file cut just before it is not whole
+        return true;
+    }
+
+    int width() const { return static_cast<int>(info_.image_width); }  // JPEG stores 16 bits
+    int height() const { return static_cast<int>(info_.image_height); }
+    int channels() const { return info_.num_components; }
+    bool known_colours() const { return info_.jpeg_color_space != JCS_UNKNOWN; }
+    bool four_channels() const { return info_.num_components == 4; }
+    const char* error() const { return errors_.text; }
+
+  private:
+    jpeg_decompress_struct info_{};
+    JpegErrors errors_{};
+};
+
+Image decode_jpeg(std::span<const std::uint8_t> bytes, const std::string& name) {
+    JpegReader reader;
+    if (!reader.read_header(bytes)) throw Error("image", name, ": damaged JPEG: ", reader.error());
+    check_size(reader.width(), reader.height(), name);
+    if (!reader.known_colours())
+        throw Error("image", name, ": a JPEG of ", reader.channels(), " channels; 1, 3 or 4 are understood");
+    Image image(reader.width(), reader.height());
+    std::vector<std::uint8_t> line(reader.four_channels() ? std::size_t{4} * image.width : 0);
+    if (!reader.read_pixels(image.pixels.data(), line.data()))
+        throw Error("image", name, ": damaged JPEG: ", reader.error());
+    return image;
+}
+
+// ---- PNG ------------------------------------------------------------------------------------------------------------
+
+struct PngErrors {
+    std::jmp_buf target;
+    char text[256];
+};
+
+[[noreturn]] void fail_png(png_structp png, png_const_charp text) {
+    PngErrors* errors = static_cast<PngErrors*>(png_get_error_ptr(png));
+    std::snprintf(errors->text, sizeof errors->text, "%s", text);
+    std::longjmp(errors->target, 1);
+}
+
+// What libpng only warns of lies in chunks that the pixels do not depend on.
+void ignore_png_warning(png_structp, png_const_charp) {}
+
+class PngReader {
+  public:
+    explicit PngReader(std::span<const std::uint8_t> bytes) : rest_(bytes) {}
+    ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
+    PngReader(const PngReader&) = delete;
+    PngReader& operator=(const PngReader&) = delete;
+
+    /// After it width and height are known.
+    bool read_header() {
+        if (setjmp(errors_.target)) return false;
+        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &errors_, fail_png, ignore_png_warning);
+        if (png_) info_ = png_create_info_struct(png_);
+        if (!info_) {
+            std::snprintf(errors_.text, sizeof errors_.text, "no memory for the decoder");
+            return false;
+        }
+        png_set_read_fn(png_, &rest_, take);
+        // Only the pixels matter: colour profiles, texts and the like are neither unpacked nor judged.
+        png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
+        png_set_user_limits(png_, kMaxPixels, kMaxPixels);  // the product is checked by the caller
+        png_read_info(png_, info_);
+        return true;
+    }
+
+    /// @param rgb room for height x width x 3
+    bool read_pixels(std::uint8_t* rgb) {
+        if (setjmp(errors_.target)) return false;
+        const bool palette = png_get_color_type(png_, info_) == PNG_COLOR_TYPE_PALETTE;
+        if (palette) {
+            png_set_packing(png_);  // one index a byte
+        } else {
+            png_set_expand_gray_1_2_4_to_8(png_);
+            png_set_strip_16(png_);
+            png_set_strip_alpha(png_);
+            png_set_gray_to_rgb(png_);
+        }
+        const int passes = png_set_interlace_handling(png_);
+        png_read_update_info(png_, info_);
+        const std::size_t row_bytes = std::size_t{3} * width();
+        const std::size_t index_offset = palette ? row_bytes - width() : 0;
+        if (png_get_rowbytes(png_, info_) != row_bytes - index_offset) png_error(png_, "unexpected row length");
+        for (int pass = 0; pass < passes; ++pass)
+            for (std::int64_t y = 0; y < height(); ++y)
+                png_read_row(png_, rgb + static_cast<std::size_t>(y) * row_bytes + index_offset, nullptr);
+        if (palette) look_up(rgb, row_bytes, index_offset);
+        png_read_end(png_, nullptr);  // a file cut after its last row is not whole
+        return true;
+    }
+
+    /// Bytes of the stored rows before compression, without filter bytes.
+    std::uint64_t raw_bytes() const { return std::uint64_t{png_get_rowbytes(png_, info_)} * height(); }
+    std::int64_t width() const { return png_get_image_width(png_, info_); }
+    std::int64_t height() const { return png_get_image_height(png_, info_); }
+    const char* error() const { return errors_.text; }
+
+  private:
+    static void take(png_structp png, png_bytep target, std::size_t count) {
+        auto* rest = static_cast<std::span<const std::uint8_t>*>(png_get_io_ptr(png));
+        if (count > rest->size()) png_error(png, "the file ends too early");
+        std::memcpy(target, rest->data(), count);
+        *rest = rest->subspan(count);
+    }
+
+    // The indices stand in the last third of each row; from left to right no colour overwrites an index still to come.
+    void look_up(std::uint8_t* rgb, std::size_t row_bytes, std::size_t index_offset) {
+        png_colorp colours = nullptr;
+        int count = 0;
+        png_get_PLTE(png_, info_, &colours, &count);
+        for (std::int64_t y = 0; y < height(); ++y, rgb += row_bytes) {
+            std::uint8_t* out = rgb;
+            for (std::size_t at = index_offset; at < row_bytes; ++at, out += 3) {
+                const int index = rgb[at];
+                if (index >= count) png_error(png_, "a pixel's colour is not in the palette");
+                out[0] = colours[index].red;
+                out[1] = colours[index].green;
+                out[2] = colours[index].blue;
+            }
+        }
+    }
+
+    png_structp png_ = nullptr;
+    png_infop info_ = nullptr;
+    std::span<const std::uint8_t> rest_;
+    PngErrors errors_{};
+};
+
+Image decode_png(std::span<const std::uint8_t> bytes, const std::string& name) {
+    PngReader reader(bytes);
+    if (!reader.read_header()) throw Error("image", name, ": damaged PNG: ", reader.error());
+    check_size(reader.width(), reader.height(), name);
+    // Deflate shrinks to 1/1032 at best: a small file cannot make us allocate a large picture.
+    if (reader.raw_bytes() / 1032 > bytes.size())
+        throw Error("image", name, ": damaged PNG: ", bytes.size(), " bytes cannot hold ", reader.width(), " x ",
+                    reader.height(), " pixels");
+    Image image(static_cast<int>(reader.width()), static_cast<int>(reader.height()));
+    if (!reader.read_pixels(image.pixels.data())) throw Error("image", name, ": damaged PNG: ", reader.error());
+    return image;
+}
+
+class PngWriter {
+  public:
+    PngWriter() = default;
+    ~PngWriter() { png_destroy_write_struct(&png_, &info_); }
+    PngWriter(const PngWriter&) = delete;
+    PngWriter& operator=(const PngWriter&) = delete;
+
+    bool write(const Image& image) {
+        if (setjmp(errors_.target)) return false;
+        png_ = png_create_write_struct(PNG_LIBPNG_VER_STRING, &errors_, fail_png, ignore_png_warning);
+        if (png_) info_ = png_create_info_struct(png_);
+        if (!info_) {
+            std::snprintf(errors_.text, sizeof errors_.text, "no memory for the encoder");
+            return false;
+        }
+        png_set_write_fn(png_, &bytes_, append, nullptr);
+        png_set_user_limits(png_, kMaxPixels, kMaxPixels);
+        png_set_IHDR(png_, info_, image.width, image.height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                     PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+        png_write_info(png_, info_);
+        for (int y = 0; y < image.height; ++y) png_write_row(png_, image.at(0, y));
+        png_write_end(png_, info_);
+        return true;
+    }
+
+    std::vector<std::uint8_t>& bytes() { return bytes_; }
+    const char* error() const { return errors_.text; }
+
+  private:
+    static void append(png_structp png, png_bytep data, std::size_t count) {
+        if (!append_to(*static_cast<std::vector<std::uint8_t>*>(png_get_io_ptr(png)), data, count))
+            png_error(png, "no memory for the encoded picture");
+    }
+
+    // No exception may pass through libpng, and no jump through a handler.
+    static bool append_to(std::vector<std::uint8_t>& bytes, const std::uint8_t* data, std::size_t count) noexcept {
+        try {
+            bytes.insert(bytes.end(), data, data + count);
+            return true;
+        } catch (const std::bad_alloc&) {
+            return false;
+        }
+    }
+
+    png_structp png_ = nullptr;
+    png_infop info_ = nullptr;
+    std::vector<std::uint8_t> bytes_;
+    PngErrors errors_{};
+};
+
+// ---- either ---------------------------------------------------------------------------------------------------------
+
+bool starts_with(std::span<const std::uint8_t> bytes, std::string_view magic) {
+    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+}
+
+/// The first bytes as text, others than printable ASCII as \xNN.
+std::string beginning(std::span<const std::uint8_t> bytes) {
+    std::string text;
+    for (const std::uint8_t byte : bytes.first(std::min<std::size_t>(bytes.size(), 8))) {
+        if (byte >= 0x20 && byte < 0x7f) {
+            text += static_cast<char>(byte);
+        } else {
+            char escaped[5];
+            std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
+            text += escaped;
+        }
+    }
+    return text;
+}
+
+}  // namespace
+
+Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name) {
+    if (bytes.empty()) throw Error("image", name, ": neither a JPEG nor a PNG picture (it is empty)");
+    if (starts_with(bytes, "\xff\xd8\xff")) return decode_jpeg(bytes, name);
+    if (starts_with(bytes, "\x89PNG\r\n\x1a\n")) return decode_png(bytes, name);
+    throw Error("image", name, ": neither a JPEG nor a PNG picture (starts with '", beginning(bytes), "')");
+}
+
+Image read_image(const std::filesystem::path& path) {
+    return decode_image(read_file(path, "image"), path.string());
+}
+
+std::vector<std::uint8_t> encode_png(const Image& image) {
+    check_size(image.width, image.height, "picture to encode");
+    if (image.pixels.size() != std::size_t{3} * image.width * image.height)
+        throw Error("image", "picture to encode: ", image.pixels.size(), " bytes are not ", image.width, " x ",
+                    image.height, " RGB pixels");
+    PngWriter writer;
+    if (!writer.write(image)) throw Error("image", "picture to encode: ", writer.error());
+    return std::move(writer.bytes());
+}
+
+void write_png(const std::filesystem::path& path, const Image& image) {
+    const std::vector<std::uint8_t> bytes = encode_png(image);
+    write_file_atomically(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "image");
+}
+
+}  // namespace dynvit

@@ -1,0 +1,33 @@
+#include "dynvit/models/macs.hpp"
+
+#include <c10/util/Exception.h>
+
+namespace dynvit {
+
+std::int64_t count_macs(const ModelSettings& s, const std::vector<std::int64_t>& kept) {
+    TORCH_CHECK(kept.empty() || static_cast<std::int64_t>(kept.size()) == s.stages(), "one count a stage is needed");
+    const std::int64_t c = s.embed_dim;
+    std::int64_t patches = s.patches();
+    std::int64_t macs = patches * c * 3 * s.patch_size * s.patch_size;
+    for (std::int64_t i = 0, stage = 0; i < s.depth; ++i) {
+        if (!kept.empty() && stage < s.stages() && s.pruning_loc[stage] == i) {
+            macs += patches * (c * c + c * (c / 2) + (c / 2) * (c / 4) + (c / 4) * 2);
+            patches = kept[stage++];
+        }
+        const std::int64_t tokens = patches + 1;
+        macs += tokens * c * (3 * c + c + 2 * s.hidden_dim());  // qkv, proj, the MLP's two layers
+        macs += 2 * tokens * tokens * c;                        // Q K^T and A V
+    }
+    return macs + c * s.num_classes;
+}
+
+std::int64_t count_parameters(const ModelSettings& s) {
+    const std::int64_t c = s.embed_dim, hidden = s.hidden_dim();
+    const auto linear = [](std::int64_t in, std::int64_t out, bool bias = true) { return in * out + (bias ? out : 0); };
+    const std::int64_t block = 4 * c + linear(c, 3 * c, s.qkv_bias) + linear(c, c) + linear(c, hidden) + linear(hidden, c);
+    const std::int64_t predictor = 2 * c + linear(c, c) + linear(c, c / 2) + linear(c / 2, c / 4) + linear(c / 4, 2);
+    return c + (1 + s.patches()) * c + linear(3 * s.patch_size * s.patch_size, c) + s.depth * block + 2 * c +
+           linear(c, s.num_classes) + s.stages() * predictor;
+}
+
+}  // namespace dynvit

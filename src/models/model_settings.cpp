@@ -1,0 +1,105 @@
+#include "dynvit/models/model_settings.hpp"
+
+#include <algorithm>
+
+#include "dynvit/core/error.hpp"
+
+namespace dynvit {
+namespace {
+
+struct ZooEntry {
+    const char* name;
+    std::int64_t image_size, embed_dim, num_heads;
+};
+
+// DeiT (Touvron et al., 2021) and the two widths that the DynamicViT article adds; patch 16, 12 blocks, MLP ratio 4.
+constexpr ZooEntry kZoo[] = {
+    {"deit_tiny", 224, 192, 3},  {"deit_256", 224, 256, 4},   {"deit_320", 224, 320, 5},
+    {"deit_small", 224, 384, 6}, {"deit_base", 224, 768, 12}, {"deit_base_384", 384, 768, 12},
+};
+
+constexpr const char* kCustom = "custom";
+
+std::string list(const std::vector<std::string>& names) {
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text;
+}
+
+// The settings field and the fault, if any.
+std::pair<std::string, std::string> fault(const ModelSettings& s) {
+    if (s.image_size.empty() || s.image_size.size() > 2) {
+        return {"image_size", str("found ", s.image_size.size(), " numbers, expected one, or height and width")};
+    }
+    for (const std::int64_t side : s.image_size) {
+        if (side % s.patch_size != 0) {
+            return {"image_size", str("found ", side, ", expected a multiple of patch_size ", s.patch_size)};
+        }
+    }
+    if (s.embed_dim % s.num_heads != 0) {
+        return {"embed_dim", str("found ", s.embed_dim, ", expected a multiple of num_heads ", s.num_heads)};
+    }
+    for (std::size_t i = 0; i < s.pruning_loc.size(); ++i) {
+        const std::int64_t block = s.pruning_loc[i];
+        if (block < 0 || block >= s.depth) {
+            return {"pruning_loc", str("found stage before block ", block, " of ", s.depth,
+                                       ", expected blocks counted from 0, at most ", s.depth - 1)};
+        }
+        if (i > 0 && block <= s.pruning_loc[i - 1]) {
+            return {"pruning_loc", str("found block ", block, " after ", s.pruning_loc[i - 1], ", expected ascending blocks")};
+        }
+    }
+    if (s.stages() > 0 && s.embed_dim % 4 != 0) {
+        return {"embed_dim", str("found ", s.embed_dim, ", expected a multiple of 4 for the prediction modules")};
+    }
+    return {};
+}
+
+}  // namespace
+
+void ModelSettings::fields(FieldVisitor& v) {
+    std::vector<std::string> names = model_names();
+    names.push_back(kCustom);
+    v.field("name", name, "sizes of the zoo; fields below override them", names);
+    if (v.reads() && name != kCustom) *this = model_settings(name);
+    v.field("image_size", image_size, "pixels: one number, or [height, width]", at_least(1));
+    v.field("patch_size", patch_size, "pixels", at_least(1));
+    v.field("num_classes", num_classes, "outputs of the head", at_least(1));
+    v.field("embed_dim", embed_dim, "channels of a token", at_least(1));
+    v.field("depth", depth, "blocks", at_least(1));
+    v.field("num_heads", num_heads, "attention heads", at_least(1));
+    v.field("mlp_ratio", mlp_ratio, "width of the MLP, in embed_dim", above(0));
+    v.field("qkv_bias", qkv_bias, "queries, keys and values have a bias");
+    v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));
+    v.field("pruning_loc", pruning_loc, "a prediction module before each of these blocks, from 0; []: a dense ViT");
+    if (const auto [key, text] = fault(*this); !key.empty()) v.reject(key, text);
+}
+
+const std::vector<std::string>& model_names() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> made;
+        for (const ZooEntry& entry : kZoo) made.emplace_back(entry.name);
+        return made;
+    }();
+    return names;
+}
+
+ModelSettings model_settings(const std::string& name) {
+    for (const ZooEntry& entry : kZoo) {
+        if (name != entry.name) continue;
+        ModelSettings settings;
+        settings.name = name;
+        settings.image_size = {entry.image_size};
+        settings.embed_dim = entry.embed_dim;
+        settings.num_heads = entry.num_heads;
+        return settings;
+    }
+    throw Error("model", "unknown model '", name, "'; expected one of ", list(model_names()));
+}
+
+std::string find_fault(const ModelSettings& settings) {
+    const auto [key, text] = fault(settings);
+    return key.empty() ? key : key + ": " + text;
+}
+
+}  // namespace dynvit

@@ -1,0 +1,20 @@
+#include "dynvit/ops/token_gather.hpp"
+
+#include <ATen/ATen.h>
+
+namespace dynvit {
+
+at::Tensor gather_tokens(const at::Tensor& tokens, const at::Tensor& indices) {
+    const std::int64_t batch = tokens.size(0), length = tokens.size(1), channels = tokens.size(2);
+    const at::Tensor first = at::arange(batch, indices.options()).mul_(length).unsqueeze(1);  // (B, 1)
+    return tokens.reshape({batch * length, channels})
+        .index_select(0, (indices + first).flatten())
+        .view({batch, indices.size(1), channels});
+}
+
+at::Tensor top_places(const at::Tensor& scores, std::int64_t count) {
+    const at::Tensor order = at::argsort(scores, /*stable=*/true, /*dim=*/-1, /*descending=*/true);
+    return std::get<0>(order.narrow(1, 0, count).sort(-1));
+}
+
+}  // namespace dynvit

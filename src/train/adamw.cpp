@@ -1,0 +1,95 @@
+#include "dynvit/train/adamw.hpp"
+
+#include <ATen/ATen.h>
+
+#include "dynvit/core/error.hpp"
+
+namespace dynvit {
+
+AdamW::AdamW(torch::nn::Module& model, const OptimizerSettings& settings) : settings_(settings) {
+    for (const bool backbone : {false, true}) {
+        for (const bool decay : {false, true}) groups_.push_back({.backbone = backbone, .decay = decay});
+    }
+    for (const auto& item : model.named_parameters()) {
+        const std::string& name = item.key();
+        const at::Tensor& parameter = item.value();
+        if (!settings_.train_embeddings && (name == "cls_token" || name == "pos_embed")) continue;
+        const bool backbone = name.rfind("score_predictor.", 0) != 0;
+        const bool decay = parameter.dim() > 1 && name != "cls_token" && name != "pos_embed";
+        Group& group = groups_[2 * backbone + decay];
+        group.names.push_back(name);
+        group.parameters.push_back(parameter);
+        group.exp_avg.push_back(at::zeros_like(parameter));
+        group.exp_avg_sq.push_back(at::zeros_like(parameter));
+        group.steps.push_back(at::zeros({}, parameter.options()));
+    }
+}
+
+void AdamW::step(double lr, double backbone_lr) {
+    const torch::NoGradGuard no_grad;
+    if (settings_.clip_grad > 0) {
+        std::vector<at::Tensor> gradients;
+        for (const Group& group : groups_) {
+            for (const at::Tensor& parameter : group.parameters) {
+                if (parameter.grad().defined()) gradients.push_back(parameter.grad());
+            }
+        }
+        clip_grad_norm(gradients, settings_.clip_grad);
+    }
+    for (Group& group : groups_) {
+        std::vector<at::Tensor> parameters, gradients, exp_avg, exp_avg_sq, steps;
+        for (std::size_t i = 0; i < group.parameters.size(); ++i) {
+            if (!group.parameters[i].grad().defined()) continue;
+            parameters.push_back(group.parameters[i]);
+            gradients.push_back(group.parameters[i].grad());
+            exp_avg.push_back(group.exp_avg[i]);
+            exp_avg_sq.push_back(group.exp_avg_sq[i]);
+            steps.push_back(group.steps[i]);
+        }
+        if (parameters.empty()) continue;
+        at::_foreach_add_(steps, 1);
+        at::_fused_adamw_(parameters, gradients, exp_avg, exp_avg_sq, {}, steps, group.backbone ? backbone_lr : lr,
+                          settings_.beta1, settings_.beta2, group.decay ? settings_.weight_decay : 0.0, settings_.eps,
+                          /*amsgrad=*/false, /*maximize=*/false);
+    }
+}
+
+void AdamW::zero_grad() {
+    for (Group& group : groups_) {
+        for (at::Tensor& parameter : group.parameters) parameter.mutable_grad().reset();
+    }
+}
+
+TensorMap AdamW::state() const {
+    TensorMap state;
+    for (const Group& group : groups_) {
+        for (std::size_t i = 0; i < group.names.size(); ++i) {
+            state.emplace("exp_avg." + group.names[i], group.exp_avg[i]);
+            state.emplace("exp_avg_sq." + group.names[i], group.exp_avg_sq[i]);
+            state.emplace("step." + group.names[i], group.steps[i]);
+        }
+    }
+    return state;
+}
+
+void AdamW::load_state(const TensorMap& state, const std::string& file) {
+    const torch::NoGradGuard no_grad;
+    for (auto& [name, tensor] : this->state()) {
+        const auto found = state.find(name);
+        if (found == state.end()) throw Error("checkpoint", file, ": no optimizer state ", name);
+        if (found->second.sizes() != tensor.sizes()) {
+            throw Error("checkpoint", file, ": ", name, " has the shape of another model: ", found->second.sizes(),
+                        ", expected ", tensor.sizes());
+        }
+        tensor.copy_(found->second);
+    }
+}
+
+at::Tensor clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm) {
+    const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients, 2)), 2);
+    const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
+    at::_foreach_mul_(gradients, factor);
+    return norm;
+}
+
+}  // namespace dynvit

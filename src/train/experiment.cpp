@@ -1,0 +1,68 @@
+#include "dynvit/train/experiment.hpp"
+
+#include <ATen/Context.h>
+#include <torch/cuda.h>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+
+namespace dynvit {
+
+void TrainSettings::fields(FieldVisitor& v) {
+    v.field("epochs", epochs, "passes over the training pictures", at_least(1));
+    v.field("max_steps", max_steps, "stop after so many steps; 0: after all epochs", at_least(0));
+    v.field("batch_size", batch_size, "pictures a step", at_least(1));
+    v.field("keep_ratio", keep_ratio, "target rho (stages aim at rho, rho^2, ...), or a target a stage", above_up_to(0, 1));
+    v.field("weights", weights, "start from this safetensors file; '': from random weights");
+    v.field("teacher", teacher, "dense teacher's safetensors file; '': the starting weights");
+    v.field("precision", precision, "of matrix products", std::vector<std::string>{"float32", "bfloat16"});
+    v.field("device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1, ...");
+    v.field("seed", seed, "of the order of pictures, augmentation, decisions, new weights", at_least(0));
+    v.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
+    v.field("eval_every", eval_every, "epochs between evaluations; the last epoch always; 0: never", at_least(0));
+    v.field("save_every", save_every, "epochs between checkpoints; the last epoch always", at_least(1));
+    v.section("schedule", schedule, "learning rate: linear warm-up, then half a cosine");
+    v.section("optimizer", optimizer, "AdamW");
+    v.section("loss", loss, "weights of the four losses");
+}
+
+std::vector<double> TrainSettings::stage_targets(std::int64_t stages) const {
+    return static_cast<std::int64_t>(keep_ratio.size()) == stages && stages != 1 ? keep_ratio
+                                                                                  : stage_ratios(keep_ratio.front(), stages);
+}
+
+void Experiment::fields(FieldVisitor& v) {
+    v.section("model", model, "the network");
+    v.section("data", data, "the pictures");
+    v.section("train", train, "the training");
+    const auto given = static_cast<std::int64_t>(train.keep_ratio.size());
+    if (given == 0 || (given > 1 && given != model.stages())) {
+        v.reject("train", str("keep_ratio has ", given, " numbers, expected one or as many as model.pruning_loc, ", model.stages()));
+    }
+    if (v.reads() && train.loss.need_teacher() && train.weights.empty() && train.teacher.empty()) {
+        v.reject("train", "loss.kl and loss.distill need a teacher: give train.weights or train.teacher, or set both to 0");
+    }
+}
+
+at::Device parse_device(const std::string& name) {
+    if (name == "auto") return torch::cuda::is_available() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+    if (name == "cpu") return at::kCPU;
+    const bool numbered = name.rfind("cuda:", 0) == 0 && name.size() > 5 && name.size() < 9 &&
+                          name.find_first_not_of("0123456789", 5) == std::string::npos;
+    if (name != "cuda" && !numbered) {
+        throw Error("device", "unknown device '", name, "'; expected auto, cpu, cuda, cuda:1, ...");
+    }
+    const int index = numbered ? std::stoi(name.substr(5)) : 0;
+    const int available = torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
+    if (index >= available) throw Error("device", name, " was asked for, but LibTorch sees ", available, " CUDA devices");
+    return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
+
+at::ScalarType parse_precision(const std::string& name) {
+    if (name == "float32") return at::kFloat;
+    if (name == "bfloat16") return at::kBFloat16;
+    if (name == "float16") return at::kHalf;
+    throw Error("precision", "unknown precision '", name, "'; expected float32, bfloat16 or float16");
+}
+
+}  // namespace dynvit

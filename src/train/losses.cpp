@@ -1,0 +1,69 @@
+#include "dynvit/train/losses.hpp"
+
+#include <ATen/ATen.h>
+
+namespace dynvit {
+
+at::Tensor classification_loss(const at::Tensor& logits, const at::Tensor& target) {
+    return -(target * at::log_softmax(logits, -1, at::kFloat)).sum(-1).mean();
+}
+
+at::Tensor soft_targets(const at::Tensor& labels, std::int64_t classes, double smoothing) {
+    const at::Tensor spread = at::full({labels.size(0), classes}, smoothing / static_cast<double>(classes),
+                                       labels.options().dtype(at::kFloat));
+    return spread.scatter_add(1, labels.unsqueeze(1), at::full({labels.size(0), 1}, 1.0 - smoothing, spread.options()));
+}
+
+at::Tensor kl_loss(const at::Tensor& logits, const at::Tensor& teacher_logits, bool reverse) {
+    const at::Tensor student = at::log_softmax(logits, -1, at::kFloat);
+    const at::Tensor teacher = at::log_softmax(teacher_logits, -1, at::kFloat);
+    const at::Tensor divergence = reverse ? student.exp() * (student - teacher) : teacher.exp() * (teacher - student);
+    return divergence.sum(-1).mean();
+}
+
+at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features,
+                                   const at::Tensor& decision) {
+    const at::Tensor distance = (features.to(at::kFloat) - teacher_features.to(at::kFloat)).square().mean(-1);  // (B, N)
+    const at::Tensor kept = decision.detach();
+    return (distance * kept).sum() / kept.sum().clamp_min(1.0);
+}
+
+at::Tensor keep_ratio_loss(const std::vector<at::Tensor>& decisions, const std::vector<double>& targets) {
+    TORCH_CHECK(!decisions.empty() && decisions.size() == targets.size(), "one target a stage is needed");
+    at::Tensor sum;
+    for (std::size_t s = 0; s < decisions.size(); ++s) {
+        const at::Tensor distance = (decisions[s].mean(1) - targets[s]).square().mean();
+        sum = sum.defined() ? sum + distance : distance;
+    }
+    return sum / static_cast<double>(decisions.size());
+}
+
+Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
+                      const std::optional<VisionTransformerImpl::Output>& teacher, const at::Tensor& target,
+                      const std::vector<double>& keep_ratios) {
+    Losses losses;
+    losses.total = at::zeros({}, student.logits.options().dtype(at::kFloat));
+    const auto add = [&](at::Tensor& loss, double weight, at::Tensor value) {
+        loss = std::move(value);
+        losses.total = losses.total + weight * loss;
+    };
+    if (settings.classification > 0) {
+        add(losses.classification, settings.classification, classification_loss(student.logits, target));
+    }
+    if (settings.kl > 0) {
+        add(losses.kl, settings.kl,
+            kl_loss(student.logits, teacher->logits, settings.kl_direction == "student_teacher"));
+    }
+    if (settings.distill > 0) {
+        const at::Tensor decision = student.decisions.empty() ? at::ones_like(student.features.select(2, 0), at::kFloat)
+                                                              : student.decisions.back();
+        add(losses.distill, settings.distill,
+            token_distillation_loss(student.features, teacher->features, decision));
+    }
+    if (settings.ratio > 0 && !student.decisions.empty()) {
+        add(losses.ratio, settings.ratio, keep_ratio_loss(student.decisions, keep_ratios));
+    }
+    return losses;
+}
+
+}  // namespace dynvit

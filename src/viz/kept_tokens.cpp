@@ -1,0 +1,83 @@
+#include "dynvit/viz/kept_tokens.hpp"
+
+#include <algorithm>
+
+#include "dynvit/core/error.hpp"
+
+namespace dynvit {
+namespace {
+
+constexpr int kPictureShare = 51;  // 0.2 of 255; the rest is white
+
+Image white(int width, int height) {
+    Image canvas(width, height);
+    std::fill(canvas.pixels.begin(), canvas.pixels.end(), 255);
+    return canvas;
+}
+
+void paste(const Image& image, Image& canvas, int left, int top) {
+    for (int y = 0; y < image.height; ++y) std::copy_n(image.at(0, y), 3 * image.width, canvas.at(left, top + y));
+}
+
+}  // namespace
+
+Image draw_kept_tokens(const Image& image, const std::vector<std::int64_t>& kept, const ModelSettings& settings) {
+    if (image.width != settings.image_width() || image.height != settings.image_height()) {
+        throw Error("visualize", "found a picture of ", image.width, " x ", image.height, ", expected the model's ",
+                    settings.image_width(), " x ", settings.image_height());
+    }
+    std::vector<bool> stays(static_cast<std::size_t>(settings.patches()));
+    for (const std::int64_t place : kept) stays.at(static_cast<std::size_t>(place)) = true;
+    Image drawn = image;
+    const int patch = static_cast<int>(settings.patch_size), columns = static_cast<int>(settings.grid_width());
+    for (int y = 0; y < image.height; ++y) {
+        for (int x = 0; x < image.width; ++x) {
+            if (stays[static_cast<std::size_t>(y / patch * columns + x / patch)]) continue;
+            std::uint8_t* pixel = drawn.at(x, y);
+            for (int c = 0; c < 3; ++c) {
+                pixel[c] = static_cast<std::uint8_t>((pixel[c] * kPictureShare + 255 * (255 - kPictureShare) + 127) / 255);
+            }
+        }
+    }
+    return drawn;
+}
+
+Image beside(const std::vector<Image>& images, int gap) {
+    int width = 0, height = 0;
+    for (const Image& image : images) {
+        width += image.width + (width ? gap : 0);
+        height = std::max(height, image.height);
+    }
+    Image canvas = white(width, height);
+    int left = 0;
+    for (const Image& image : images) {
+        paste(image, canvas, left, 0);
+        left += image.width + gap;
+    }
+    return canvas;
+}
+
+Image below(const std::vector<Image>& images, int gap) {
+    int width = 0, height = 0;
+    for (const Image& image : images) {
+        height += image.height + (height ? gap : 0);
+        width = std::max(width, image.width);
+    }
+    Image canvas = white(width, height);
+    int top = 0;
+    for (const Image& image : images) {
+        paste(image, canvas, 0, top);
+        top += image.height + gap;
+    }
+    return canvas;
+}
+
+Image enlarge(const Image& image, int factor) {
+    Image large(image.width * factor, image.height * factor);
+    for (int y = 0; y < large.height; ++y) {
+        for (int x = 0; x < large.width; ++x) std::copy_n(image.at(x / factor, y / factor), 3, large.at(x, y));
+    }
+    return large;
+}
+
+}  // namespace dynvit

@@ -1,0 +1,119 @@
+#include "dynvit/core/config.hpp"
+
+#include "support.hpp"
+
+namespace dynvit {
+namespace {
+
+using test::error_of;
+
+struct Inner {
+    double lr = 1e-3;
+    std::int64_t epochs = 30;
+    void fields(FieldVisitor& v) {
+        v.field("lr", lr, "learning rate", above(0));
+        v.field("epochs", epochs, "epochs", at_least(1));
+    }
+};
+
+struct Outer {
+    std::string name = "small";
+    bool flip = true;
+    std::vector<double> scale = {0.08, 1.0};
+    std::vector<std::int64_t> stages = {3, 6, 9};
+    std::string root = "a: b # c";
+    Inner train;
+    void fields(FieldVisitor& v) {
+        v.field("name", name, "size", std::vector<std::string>{"small", "base"});
+        v.field("flip", flip, "mirror");
+        v.field("scale", scale, "of the area", between(0, 1));
+        v.field("stages", stages, "blocks");
+        v.field("root", root, "folder");
+        v.section("train", train, "training");
+    }
+};
+
+Outer read(const std::string& text, std::vector<std::string> overrides = {}) {
+    return read_config<Outer>({text, "a.yaml", std::move(overrides)});
+}
+
+TEST(Config, DefaultsStandWhereNothingIsSaid) {
+    const Outer settings = read("");
+    EXPECT_EQ(settings.name, "small");
+    EXPECT_EQ(settings.train.epochs, 30);
+}
+
+TEST(Config, ReadsEveryType) {
+    const Outer s = read("name: base\nflip: false\nscale: [0.25, 1]\nstages: 4\nroot: x\ntrain:\n  lr: 5e-4\n  epochs: 3\n");
+    EXPECT_EQ(s.name, "base");
+    EXPECT_FALSE(s.flip);
+    EXPECT_EQ(s.scale, (std::vector<double>{0.25, 1.0}));
+    EXPECT_EQ(s.stages, std::vector<std::int64_t>{4});
+    EXPECT_EQ(s.root, "x");
+    EXPECT_EQ(s.train.lr, 5e-4);
+    EXPECT_EQ(s.train.epochs, 3);
+}
+
+TEST(Config, SetWinsOverTheFile) {
+    const Outer s = read("train: {lr: 1}", {"train.lr=1e-4", "scale=[0.5, 0.75]", "name=base"});
+    EXPECT_EQ(s.train.lr, 1e-4);
+    EXPECT_EQ(s.scale, (std::vector<double>{0.5, 0.75}));
+    EXPECT_EQ(s.name, "base");
+}
+
+TEST(Config, WhatIsWrittenReadsBackToTheSame) {
+    Outer settings;
+    settings.train.lr = 1.0 / 3.0;
+    settings.stages = {};
+    settings.root = "";
+    for (const bool comments : {true, false}) {
+        const std::string text = write_config(settings, comments);
+        const Outer back = read(text);
+        EXPECT_EQ(back.train.lr, settings.train.lr);
+        EXPECT_EQ(back.stages, settings.stages);
+        EXPECT_EQ(back.root, settings.root);
+        EXPECT_EQ(write_config(back, comments), text);
+        EXPECT_EQ(text.find("# learning rate") != std::string::npos, comments);
+    }
+    EXPECT_EQ(read(write_config(Outer{})).root, "a: b # c");
+}
+
+TEST(Config, ErrorsNameFileLineKeyAndWhatWouldBeRight) {
+    EXPECT_EQ(error_of([] { read("flip: true\ntrain:\n  lrr: 1\n"); }),
+              "[config] a.yaml:3: train.lrr: unknown key; did you mean lr?");
+    EXPECT_EQ(error_of([] { read("train:\n  optimizer: sgd\n"); }),
+              "[config] a.yaml:2: train.optimizer: unknown key; expected one of lr, epochs");
+    EXPECT_EQ(error_of([] { read("\ntrain:\n  lr: fast\n"); }),
+              "[config] a.yaml:3: train.lr: found 'fast', expected a number above 0");
+    EXPECT_EQ(error_of([] { read("train: {epochs: 1.5}"); }),
+              "[config] a.yaml:1: train.epochs: found '1.5', expected a whole number of at least 1");
+    EXPECT_EQ(error_of([] { read("scale: [0.5, 1.5]"); }),
+              "[config] a.yaml:1: scale: found '1.5', expected a number of at least 0 and at most 1");
+    EXPECT_EQ(error_of([] { read("flip: maybe"); }), "[config] a.yaml:1: flip: found 'maybe', expected true or false");
+    EXPECT_EQ(error_of([] { read("name: huge"); }), "[config] a.yaml:1: name: found 'huge', expected one of small, base");
+    EXPECT_EQ(error_of([] { read("train: 3"); }), "[config] a.yaml:1: train: found '3', expected a map of settings");
+    EXPECT_EQ(error_of([] { read("flip: true\nflip: false"); }).substr(0, 17), "[config] a.yaml:1");
+    EXPECT_EQ(error_of([] { read("- 1"); }), "[config] a.yaml: found a list, expected a map of settings");
+    EXPECT_EQ(error_of([] { read("train: {lr: .nan}"); }),
+              "[config] a.yaml:1: train.lr: found '.nan', expected a number above 0");
+}
+
+TEST(Config, ErrorsInSetNameTheArgument) {
+    EXPECT_EQ(error_of([] { read("", {"train.lr=fast"}); }),
+              "[config] --set train.lr=fast: train.lr: found 'fast', expected a number above 0");
+    EXPECT_EQ(error_of([] { read("", {"train.bogus=1"}); }),
+              "[config] --set train.bogus=1: train.bogus: unknown key; expected one of lr, epochs");
+    EXPECT_EQ(error_of([] { read("", {"train"}); }),
+              "[config] --set train: expected KEY=VALUE, such as train.lr=1e-4");
+    EXPECT_EQ(error_of([] { read("train: {lr: 1}", {"train.lr.x=1"}); }),
+              "[config] --set train.lr.x=1: train.lr is a value, not a section");
+}
+
+TEST(Config, BrokenYamlNamesTheLine) {
+    const std::string text = error_of([] { read("flip: true\ntrain: [1, 2\nname: base"); });
+    EXPECT_EQ(text.substr(0, 17), "[config] a.yaml:3");
+    EXPECT_NE(text.find("not valid YAML"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace dynvit

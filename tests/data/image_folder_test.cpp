@@ -1,0 +1,150 @@
+// Folders made for each test, read back.
+#include "dynvit/data/image_folder.hpp"
+
+#include <fstream>
+
+#include "support.hpp"
+
+namespace dynvit {
+namespace {
+
+namespace fs = std::filesystem;
+using test::error_of;
+using test::TemporaryFolder;
+
+void write_text(const fs::path& path, const std::string& text) {
+    fs::create_directories(path.parent_path());
+    std::ofstream(path, std::ios::binary) << text;
+}
+
+/// A picture of two pixels, the first of the given red.
+void write_picture(const fs::path& path, int red = 0) {
+    fs::create_directories(path.parent_path());
+    Image image(2, 1);
+    image.pixels[0] = static_cast<std::uint8_t>(red);
+    write_png(path, image);
+}
+
+std::vector<std::string> relative_paths(const ImageFolder& folder, const fs::path& root) {
+    std::vector<std::string> paths;
+    for (std::size_t i = 0; i < folder.size(); ++i) paths.push_back(folder.path(i).lexically_relative(root).string());
+    return paths;
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(ImageFolder, SortsClassesAndPictures) {
+    const TemporaryFolder root;
+    for (const char* name : {"zebra/b.png", "zebra/a.png", "ant/10.png", "ant/2.png", "ant/deep/er/1.png", "Bee/x.png"})
+        write_picture(root / name);
+    const ImageFolder folder(root.path());
+    EXPECT_EQ(folder.class_names(), (Strings{"Bee", "ant", "zebra"}));
+    EXPECT_EQ(relative_paths(folder, root.path()),
+              (Strings{"Bee/x.png", "ant/10.png", "ant/2.png", "ant/deep/er/1.png", "zebra/a.png", "zebra/b.png"}));
+    std::vector<std::int64_t> labels;
+    for (std::size_t i = 0; i < folder.size(); ++i) labels.push_back(folder.get(i).label);
+    EXPECT_EQ(labels, (std::vector<std::int64_t>{0, 1, 1, 1, 2, 2}));
+}
+
+TEST(ImageFolder, ReadsThePicture) {
+    const TemporaryFolder root;
+    write_picture(root / "a/one.png", 17);
+    write_picture(root / "a/two.png", 90);
+    const ImageFolder folder(root.path());
+    const Sample sample = folder.get(1);
+    EXPECT_EQ(sample.image.width, 2);
+    EXPECT_EQ(sample.image.height, 1);
+    EXPECT_EQ(sample.image.pixels, (std::vector<std::uint8_t>{90, 0, 0, 0, 0, 0}));
+    EXPECT_EQ(sample.name, (root / "a/two.png").string());
+    EXPECT_TRUE(sample.object_mask.empty());
+}
+
+TEST(ImageFolder, KnowsPicturesByTheirEnding) {
+    const TemporaryFolder root;
+    for (const char* name : {"a/1.JPG", "a/2.jpeg", "a/3.PnG", "a/4.jpg", "a/notes.txt", "a/png", "a/.hidden.png",
+                             "a/.thumbnails/5.png", ".git/6.png", "outside.png", "a/7.png.part"})
+        write_text(root / name, "");
+    fs::create_directories(root / "a/folder.png");
+    const ImageFolder folder(root.path());
+    EXPECT_EQ(folder.class_names(), Strings{"a"});
+    EXPECT_EQ(relative_paths(folder, root.path()), (Strings{"a/1.JPG", "a/2.jpeg", "a/3.PnG", "a/4.jpg"}));
+}
+
+TEST(ImageFolder, FollowsLinks) {
+    const TemporaryFolder root, elsewhere;
+    write_picture(elsewhere / "there/1.png");
+    fs::create_directory_symlink(elsewhere / "there", root / "linked");
+    const ImageFolder folder(root.path());
+    EXPECT_EQ(relative_paths(folder, root.path()), Strings{"linked/1.png"});
+}
+
+TEST(ImageFolder, ClassListDecidesIndicesAndNames) {
+    const TemporaryFolder root;
+    write_picture(root / "data/ant/1.png");
+    write_picture(root / "data/zebra/1.png");
+    write_text(root / "classes.txt", "zebra the zebra\nmissing\nant\n");
+    const ImageFolder folder(root / "data", read_class_list(root / "classes.txt"));
+    EXPECT_EQ(folder.class_names(), (Strings{"the zebra", "missing", "ant"}));
+    EXPECT_EQ(relative_paths(folder, root / "data"), (Strings{"ant/1.png", "zebra/1.png"}));
+    EXPECT_EQ(folder.get(0).label, 2);
+    EXPECT_EQ(folder.get(1).label, 0);
+}
+
+TEST(ImageFolder, SaysWhatIsMissing) {
+    const TemporaryFolder root;
+    const auto open = [](const fs::path& path) { return [path] { ImageFolder{path}; }; };
+    const std::string place = "[image_folder] " + root.path().string();
+    const std::string expected = ", a folder with a folder of pictures a class is expected";
+    EXPECT_EQ(error_of(open(root / "nowhere")), place + "/nowhere: no such folder" + expected);
+    write_text(root / "file", "");
+    EXPECT_EQ(error_of(open(root / "file")), place + "/file: not a folder" + expected);
+    fs::create_directories(root / "flat");
+    write_picture(root / "flat/1.png");
+    EXPECT_EQ(error_of(open(root / "flat")), place + "/flat: no class folder in it");
+    write_text(root / "bare/a/readme.txt", "");
+    write_text(root / "bare/b/readme.txt", "");
+    EXPECT_EQ(error_of(open(root / "bare")), place + "/bare: no picture (.jpg, .jpeg, .png) in its 2 class folders");
+}
+
+TEST(ImageFolder, NamesAFolderOutsideTheClassList) {
+    const TemporaryFolder root;
+    write_picture(root / "a/1.png");
+    write_picture(root / "b/1.png");
+    EXPECT_EQ(error_of([&] {
+                  ImageFolder(root.path(), ClassList{{"a", "c", "d"}, {"a", "c", "d"}});
+              }),
+              "[image_folder] " + (root / "b").string() + ": the class list (3 classes) does not name this folder");
+}
+
+TEST(ImageFolder, BrokenPictureIsNamed) {
+    const TemporaryFolder root;
+    write_text(root / "a/broken.png", "no picture");
+    const ImageFolder folder(root.path());
+    EXPECT_NE(error_of([&] { folder.get(0); }).find((root / "a/broken.png").string()), std::string::npos);
+}
+
+TEST(ClassList, ReadsFoldersAndNames) {
+    const TemporaryFolder root;
+    write_text(root / "list", "n01440764 tench, Tinca tinca\r\n\n  n01443537\t goldfish \nn01484850");
+    const ClassList list = read_class_list(root / "list");
+    EXPECT_EQ(list.folders, (Strings{"n01440764", "n01443537", "n01484850"}));
+    EXPECT_EQ(list.names, (Strings{"tench, Tinca tinca", "goldfish", "n01484850"}));
+}
+
+TEST(ClassList, ErrorsNameFileAndLine) {
+    const TemporaryFolder root;
+    const auto error = [&](const std::string& text) {
+        write_text(root / "list", text);
+        return error_of([&] { read_class_list(root / "list"); });
+    };
+    const std::string place = "[image_folder] " + (root / "list").string();
+    EXPECT_EQ(error("a\n\nb\n a other\n"), place + ":4: folder 'a' was named on line 1 already");
+    const std::string empty = place + ": no class in the file, a line 'FOLDER NAME' a class is expected";
+    EXPECT_EQ(error(""), empty);
+    EXPECT_EQ(error("\n  \n"), empty);
+    EXPECT_NE(error_of([&] { read_class_list(root / "nowhere"); }).find((root / "nowhere").string()),
+              std::string::npos);
+}
+
+}  // namespace
+}  // namespace dynvit

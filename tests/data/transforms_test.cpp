@@ -1,0 +1,181 @@
+// Windows against their legal range and closed forms; whole transforms against the steps they consist of.
+#include "dynvit/data/transforms.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "support.hpp"
+
+namespace dynvit {
+namespace {
+
+Image speckled(int width, int height) {
+    Image image(width, height);
+    Random random(mix_seed({static_cast<std::uint64_t>(width), static_cast<std::uint64_t>(height)}));
+    for (std::uint8_t& byte : image.pixels) byte = static_cast<std::uint8_t>(random.integer(0, 256));
+    return image;
+}
+
+void expect_equal(const Image& got, const Image& expected) {
+    EXPECT_EQ(got.width, expected.width);
+    EXPECT_EQ(got.height, expected.height);
+    EXPECT_EQ(got.pixels, expected.pixels);
+}
+
+TEST(RandomResizedCrop, WindowLiesInsideThePicture) {
+    Random random(1);
+    for (int i = 0; i < 20000; ++i) {
+        const int limit = i % 3 == 0 ? 4 : 600;
+        const int width = static_cast<int>(random.integer(1, limit)),
+                  height = static_cast<int>(random.integer(1, limit));
+        const Window window = random_resized_crop(width, height, {}, random);
+        ASSERT_GE(window.left, 0);
+        ASSERT_GE(window.top, 0);
+        ASSERT_GE(window.width, 1);
+        ASSERT_GE(window.height, 1);
+        ASSERT_LE(window.left + window.width, width) << width << " x " << height;
+        ASSERT_LE(window.top + window.height, height) << width << " x " << height;
+    }
+}
+
+TEST(RandomResizedCrop, OnePixelIsTakenWhole) {
+    Random random(2);
+    const Window window = random_resized_crop(1, 1, {}, random);
+    EXPECT_EQ(window.left, 0);
+    EXPECT_EQ(window.top, 0);
+    EXPECT_EQ(window.width, 1);
+    EXPECT_EQ(window.height, 1);
+}
+
+// Sides are rounded by at most half a pixel: of 400 x 300, a window of at least 0.2 has sides of at least 130 pixels.
+TEST(RandomResizedCrop, AreaAndRatioKeepTheirRange) {
+    const TrainTransform transform{.scale = {0.2, 0.6}, .ratio = {0.8, 1.25}};
+    Random random(3);
+    double smallest = 1, largest = 0, narrowest = 9, widest = 0;
+    for (int i = 0; i < 5000; ++i) {
+        const Window window = random_resized_crop(400, 300, transform, random);
+        const double area = window.width * window.height / (400.0 * 300.0);
+        const double ratio = static_cast<double>(window.width) / window.height;
+        smallest = std::min(smallest, area);
+        largest = std::max(largest, area);
+        narrowest = std::min(narrowest, ratio);
+        widest = std::max(widest, ratio);
+    }
+    constexpr double kRounding = 1 / 130.0;  // half a pixel on each of two sides
+    EXPECT_GE(smallest, 0.2 * (1 - kRounding));
+    EXPECT_LE(largest, 0.6 * (1 + kRounding));
+    EXPECT_GE(narrowest, 0.8 * (1 - kRounding));
+    EXPECT_LE(widest, 1.25 * (1 + kRounding));
+    EXPECT_LT(smallest, 0.22);  // and uses it up
+    EXPECT_GT(largest, 0.58);
+    EXPECT_LT(narrowest, 0.83);
+    EXPECT_GT(widest, 1.21);
+}
+
+// The logarithm of the ratio is uniform: as many windows are higher than wide as the other way round. Of 10000, the
+// standard deviation is 50; five of them.
+TEST(RandomResizedCrop, RatioIsLogUniform) {
+    const TrainTransform transform{.scale = {0.1, 0.3}, .ratio = {0.5, 2.0}};
+    Random random(4);
+    int wide = 0, very_wide = 0;
+    for (int i = 0; i < 10000; ++i) {
+        const Window window = random_resized_crop(2000, 2000, transform, random);
+        wide += window.width > window.height;
+        very_wide += window.width > window.height * std::sqrt(2.0);
+    }
+    EXPECT_NEAR(wide, 5000, 250);
+    EXPECT_NEAR(very_wide, 2500, 250);
+}
+
+TEST(RandomResizedCrop, DrawsInTorchvisionsOrder) {
+    const TrainTransform transform{.scale = {0.1, 0.3}};  // the first try always fits a square
+    for (std::uint64_t seed = 0; seed < 50; ++seed) {
+        Random random(seed), by_hand(seed);
+        const Window window = random_resized_crop(200, 200, transform, random);
+        const double area = 200.0 * 200.0 * by_hand.uniform(0.1, 0.3);
+        const double ratio = std::exp(by_hand.uniform(std::log(0.75), std::log(4.0 / 3.0)));
+        EXPECT_EQ(window.width, static_cast<int>(std::nearbyint(std::sqrt(area * ratio))));
+        EXPECT_EQ(window.height, static_cast<int>(std::nearbyint(std::sqrt(area / ratio))));
+        EXPECT_EQ(window.top, by_hand.integer(0, 200 - window.height + 1));
+        EXPECT_EQ(window.left, by_hand.integer(0, 200 - window.width + 1));
+        EXPECT_EQ(random.bits(), by_hand.bits());
+    }
+}
+
+// A strip that no window of the asked scale fits: the largest legal one in the middle.
+TEST(RandomResizedCrop, FallsBackToTheMiddle) {
+    const TrainTransform transform{.scale = {0.9, 1.0}};
+    Random random(5);
+    const Window wide = random_resized_crop(1000, 10, transform, random);
+    EXPECT_EQ(wide.width, 13);  // 10 x 4 / 3
+    EXPECT_EQ(wide.height, 10);
+    EXPECT_EQ(wide.left, 493);
+    EXPECT_EQ(wide.top, 0);
+    const Window high = random_resized_crop(9, 1000, transform, random);
+    EXPECT_EQ(high.width, 9);
+    EXPECT_EQ(high.height, 12);
+    EXPECT_EQ(high.left, 0);
+    EXPECT_EQ(high.top, 494);
+    const Window whole = random_resized_crop(100, 90, {.scale = {2, 3}}, random);
+    EXPECT_EQ(whole.width, 100);
+    EXPECT_EQ(whole.height, 90);
+}
+
+TEST(TrainTransform, IsCropResizeAndMirror) {
+    const Image image = speckled(40, 30);
+    TrainTransform transform{.width = 16, .height = 12, .flip = 0};
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+        Random random(seed), by_hand(seed), mirrored(seed);
+        const Window window = random_resized_crop(40, 30, transform, by_hand);
+        const Image expected = resize(crop(image, window), 16, 12, Filter::kBicubic);
+        transform.flip = 0;
+        expect_equal(apply(transform, image, random), expected);
+        transform.flip = 1;
+        const Image flipped = apply(transform, image, mirrored);
+        for (int y = 0; y < 12; ++y)
+            for (int x = 0; x < 16; ++x)
+                ASSERT_TRUE(std::equal(flipped.at(x, y), flipped.at(x, y) + 3, expected.at(15 - x, y)));
+    }
+}
+
+TEST(TrainTransform, MirrorsAnOddWidthToo) {
+    const Image image = speckled(5, 1);
+    const TrainTransform transform{.width = 5, .height = 1, .scale = {1, 1}, .ratio = {5, 5}, .flip = 1};
+    Random random(6);
+    const Image flipped = apply(transform, image, random);
+    ASSERT_EQ(flipped.width, 5);
+    for (int x = 0; x < 5; ++x) EXPECT_TRUE(std::equal(flipped.at(x, 0), flipped.at(x, 0) + 3, image.at(4 - x, 0)));
+}
+
+TEST(TrainTransform, OnePixelFillsTheInput) {
+    Image image(1, 1);
+    image.pixels = {10, 200, 30};
+    Random random(7);
+    const Image result = apply(TrainTransform{.width = 8, .height = 6}, image, random);
+    EXPECT_EQ(result.width, 8);
+    EXPECT_EQ(result.height, 6);
+    for (int y = 0; y < 6; ++y)
+        for (int x = 0; x < 8; ++x) EXPECT_TRUE(std::equal(image.pixels.begin(), image.pixels.end(), result.at(x, y)));
+}
+
+TEST(EvalTransform, IsResizeAndCentreCrop) {
+    const Image image = speckled(60, 45);
+    expect_equal(apply(EvalTransform{.width = 28, .height = 28}, image),
+                 center_crop(resize_short_side(image, 32), 28, 28));  // 28 / 0.875
+    expect_equal(apply(EvalTransform{.width = 30, .height = 22}, image),
+                 center_crop(resize_short_side(image, 25), 30, 22));  // int(22 / 0.875 = 25.14)
+    expect_equal(apply(EvalTransform{.width = 20, .height = 16, .resize = 40}, image),
+                 center_crop(resize_short_side(image, 40), 20, 16));
+}
+
+TEST(EvalTransform, HasTheAskedSizeForAnyPicture) {
+    for (const auto& [width, height] : {std::pair(1, 1), std::pair(1, 40), std::pair(300, 7), std::pair(224, 224)}) {
+        const Image result = apply(EvalTransform{.width = 24, .height = 16}, speckled(width, height));
+        EXPECT_EQ(result.width, 24);
+        EXPECT_EQ(result.height, 16);
+        EXPECT_EQ(result.pixels.size(), 24u * 16 * 3);
+    }
+}
+
+}  // namespace
+}  // namespace dynvit

@@ -1,0 +1,96 @@
+#include "dynvit/infer/pruned_vit.hpp"
+
+#include <set>
+
+#include "dynvit/models/keep_ratio.hpp"
+#include "models/golden_model.hpp"
+
+namespace dynvit {
+namespace {
+
+std::multiset<std::int64_t> as_set(const at::Tensor& row) {
+    const at::Tensor values = row.to(at::kCPU, at::kLong).contiguous();
+    return {values.data_ptr<std::int64_t>(), values.data_ptr<std::int64_t>() + values.numel()};
+}
+
+class GoldenEval : public testing::TestWithParam<at::DeviceType> {};
+
+TEST_P(GoldenEval, KeptPositionsAndLogitsAtFiveRatios) {  // positions exactly, as sets; logits in float32
+    if (GetParam() == at::kCUDA && !at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    const at::Device device(GetParam());
+    const TensorMap golden = read_safetensors(test::golden("model/eval.safetensors")).tensors;
+    const at::Tensor images =
+        read_safetensors(test::golden("model/train_step.safetensors")).tensors.at("images").to(device, at::kFloat);
+    DynamicVit model = test::tiny_student();
+    model->to(device);
+    const auto policy = make_policy("predicted", model);
+    for (const char* ratio : {"0.9", "0.8", "0.7", "0.6", "0.5"}) {
+        const PrunedOutput output =
+            pruned_forward(*model, images, *policy, tokens_per_stage(stage_ratios(std::stod(ratio), 3), 196));
+        EXPECT_CLOSE(output.logits, golden.at(str("logits.", ratio)), 1e-5) << ratio;
+        ASSERT_EQ(output.kept.size(), 3u);
+        for (int s = 0; s < 3; ++s) {
+            const at::Tensor expected = golden.at(str("keep.", ratio, '.', s));
+            for (int b = 0; b < 4; ++b) EXPECT_EQ(as_set(output.kept[s][b]), as_set(expected[b])) << ratio << ' ' << s;
+        }
+    }
+    EXPECT_CLOSE(pruned_forward(*test::tiny_teacher(), images.cpu(), *policy, {}).logits, golden.at("teacher_logits"), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, GoldenEval, testing::Values(at::kCPU, at::kCUDA),
+                         [](const auto& info) { return at::DeviceTypeName(info.param, true); });
+
+TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
+    DynamicVit model = test::tiny_student();
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(1));
+    const auto policy = make_policy("predicted", model);
+    const PrunedOutput pruned = pruned_forward(*model, images, *policy, {120, 50, 11});
+    // Noise that forces each stage's decision to what the pruned pass kept.
+    const torch::NoGradGuard no_grad;
+    TrainingNoise noise;
+    for (const at::Tensor& kept : pruned.kept) {
+        at::Tensor forced = at::zeros({2, 196, 2});
+        forced.select(-1, 0).fill_(-1e4).scatter_(1, kept, 1e4);
+        noise.gumbel.push_back(forced);
+    }
+    EXPECT_CLOSE(model->forward_train(images, noise).logits, pruned.logits, 1e-4);
+}
+
+TEST(PrunedForward, EveryTokenKeptIsDense) {
+    DynamicVit model = test::tiny_student();
+    const at::Tensor images = at::randn({1, 3, 224, 224}, test::generator(2));
+    const auto policy = make_policy("predicted", model);
+    const at::Tensor dense = pruned_forward(*model, images, *policy, {}).logits;
+    EXPECT_CLOSE(pruned_forward(*model, images, *policy, {196, 196, 196}).logits, dense, 1e-6);
+    const torch::NoGradGuard no_grad;
+    EXPECT_CLOSE(model->forward(images).logits, dense, 1e-6);
+}
+
+TEST(PrunedForward, NoTokenKeptLeavesTheClassToken) {
+    DynamicVit model = test::tiny_student();
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(2));
+    const PrunedOutput output = pruned_forward(*model, images, *make_policy("predicted", model), {0, 0, 0});
+    EXPECT_TRUE(output.logits.isfinite().all().item<bool>());
+    EXPECT_EQ(output.kept[2].sizes(), (at::IntArrayRef{2, 0}));
+}
+
+TEST(SelectionPolicy, RandomDependsOnItsSeedAndNestsStageInStage) {
+    DynamicVit model = test::tiny_student();
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(3));
+    const auto kept = [&](std::uint64_t seed) {
+        return pruned_forward(*model, images, *make_policy("random", model, seed), {100, 50, 20}).kept;
+    };
+    const auto first = kept(1), same = kept(1), other = kept(2);
+    EXPECT_TRUE(first[2].equal(same[2]));
+    EXPECT_FALSE(first[2].equal(other[2]));
+    for (int b = 0; b < 2; ++b) {
+        const auto outer = as_set(first[0][b]), inner = as_set(first[1][b]);
+        EXPECT_TRUE(std::includes(outer.begin(), outer.end(), inner.begin(), inner.end()));
+        EXPECT_EQ(std::set<std::int64_t>(inner.begin(), inner.end()).size(), 50u);
+    }
+    EXPECT_EQ(test::error_of([&] { make_policy("magic", model); }),
+              "[policy] unknown selection policy 'magic'; expected one of predicted, random");
+}
+
+}  // namespace
+}  // namespace dynvit

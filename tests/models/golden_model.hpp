@@ -1,0 +1,39 @@
+// The tiny model that the golden tensors come from.
+#pragma once
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include "dynvit/models/dynamic_vit.hpp"
+#include "dynvit/models/state_dict.hpp"
+#include "support.hpp"
+#include "tensor_support.hpp"
+
+namespace dynvit::test {
+
+inline at::Generator generator(std::uint64_t seed = 0) { return at::make_generator<at::CPUGeneratorImpl>(seed); }
+
+inline ModelSettings tiny_settings(std::vector<std::int64_t> pruning_loc = {3, 6, 9}) {
+    ModelSettings settings;
+    settings.name = "custom";
+    settings.num_classes = 10;
+    settings.embed_dim = 32;
+    settings.num_heads = 2;
+    settings.pruning_loc = std::move(pruning_loc);
+    return settings;
+}
+
+inline DynamicVit tiny_student() {
+    DynamicVit model(tiny_settings(), generator());
+    const LoadReport report = load_state_dict(*model, read_safetensors(golden("model/tiny_student.safetensors")).tensors);
+    EXPECT_TRUE(report.clean()) << report.text();
+    return model;
+}
+
+inline DynamicVit tiny_teacher() {
+    DynamicVit model(tiny_settings({}), generator());
+    const LoadReport report = load_state_dict(*model, read_safetensors(golden("model/tiny_teacher.safetensors")).tensors);
+    EXPECT_TRUE(report.clean()) << report.text();
+    return model;
+}
+
+}  // namespace dynvit::test

@@ -1,0 +1,64 @@
+#include "dynvit/train/losses.hpp"
+
+#include "models/golden_model.hpp"
+
+namespace dynvit {
+namespace {
+
+TEST(Losses, SoftTargets) {
+    const at::Tensor targets = soft_targets(at::tensor({2, 0}, at::kLong), 4, 0.1);
+    EXPECT_CLOSE(targets, at::tensor({0.025, 0.025, 0.925, 0.025, 0.925, 0.025, 0.025, 0.025}).view({2, 4}), 1e-6);
+}
+
+TEST(Losses, KlInBothDirections) {  // against the sums written out
+    const at::Tensor s = at::tensor({0.2, 0.8}).log().view({1, 2}), t = at::tensor({0.5, 0.5}).log().view({1, 2});
+    const double forward = 0.5 * std::log(0.5 / 0.2) + 0.5 * std::log(0.5 / 0.8);
+    const double reverse = 0.2 * std::log(0.2 / 0.5) + 0.8 * std::log(0.8 / 0.5);
+    EXPECT_NEAR(kl_loss(s, t).item<double>(), forward, 1e-6);
+    EXPECT_NEAR(kl_loss(s, t, true).item<double>(), reverse, 1e-6);
+}
+
+TEST(Losses, TokenDistillationCountsKeptTokensOnly) {
+    const at::Tensor student = at::zeros({1, 3, 2}), teacher = at::tensor({1.0, 1.0, 5.0, 5.0, 2.0, 0.0}).view({1, 3, 2});
+    EXPECT_NEAR(token_distillation_loss(student, teacher, at::tensor({1.0, 0.0, 1.0}).view({1, 3})).item<double>(), 1.5, 1e-6);
+    EXPECT_EQ(token_distillation_loss(student, teacher, at::zeros({1, 3})).item<double>(), 0.0);
+}
+
+TEST(Losses, KeepRatio) {
+    const at::Tensor all = at::ones({2, 4}), half = at::tensor({1.0, 1.0, 0.0, 0.0}).expand({2, 4});
+    EXPECT_NEAR(keep_ratio_loss({all, half}, {0.7, 0.4}).item<double>(), (0.09 + 0.01) / 2, 1e-7);
+}
+
+// Pictures of 96 x 160, patch 8, two stages, seven classes, one image; and an image whose first stage keeps nothing.
+TEST(Losses, OtherShapesAndAnEmptyImageStayFinite) {
+    ModelSettings settings = test::tiny_settings({1, 2});
+    settings.image_size = {96, 160};
+    settings.patch_size = 8;
+    settings.num_classes = 7;
+    settings.depth = 4;
+    for (const bool empty : {false, true}) {
+        DynamicVit model(settings, test::generator(1));
+        const at::Tensor images = at::randn({1, 3, 96, 160}, test::generator(2));
+        TrainingNoise noise = model->draw_noise(1, test::generator(3), at::kCPU);
+        if (empty) noise.gumbel[0].select(-1, 1).fill_(100.0);
+        const TrainingOutput out = model->forward_train(images, noise);
+        EXPECT_EQ(out.logits.sizes(), (at::IntArrayRef{1, 7}));
+        EXPECT_EQ(out.features.sizes(), (at::IntArrayRef{1, 240, 32}));
+        EXPECT_EQ(out.decisions[1].sum().item<double>() == 0, empty);
+        VisionTransformerImpl::Output dense;
+        {
+            const torch::NoGradGuard no_grad;
+            dense = model->forward(images);
+        }
+        const Losses losses = compute_losses(LossSettings(), out, dense, soft_targets(at::tensor({3}, at::kLong), 7, 0.1), {0.7, 0.49});
+        EXPECT_TRUE(losses.total.isfinite().item<bool>());
+        losses.total.backward();
+        for (const auto& item : model->named_parameters()) {
+            ASSERT_TRUE(item.value().grad().defined()) << item.key();
+            EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();
+        }
+    }
+}
+
+}  // namespace
+}  // namespace dynvit

@@ -1,0 +1,85 @@
+#include "command.hpp"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include "dynvit/core/config.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/infer/model_file.hpp"
+
+namespace dynvit::tool {
+void ConfigArguments::add_to(CLI::App& command, bool required) {
+    auto* option = command.add_option("-c,--config", config, "YAML file of the experiment; `dynvit config` shows its keys");
+    if (required) option->required();
+    command.add_option("-s,--set", overrides, "change one of its settings; may be repeated")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false)
+        ->take_all();
+}
+
+Experiment ConfigArguments::read(std::vector<std::string> extra) const {
+    extra.insert(extra.end(), overrides.begin(), overrides.end());
+    if (config.empty()) return read_config<Experiment>({"", "config", extra});
+    return read_config<Experiment>(config_from_file(config, extra));
+}
+
+void ModelArguments::add_to(CLI::App& command) {
+    config.add_to(command, false);
+    command.add_option("-m,--model", model, "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
+                                            "deit_base_384; not needed for weights that dynvit wrote");
+    command.add_option("-w,--weights", weights, "safetensors file, a published one or one of dynvit's")->required();
+    command.add_option("--image-size", image_size, "pixels, or height,width; the position embedding is resized")->delimiter(',');
+    command.add_option("--pruning-loc", pruning_loc, "blocks with a prediction module before them, from 0")->delimiter(',');
+    command.add_option("-k,--keep-ratio", keep_ratios, "share of the patches that stage 1 keeps, rho; the following keep "
+                                                       "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")->delimiter(',');
+    command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")->capture_default_str();
+    command.add_option("-p,--precision", precision, "float32, bfloat16 or float16")->capture_default_str();
+}
+
+ModelSettings ModelArguments::settings_without_config() const {
+    const ModelFile file = read_model_file(weights);
+    ModelSettings settings;
+    if (!model.empty()) {
+        settings = model_settings(model);
+        const auto head = file.weights.find("head.weight");
+        if (head != file.weights.end() && head->second.dim() == 2) settings.num_classes = head->second.size(0);
+    } else if (file.settings) {
+        settings = *file.settings;
+    } else {
+        throw Error("model", weights, ": does not say which model it is of; give --model or --config");
+    }
+    return settings;
+}
+
+Experiment ModelArguments::experiment() const {
+    for (const double ratio : keep_ratios) {
+        if (!(ratio > 0 && ratio <= 1)) {
+            throw Error("keep-ratio", "found ", ratio, ", expected a number above 0 and at most 1");
+        }
+    }
+    Experiment experiment;
+    if (config.config.empty()) {
+        if (!config.overrides.empty()) throw Error("config", "--set needs --config");
+        experiment.model = settings_without_config();
+    } else {
+        if (!model.empty()) throw Error("model", "give --config or --model, not both");
+        experiment = config.read();
+    }
+    if (!image_size.empty()) experiment.model.image_size = image_size;
+    if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
+    const std::string settings = write_config(experiment.model, false);  // checks what the arguments changed
+    experiment.model = read_config<ModelSettings>({settings, "the model's settings", {}});
+    return experiment;
+}
+
+DynamicVit ModelArguments::load(const Experiment& experiment) const {
+    const at::Device target = parse_device(device);
+    DynamicVit loaded(experiment.model, at::make_generator<at::CPUGeneratorImpl>(0));
+    load_weights(*loaded, read_model_file(weights), Fit::kEvaluate);
+    loaded->to(target);
+    loaded->eval();
+    return loaded;
+}
+
+EvalOptions ModelArguments::options() const { return {parse_device(device), parse_precision(precision), 0}; }
+
+}  // namespace dynvit::tool

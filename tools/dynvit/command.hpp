@@ -1,0 +1,56 @@
+// What the subcommands share: arguments that name a model, its data and the device.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <string>
+#include <vector>
+
+#include "dynvit/infer/evaluate.hpp"
+#include "dynvit/train/experiment.hpp"
+
+namespace dynvit::tool {
+
+/// Each adds its subcommand, which runs when the command line names it.
+void add_train(CLI::App& program);
+void add_eval(CLI::App& program);
+void add_visualize(CLI::App& program);
+void add_config(CLI::App& program);
+
+/// --config FILE and --set KEY=VALUE.
+struct ConfigArguments {
+    std::string config;
+    std::vector<std::string> overrides;
+
+    void add_to(CLI::App& command, bool required);
+    /// The experiment; defaults where no file is given. `extra` are overrides that --set may still change.
+    Experiment read(std::vector<std::string> extra = {}) const;
+};
+
+/// A model by --config, or by --model and --weights alone, and how to run it.
+struct ModelArguments {
+    ConfigArguments config;
+    std::string model;
+    std::string weights;
+    std::vector<std::int64_t> image_size;
+    std::vector<std::int64_t> pruning_loc;
+    std::vector<double> keep_ratios;
+    std::string device = "auto";
+    std::string precision = "float32";
+
+    void add_to(CLI::App& command);
+
+    /// The experiment with the model that the arguments mean: the config's, or the weights' own settings, or the zoo's with
+    /// as many classes as the weights' head has.
+    Experiment experiment() const;
+
+    /// The model of `experiment`, with its weights, on the device.
+    DynamicVit load(const Experiment& experiment) const;
+
+    EvalOptions options() const;
+
+  private:
+    ModelSettings settings_without_config() const;
+};
+
+}  // namespace dynvit::tool

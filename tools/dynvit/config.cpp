@@ -1,0 +1,19 @@
+// dynvit config: the settings that a file means, with their comments.
+#include <iostream>
+
+#include "command.hpp"
+#include "dynvit/core/config.hpp"
+
+namespace dynvit::tool {
+
+void add_config(CLI::App& program) {
+    auto arguments = std::make_shared<ConfigArguments>();
+    CLI::App* command = program.add_subcommand("config", "Print all settings, with comments, as a YAML file");
+    arguments->add_to(*command, false);
+    command->callback([arguments] {
+        const bool defaults = arguments->config.empty() && arguments->overrides.empty();
+        std::cout << write_config(defaults ? Experiment() : arguments->read());
+    });
+}
+
+}  // namespace dynvit::tool

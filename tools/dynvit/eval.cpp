@@ -1,0 +1,92 @@
+// dynvit eval: accuracy and cost, dense and pruned.
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "command.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+#include "dynvit/infer/eval_report.hpp"
+#include "dynvit/train/trainer.hpp"
+
+namespace dynvit::tool {
+namespace {
+
+struct Arguments {
+    ModelArguments model;
+    std::string data, classes, json;
+    std::int64_t resize = -1;
+    std::int64_t batch_size = 64;
+    std::int64_t workers = 0;
+    std::vector<std::string> policies = {"predicted"};
+};
+
+// Every policy at every ratio; dense once.
+std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experiment) {
+    std::vector<double> ratios = arguments.model.keep_ratios;
+    if (ratios.empty()) {
+        ratios = {1.0};
+        if (experiment.model.stages() > 0) ratios.push_back(experiment.train.keep_ratio.front());
+    }
+    std::vector<EvalCase> made;
+    for (const double ratio : ratios) {
+        if (ratio < 1 && experiment.model.stages() == 0) {
+            throw Error("eval", "keep ratio ", ratio, " was asked for, but the model has no prediction modules");
+        }
+        for (const std::string& policy : arguments.policies) {
+            made.push_back({policy, ratio, {}});
+            if (ratio >= 1) break;
+        }
+    }
+    return made;
+}
+
+void run(const Arguments& arguments) {
+    Experiment experiment = arguments.model.experiment();
+    if (arguments.data.empty() && arguments.model.config.config.empty()) {
+        throw Error("eval", "--data is missing: the folder that holds val/");
+    }
+    if (!arguments.data.empty()) {
+        experiment.data.kind = "image_folder";
+        experiment.data.root = arguments.data;
+        experiment.data.val_root.clear();
+    }
+    if (!arguments.classes.empty()) experiment.data.classes = arguments.classes;
+    if (arguments.resize >= 0) experiment.data.resize = arguments.resize;
+    if (arguments.workers > 0) experiment.data.workers = arguments.workers;
+
+    const DynamicVit model = arguments.model.load(experiment);
+    const std::vector<EvalResult> results = evaluate_split(model, cases(arguments, experiment), experiment.data,
+                                                           arguments.batch_size, arguments.model.options());
+    std::cout << eval_table(results);
+    if (arguments.json.empty()) return;
+    nlohmann::json report = {{"model", experiment.model.name},
+                             {"weights", arguments.model.weights},
+                             {"precision", arguments.model.precision},
+                             {"device", arguments.model.options().device.str()},
+                             {"results", nlohmann::json::array()}};
+    for (const EvalResult& result : results) report["results"].push_back(eval_json(result));
+    write_file_atomically(arguments.json, report.dump(2) + "\n", "eval");
+}
+
+}  // namespace
+
+void add_eval(CLI::App& program) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = program.add_subcommand("eval", "Top-1, top-5, loss, kept tokens and GMACs, dense and at any keep ratio");
+    arguments->model.add_to(*command);
+    command->add_option("--data", arguments->data, "the folder that holds val/, a folder a class; in place of the config's");
+    command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
+    command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
+    command->add_option("--policy", arguments->policies, "who selects: predicted, random; several: predicted,random")
+        ->delimiter(',')
+        ->capture_default_str();
+    command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command->add_option("-j,--workers", arguments->workers, "threads that decode pictures; 0: one a core")
+        ->check(CLI::NonNegativeNumber);
+    command->add_option("--json", arguments->json, "write the results to this file too");
+    command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace dynvit::tool

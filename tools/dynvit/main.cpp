@@ -1,0 +1,54 @@
+// The program: one file a subcommand beside this one.
+#include <ATen/Parallel.h>
+
+#include <csignal>
+#include <iostream>
+
+#include "command.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
+
+namespace {
+
+// One line on standard error; whatever stands in the text stays on it.
+int report(const std::string& text) {
+    std::string line = text.substr(0, text.find('\n'));
+    std::cerr << "error: " << line << '\n';
+    return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN);
+    CLI::App program("DynamicViT: Vision Transformers that drop the patches they don't need.", "dynvit");
+    program.set_version_flag("--version", "dynvit " DYNVIT_VERSION);
+    program.require_subcommand(1);
+    program.fallthrough();
+    program.get_formatter()->column_width(34);
+    std::string level = "info";
+    int threads = 0;
+    program.add_option("--log-level", level, "debug, info, warn, error or off")->capture_default_str();
+    program.add_option("--threads", threads, "processor threads of LibTorch; 0: one a core")->check(CLI::NonNegativeNumber);
+    program.parse_complete_callback([&] {
+        dynvit::log::set_level(level);
+        if (threads > 0) at::set_num_threads(threads);
+    });
+    dynvit::tool::add_train(program);
+    dynvit::tool::add_eval(program);
+    dynvit::tool::add_visualize(program);
+    dynvit::tool::add_config(program);
+    try {
+        program.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        if (error.get_exit_code() == 0) return program.exit(error);  // --help, --version
+        return report(dynvit::str("[arguments] ", error.what(), " (see --help)"));
+    } catch (const dynvit::Error& error) {
+        return report(error.what());
+    } catch (const std::bad_alloc&) {
+        return report("[memory] not enough memory; a smaller batch needs less");
+    } catch (const std::exception& error) {
+        return report(dynvit::str("[bug] ", error.what()));
+    }
+    return 0;
+}
