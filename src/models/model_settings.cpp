@@ -37,7 +37,7 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
         }
     }
     if (s.embed_dim % s.num_heads != 0) {
-        return {"embed_dim", str("found ", s.embed_dim, ", expected a multiple of num_heads ", s.num_heads)};
+        return {"num_heads", str("found ", s.num_heads, ", expected a divisor of embed_dim ", s.embed_dim)};
     }
     for (std::size_t i = 0; i < s.pruning_loc.size(); ++i) {
         const std::int64_t block = s.pruning_loc[i];

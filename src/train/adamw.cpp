@@ -8,7 +8,11 @@ namespace dynvit {
 
 AdamW::AdamW(torch::nn::Module& model, const OptimizerSettings& settings) : settings_(settings) {
     for (const bool backbone : {false, true}) {
-        for (const bool decay : {false, true}) groups_.push_back({.backbone = backbone, .decay = decay});
+        for (const bool decay : {false, true}) {
+            groups_.emplace_back();
+            groups_.back().backbone = backbone;
+            groups_.back().decay = decay;
+        }
     }
     for (const auto& item : model.named_parameters()) {
         const std::string& name = item.key();

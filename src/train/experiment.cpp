@@ -21,6 +21,8 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
     v.field("eval_every", eval_every, "epochs between evaluations; the last epoch always; 0: never", at_least(0));
     v.field("save_every", save_every, "epochs between checkpoints; the last epoch always", at_least(1));
+    v.field("save_as", save_as, "type of the weights in last and best.safetensors (training goes on in float32)",
+            std::vector<std::string>{"float32", "bfloat16", "float16"});
     v.section("schedule", schedule, "learning rate: linear warm-up, then half a cosine");
     v.section("optimizer", optimizer, "AdamW");
     v.section("loss", loss, "weights of the four losses");
@@ -38,6 +40,12 @@ void Experiment::fields(FieldVisitor& v) {
     const auto given = static_cast<std::int64_t>(train.keep_ratio.size());
     if (given == 0 || (given > 1 && given != model.stages())) {
         v.reject("train", str("keep_ratio has ", given, " numbers, expected one or as many as model.pruning_loc, ", model.stages()));
+    }
+    for (std::size_t i = 1; i < train.keep_ratio.size(); ++i) {
+        if (train.keep_ratio[i] > train.keep_ratio[i - 1]) {
+            v.reject("train", str("keep_ratio has ", train.keep_ratio[i], " after ", train.keep_ratio[i - 1],
+                                  ", expected shares that do not grow: a dropped patch does not come back"));
+        }
     }
     if (v.reads() && train.loss.need_teacher() && train.weights.empty() && train.teacher.empty()) {
         v.reject("train", "loss.kl and loss.distill need a teacher: give train.weights or train.teacher, or set both to 0");

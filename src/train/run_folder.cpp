@@ -31,6 +31,8 @@ RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
         throw Error("run", path_.string(), ": nothing to resume: ", state().string(), " is not there");
     }
     make_directory(path_ / "checkpoints", "run");
+    std::error_code ignored;  // what a run that never came to a checkpoint logged
+    if (!resume) fs::remove(path_ / "metrics.jsonl", ignored);
 }
 
 void RunFolder::save_config(const Experiment& experiment) const {
@@ -44,14 +46,15 @@ void RunFolder::log_metrics(const nlohmann::json& line) const {
     if (!out) throw Error("run", file.string(), ": cannot be written; is the disk full?");
 }
 
-void RunFolder::save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best) const {
+void RunFolder::save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best,
+                     at::ScalarType type) const {
     TensorMap tensors = optimizer.state();
     for (const auto& [name, tensor] : state_dict(model)) tensors.emplace(kParameter + name, tensor);
     tensors.emplace("progress.step", at::scalar_tensor(progress.step, at::kLong));
     tensors.emplace("progress.best_top1", number(progress.best_top1));
-    write_safetensors(state(), tensors);
-    write_model_file(last(), model);
-    if (best) write_model_file(this->best(), model);
+    write_model_file(last(), model, type);
+    if (best) write_model_file(this->best(), model, type);
+    write_safetensors(state(), tensors);  // last: a run that fails before it does these steps, and these files, again
 }
 
 RunProgress RunFolder::restore(DynamicVitImpl& model, AdamW& optimizer) const {

@@ -150,6 +150,11 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
         throw Error("train", "found ", pictures->size(), " training pictures, expected at least train.batch_size, ",
                     settings.batch_size);
     }
+    const bool needs_labels = settings.loss.classification > 0;
+    if (needs_labels && std::ssize(pictures->class_names()) > shape.num_classes) {
+        throw Error("train", "found ", pictures->class_names().size(), " classes in the data, expected at most "
+                    "model.num_classes, ", shape.num_classes);
+    }
     const bool evaluates = settings.eval_every > 0 && has_validation(experiment.data);
     if (settings.eval_every > 0 && !evaluates) log::warn("no val/ folder: nothing is evaluated, and no best checkpoint kept");
 
@@ -197,7 +202,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
                         dense = teacher->forward(images);
                     }
                     const TrainingOutput out = student->forward_train(images, noise);
-                    const at::Tensor soft = soft_targets(labels, shape.num_classes, settings.loss.label_smoothing);
+                    const at::Tensor soft =
+                        needs_labels ? soft_targets(labels, shape.num_classes, settings.loss.label_smoothing) : at::Tensor();
                     losses = compute_losses(settings.loss, out, dense, soft, targets);
                     decisions = out.decisions;
                 }
@@ -250,7 +256,7 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
             log::info(summary);
         }
         if (finished || best || (epoch_ended && epochs_done % settings.save_every == 0)) {
-            run.save(*student, optimizer, progress, best);
+            run.save(*student, optimizer, progress, best, parse_precision(settings.save_as));
         }
         logged = Clock::now();
     }

@@ -145,7 +145,7 @@ TEST(ModelSettings, FaultsNameTheKey) {
     EXPECT_EQ(read("image_size: 100"), "[config] m.yaml:1: image_size: found 100, expected a multiple of patch_size 16");
     EXPECT_EQ(read("image_size: [16, 16, 16]"),
               "[config] m.yaml:1: image_size: found 3 numbers, expected one, or height and width");
-    EXPECT_EQ(read("num_heads: 5"), "[config] m.yaml:1: embed_dim: found 384, expected a multiple of num_heads 5");
+    EXPECT_EQ(read("num_heads: 5"), "[config] m.yaml:1: num_heads: found 5, expected a divisor of embed_dim 384");
     EXPECT_NE(read("name: deit_huge").find("expected one of deit_tiny"), std::string::npos);
 }
 

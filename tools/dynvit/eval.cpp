@@ -22,19 +22,21 @@ struct Arguments {
 
 // Every policy at every ratio; dense once.
 std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experiment) {
-    std::vector<double> ratios = arguments.model.keep_ratios;
-    if (ratios.empty()) {
-        ratios = {1.0};
-        if (experiment.model.stages() > 0) ratios.push_back(experiment.train.keep_ratio.front());
+    const std::int64_t stages = experiment.model.stages();
+    std::vector<EvalCase> wanted;
+    for (const double ratio : arguments.model.keep_ratios) wanted.push_back({"", ratio, {}});
+    if (wanted.empty()) {
+        wanted.push_back({"", 1.0, {}});
+        if (stages > 0) wanted.push_back({"", experiment.train.keep_ratio.front(), experiment.train.stage_targets(stages)});
     }
     std::vector<EvalCase> made;
-    for (const double ratio : ratios) {
-        if (ratio < 1 && experiment.model.stages() == 0) {
-            throw Error("eval", "keep ratio ", ratio, " was asked for, but the model has no prediction modules");
+    for (const EvalCase& one : wanted) {
+        if (one.keep_ratio < 1 && stages == 0) {
+            throw Error("eval", "keep ratio ", one.keep_ratio, " was asked for, but the model has no prediction modules");
         }
         for (const std::string& policy : arguments.policies) {
-            made.push_back({policy, ratio, {}});
-            if (ratio >= 1) break;
+            made.push_back({policy, one.keep_ratio, one.per_stage});
+            if (one.keep_ratio >= 1 && one.per_stage.empty()) break;
         }
     }
     return made;

@@ -42,7 +42,9 @@ int main(int argc, char** argv) {
         program.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
         if (error.get_exit_code() == 0) return program.exit(error);  // --help, --version
-        return report(dynvit::str("[arguments] ", error.what(), " (see --help)"));
+        const bool unknown = program.get_subcommands().empty() && !program.remaining().empty();
+        return report(dynvit::str("[arguments] ", error.what(), unknown ? ", found " + program.remaining().front() : "",
+                                  " (see --help)"));
     } catch (const dynvit::Error& error) {
         return report(error.what());
     } catch (const std::bad_alloc&) {

@@ -97,8 +97,11 @@ void run(const Arguments& arguments) {
         throw Error("visualize", "--images is missing: pictures, or folders of them");
     }
     if (arguments.model.keep_ratios.size() > 1) throw Error("visualize", "found several keep ratios, expected one");
-    const double ratio = arguments.model.keep_ratios.empty() ? experiment.train.keep_ratio.front() : arguments.model.keep_ratios[0];
-    const std::vector<std::int64_t> tokens = tokens_per_stage(stage_ratios(ratio, settings.stages()), settings.patches());
+    const std::vector<double>& given = arguments.model.keep_ratios;
+    const std::vector<std::int64_t> tokens =
+        tokens_per_stage(given.empty() ? experiment.train.stage_targets(settings.stages())
+                                       : stage_ratios(given.front(), settings.stages()),
+                         settings.patches());
 
     const EvalOptions options = arguments.model.options();
     DynamicVit model = arguments.model.load(experiment);

@@ -22,6 +22,7 @@ struct TrainSettings {
     std::int64_t log_every = 50;
     std::int64_t eval_every = 1;
     std::int64_t save_every = 1;
+    std::string save_as = "float32";
     ScheduleSettings schedule;
     OptimizerSettings optimizer;
     LossSettings loss;

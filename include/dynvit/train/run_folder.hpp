@@ -32,8 +32,9 @@ class RunFolder {
     /// Adds a line to metrics.jsonl. Lines of steps that a resumed run does again are dropped when it starts.
     void log_metrics(const nlohmann::json& line) const;
 
-    /// Writes last.safetensors and state.safetensors, and best.safetensors if `best`.
-    void save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best) const;
+    /// Writes state.safetensors, then last.safetensors and, if `best`, best.safetensors with weights of type `type`.
+    void save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best,
+              at::ScalarType type = at::kFloat) const;
 
     /// Puts model and optimizer where the run stopped. Throws Error naming the file if it is of another model.
     RunProgress restore(DynamicVitImpl& model, AdamW& optimizer) const;

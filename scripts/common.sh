@@ -1,0 +1,75 @@
+# What quickstart.sh and test.sh share: says what it does, installs what is missing, builds. Sourced, not run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+torch_version=2.11.0
+packages=(g++ cmake ninja-build ccache python3-pip libcli11-dev libyaml-cpp-dev libspdlog-dev libgtest-dev
+          libjpeg62-turbo-dev libpng-dev nlohmann-json3-dev)
+# Precompiled headers need these two to be cached.
+export CCACHE_SLOPPINESS=pch_defines,time_macros
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+install_packages() {
+    command -v dpkg-query > /dev/null || { say "No dpkg here: CMake will look for the libraries"; return; }
+    local missing=() package
+    for package in "${packages[@]}"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] && continue
+        # Another release may have the tool under another package: a newer cmake, a pip of one's own.
+        case "$package" in
+            g++ | cmake | ccache) command -v "$package" > /dev/null && continue ;;
+            ninja-build) command -v ninja > /dev/null && continue ;;
+            python3-pip) python3 -m pip --version > /dev/null 2>&1 && continue ;;
+            libjpeg62-turbo-dev) [ -e /usr/include/jpeglib.h ] && continue
+                apt-cache show "$package" > /dev/null 2>&1 || package=libjpeg-dev ;;
+        esac
+        missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    local root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2> /dev/null || fail "these packages are missing, and installing them needs root: apt-get install ${missing[*]}"
+        root=(sudo)
+    fi
+    say "Installing from Debian: ${missing[*]}"
+    { "${root[@]}" apt-get update -qq && "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null; } ||
+        fail "apt-get could not install: ${missing[*]}"
+}
+
+# Sets LIBTORCH_ROOT. $1: cpu (the lean set) or cuda (everything a GPU needs, 4.7 GB).
+install_libtorch() {
+    if [ -n "${LIBTORCH_ROOT:-}" ]; then
+        [ -e "$LIBTORCH_ROOT/include/ATen/ATen.h" ] || fail "LIBTORCH_ROOT=$LIBTORCH_ROOT holds no LibTorch (include/ATen/ATen.h)"
+        return
+    fi
+    local cache="${DYNVIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynvit}"
+    local folder="$cache/libtorch-$torch_version-$1"
+    if [ ! -d "$folder" ]; then
+        local wanted=("torch==$torch_version")
+        [ "$1" = cpu ] && wanted=(--no-deps "${wanted[@]}" "nvidia-cuda-runtime>=13.0,<14" "nvidia-cuda-cupti>=13.0,<14")
+        say "Installing LibTorch $torch_version ($1) into $folder"
+        rm -rf "$folder.partial"
+        mkdir -p "$cache" || fail "$cache cannot be made; set DYNVIT_CACHE to a folder for LibTorch"
+        python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile \
+            --target "$folder.partial" "${wanted[@]}" || fail "pip could not install torch $torch_version; is PyPI within reach?"
+        mv "$folder.partial" "$folder"
+    fi
+    export LIBTORCH_ROOT="$folder/torch"
+}
+
+# $1: preset; further: targets.
+build() {
+    local preset=$1 target=() launcher=()
+    shift
+    [ $# -gt 0 ] && target=(--target "$@")
+    command -v ccache > /dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+    say "Building preset $preset with $LIBTORCH_ROOT"
+    cmake --preset "$preset" "${launcher[@]}" -DLIBTORCH_ROOT="$LIBTORCH_ROOT" > "build-$preset.log" 2>&1 &&
+        cmake --build --preset "$preset" "${target[@]}" >> "build-$preset.log" 2>&1 || {
+        grep -m 20 -E 'error|Error' "build-$preset.log" >&2 || tail -n 20 "build-$preset.log" >&2
+        fail "the build failed; all of it is in build-$preset.log"
+    }
+    rm -f "build-$preset.log"
+}
