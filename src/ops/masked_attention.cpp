@@ -1,8 +1,10 @@
 #include "dynvit/ops/masked_attention.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "cpu/policy_softmax.hpp"
 #ifdef DYNVIT_CUDA_KERNELS
 #include "cuda/policy_softmax.hpp"
 #endif
@@ -24,6 +26,49 @@ at::Tensor visibility(const at::Tensor& policy, at::ScalarType type) {
 at::ScalarType compute_type(const at::Tensor& logits) {
     return logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
+
+// Calls `work(b, head)` for every head of every image, several at once.
+template <class Work>
+void for_each_head(const at::Tensor& logits, const Work& work) {
+    const std::int64_t heads = logits.size(1);
+    at::parallel_for(0, logits.size(0) * heads, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t head = begin; head < end; ++head) work(head / heads, head);
+    });
+}
+
+// The same softmax and its gradient by the fused loops of cpu/policy_softmax.hpp.
+struct CpuPolicySoftmax : torch::autograd::Function<CpuPolicySoftmax> {
+    static Variable forward(AutogradContext* context, const Variable& logits, const Variable& policy) {
+        const at::Tensor softmax = at::softmax(logits, -1).contiguous(), visible = policy.to(at::kFloat).contiguous();
+        at::Tensor probabilities = at::empty_like(softmax), row_sum = at::empty(softmax.sizes().slice(0, 3), softmax.options());
+        const std::int64_t n = softmax.size(3);
+        const float *p = softmax.const_data_ptr<float>(), *v = visible.const_data_ptr<float>();
+        float *a = probabilities.mutable_data_ptr<float>(), *sums = row_sum.mutable_data_ptr<float>();
+        for_each_head(softmax, [&](std::int64_t b, std::int64_t head) {
+            cpu::policy_softmax_forward(p + head * n * n, v + b * n, n, a + head * n * n, sums + head * n);
+        });
+        context->save_for_backward({softmax, visible, row_sum});
+        return probabilities;
+    }
+
+    static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+        const variable_list saved = context->get_saved_variables();
+        const at::Tensor &softmax = saved[0], &visible = saved[1], &row_sum = saved[2];
+        const bool wants_policy = context->needs_input_grad(1);
+        const at::Tensor to_probabilities = gradients[0].contiguous();
+        at::Tensor to_logits = at::empty_like(softmax), to_policy;  // the latter a head: (B, h, N)
+        if (wants_policy) to_policy = at::zeros(row_sum.sizes(), row_sum.options());
+        const std::int64_t n = softmax.size(3);
+        const float *d = to_probabilities.const_data_ptr<float>(), *p = softmax.const_data_ptr<float>(),
+                    *v = visible.const_data_ptr<float>(), *sums = row_sum.const_data_ptr<float>();
+        float *out = to_logits.mutable_data_ptr<float>(), *columns = wants_policy ? to_policy.mutable_data_ptr<float>() : nullptr;
+        for_each_head(softmax, [&](std::int64_t b, std::int64_t head) {
+            cpu::policy_softmax_backward(d + head * n * n, p + head * n * n, v + b * n, sums + head * n, n, out + head * n * n,
+                                         columns ? columns + head * n : nullptr);
+        });
+        return {to_logits, wants_policy ? to_policy.sum(1) : at::Tensor()};
+    }
+};
 
 struct PolicySoftmax : torch::autograd::Function<PolicySoftmax> {
     static Variable forward(AutogradContext* context, const Variable& logits, const Variable& policy) {
@@ -93,6 +138,9 @@ at::Tensor policy_softmax(const at::Tensor& logits, const at::Tensor& policy) {
     TORCH_CHECK(logits.dim() == 4 && logits.size(2) == logits.size(3), "logits must be (B, heads, N, N)");
     TORCH_CHECK(policy.dim() == 2 && policy.size(0) == logits.size(0) && policy.size(1) == logits.size(3),
                 "policy must be (B, N)");
+    if (logits.is_cpu() && logits.scalar_type() == at::kFloat && policy.scalar_type() == at::kFloat) {
+        return CpuPolicySoftmax::apply(logits, policy);
+    }
     return PolicySoftmax::apply(logits, policy);
 }
 

@@ -57,6 +57,20 @@ TEST(MaskedAttention, FastPathEqualsTheDefinitionWithGradients) {  // against au
     }
 }
 
+TEST(MaskedAttention, ProcessorLoopsEqualTheDefinitionWithGradients) {  // float32 against float64
+    at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(7);
+    for (const int tokens : {1, 2, 7, 8, 9, 33, 145, 197}) {
+        const at::Tensor logits = at::randn({2, 3, tokens, tokens}, generator) * 3;
+        const at::Tensor weights = at::randn(logits.sizes(), generator);
+        const at::Tensor policy = random_policy(2, tokens, generator);
+        const Gradients fast = run(policy_softmax, logits, policy, weights);
+        const Gradients plain = run(policy_softmax_plain, logits.to(at::kDouble), policy.to(at::kDouble), weights.to(at::kDouble));
+        EXPECT_CLOSE(fast.output, plain.output, 2e-6) << tokens;
+        EXPECT_CLOSE(fast.logits, plain.logits, 1e-5) << tokens;
+        EXPECT_CLOSE(fast.policy, plain.policy, 1e-5) << tokens;
+    }
+}
+
 TEST(MaskedAttention, AllKeptIsOrdinaryAttention) {
     at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(4);
     const at::Tensor q = at::randn({2, 3, 10, 8}, generator), k = at::randn({2, 3, 10, 8}, generator),

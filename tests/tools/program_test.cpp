@@ -126,22 +126,23 @@ struct Outcome {
 class Program : public testing::Test {
   protected:
     // Runs the program in the test's folder, so that its messages name files as they were given.
-    Outcome dynvit(const Words& arguments) const { return dynvit_under("", arguments); }
+    Outcome run(const Words& arguments) const { return run_under("", arguments); }
 
     // The same, started by `shell`: bash commands that end in `"$@"`.
-    Outcome dynvit_under(const std::string& shell, const Words& arguments) const {
-        std::string command = "cd " + quoted(folder_.path().string()) + " && ";
-        if (!shell.empty()) command += "bash -c " + quoted(shell) + " bash ";
+    Outcome run_under(const std::string& shell, const Words& arguments) const {
+        std::string command = str("cd ", quoted(folder_.path().string()), " && ");
+        if (!shell.empty()) command += str("bash -c ", quoted(shell), " bash ");
         command += quoted(DYNVIT_PROGRAM);
-        for (const std::string& argument : arguments) command += " " + quoted(argument);
-        const int status = std::system((command + " >.out 2>.err </dev/null").c_str());
+        for (const std::string& argument : arguments) command += str(' ', quoted(argument));
+        command += " >.out 2>.err </dev/null";
+        const int status = std::system(command.c_str());
         return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / ".out"), text_of(folder_ / ".err")};
     }
 
     // A run that has to succeed and, with its log off, leave standard error empty.
     std::string succeed(Words arguments) const {
         arguments.insert(arguments.end(), {"--log-level", "off", "--threads", "1"});
-        const Outcome outcome = dynvit(arguments);
+        const Outcome outcome = run(arguments);
         EXPECT_EQ(outcome.code, 0) << outcome.err;
         EXPECT_EQ(outcome.err, "");
         return outcome.out;
@@ -151,7 +152,7 @@ class Program : public testing::Test {
     // on standard output.
     void fail(Words arguments, const Words& parts, const std::string& shell = "") const {
         arguments.insert(arguments.end(), {"--log-level", "off", "--threads", "1"});
-        const Outcome outcome = dynvit_under(shell, arguments);
+        const Outcome outcome = run_under(shell, arguments);
         EXPECT_EQ(outcome.code, 1);
         EXPECT_EQ(outcome.out, "");
         EXPECT_EQ(outcome.err.rfind("error: [", 0), 0u) << outcome.err;
@@ -357,13 +358,13 @@ TEST_F(Program, HelpNamesEveryOption) {
         {"config", {"--config", "--set"}},
     };
     for (const auto& [command, expected] : options) {
-        const Outcome help = dynvit(command.empty() ? Words{"--help"} : Words{command, "--help"});
+        const Outcome help = run(command.empty() ? Words{"--help"} : Words{command, "--help"});
         EXPECT_EQ(help.code, 0) << command;
         EXPECT_EQ(help.err, "") << command;
         for (const std::string& option : expected)
             EXPECT_NE(help.out.find(option), std::string::npos) << command << ' ' << option;
     }
-    const Outcome version = dynvit({"--version"});
+    const Outcome version = run({"--version"});
     EXPECT_EQ(version.code, 0);
     EXPECT_EQ(version.out.rfind("dynvit ", 0), 0u) << version.out;
     EXPECT_EQ(std::count(version.out.begin(), version.out.end(), '\n'), 1);
@@ -543,7 +544,7 @@ TEST_F(BadInput, CommandLine) {
     fail({"eval", "--data", "."}, {"--weights is required"});
     fail({"eval", "-w", "w", "-k", "much"}, {"--keep-ratio", "much"});
     fail({"eval", "-w", "w", "-b", "0"}, {"--batch-size"});
-    const Outcome level = dynvit({"config", "--log-level", "loud"});
+    const Outcome level = run({"config", "--log-level", "loud"});
     EXPECT_EQ(level.code, 1);
     EXPECT_EQ(level.err, "error: [log] unknown level 'loud'; expected debug, info, warn, error or off\n");
 }
@@ -619,7 +620,8 @@ class FullDisk : public Program {
 
     // The checkpoint is the one of SetUp, whole, and leads to where a run that nothing disturbed ends.
     void expect_unharmed() const {
-        EXPECT_EQ(differences(contents(folder_ / "run/checkpoints"), before_), Words()) << "neither changed nor joined by parts";
+        EXPECT_EQ(differences(contents(folder_ / "run/checkpoints"), before_), Words())
+            << "neither changed nor joined by parts";
         write("pictures/val/a/0.png", "");
         write_png(folder_ / "pictures/val/a/0.png", Image(kImageSize, kImageSize));
         succeed({"eval", "-w", "run/checkpoints/last.safetensors", "--data", "pictures", "-d", "cpu"});

@@ -18,7 +18,8 @@ inline constexpr double kPolicyEpsilon = 1e-6;
 at::Tensor policy_softmax_plain(const at::Tensor& logits, const at::Tensor& policy);
 
 /// The same values and the same gradients (to the logits and to the policy, for kept and dropped tokens alike), with a
-/// backward pass of its own and, on a GPU that the CUDA kernels were built for, one kernel each way.
+/// backward pass of its own: fused loops on the processor (float32), one kernel each way on a GPU that the CUDA kernels
+/// were built for, tensor operations elsewhere.
 /// @return A in the logits' type
 at::Tensor policy_softmax(const at::Tensor& logits, const at::Tensor& policy);
 

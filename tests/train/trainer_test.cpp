@@ -1,0 +1,392 @@
+// Whole runs of a tiny model: what they leave on disk, and that stopping, resuming and repeating change nothing of it.
+#include "dynvit/train/trainer.hpp"
+
+#include <ATen/ATen.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "dynvit/core/config.hpp"
+#include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
+#include "dynvit/infer/model_file.hpp"
+#include "support.hpp"
+
+namespace dynvit {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using test::error_of;
+
+constexpr std::int64_t kSteps = 8;  // of experiment(): two epochs of four
+
+// 16 patches, two stages, no teacher, no evaluation.
+Experiment experiment() {
+    Experiment e;
+    e.model.name = "custom";
+    e.model.image_size = {32};
+    e.model.patch_size = 8;
+    e.model.num_classes = 10;
+    e.model.embed_dim = 16;
+    e.model.depth = 3;
+    e.model.num_heads = 2;
+    e.model.pruning_loc = {1, 2};
+    e.model.drop_path = 0.1;
+    e.data.kind = "cluttered_shapes";
+    e.data.train_images = 34;  // two of them left over each epoch
+    e.data.val_images = 20;
+    e.data.workers = 2;
+    e.train.epochs = 2;
+    e.train.batch_size = 8;
+    e.train.device = "cpu";
+    e.train.log_every = 1;
+    e.train.eval_every = 0;
+    e.train.schedule.warmup_epochs = 0.5;
+    e.train.schedule.backbone_lr_scale = 0.5;
+    e.train.schedule.backbone_freeze_epochs = 0.25;
+    e.train.loss.kl = e.train.loss.distill = 0;
+    return e;
+}
+
+std::vector<std::uint8_t> bytes(const fs::path& path) {
+    return read_file(path, "test");
+}
+
+class Trainer : public testing::Test {
+  protected:
+    void SetUp() override { log::set_level("off"); }
+    void TearDown() override { log::set_level("info"); }
+
+    fs::path checkpoint(const std::string& run, const std::string& name) const {
+        return folder_ / run / "checkpoints" / (name + ".safetensors");
+    }
+
+    // Trains to `step` (0: to the end); resumes if the run is there.
+    TrainResult train_to(std::int64_t step, Experiment e, const std::string& run) const {
+        e.train.max_steps = step;
+        return train(e, folder_ / run, fs::exists(folder_ / run));
+    }
+
+    void expect_equal_checkpoints(const std::string& run, const std::string& other) const {
+        for (const char* name : {"last", "state"}) {
+            EXPECT_TRUE(bytes(checkpoint(run, name)) == bytes(checkpoint(other, name))) << run << ' ' << name;
+        }
+    }
+
+    std::vector<json> metrics(const std::string& run, const std::string& kind) const {
+        std::vector<json> lines;
+        std::ifstream in(folder_ / run / "metrics.jsonl");
+        for (std::string line; std::getline(in, line);) {
+            json parsed = json::parse(line);
+            if (parsed.at("kind") == kind) lines.push_back(std::move(parsed));
+        }
+        return lines;
+    }
+
+    std::vector<std::int64_t> logged_steps(const std::string& run) const {
+        std::vector<std::int64_t> steps;
+        for (const json& line : metrics(run, "train")) steps.push_back(line.at("step"));
+        return steps;
+    }
+
+    test::TemporaryFolder folder_;
+};
+
+TEST_F(Trainer, OneSeedGivesOneResult) {
+    Experiment e = experiment();
+    EXPECT_EQ(train_to(0, e, "a").steps, kSteps);
+    train_to(0, e, "b");
+    expect_equal_checkpoints("a", "b");
+    e.train.seed = 1;
+    train_to(0, e, "c");
+    EXPECT_FALSE(bytes(checkpoint("a", "last")) == bytes(checkpoint("c", "last")));
+}
+
+TEST_F(Trainer, EverySeededPartFollowsTheSeed) {  // from the same weights: pictures' order, noise and drop path differ
+    Experiment e = experiment();
+    train_to(1, e, "start");
+    e.train.weights = checkpoint("start", "last").string();
+    train_to(0, e, "a");
+    e.train.seed = 1;
+    train_to(0, e, "b");
+    EXPECT_FALSE(bytes(checkpoint("a", "last")) == bytes(checkpoint("b", "last")));
+}
+
+TEST_F(Trainer, StoppedRunsEndWhereUninterruptedOnesDo) {
+    const Experiment e = experiment();
+    train_to(0, e, "whole");
+    for (const std::int64_t stop : {1, 3, 4, 6}) {  // in the first epoch, between the two, in the second
+        const std::string run = str("stopped at ", stop);
+        EXPECT_EQ(train_to(stop, e, run).steps, stop);
+        EXPECT_FALSE(bytes(checkpoint(run, "last")) == bytes(checkpoint("whole", "last"))) << "there was more to do";
+        EXPECT_EQ(train_to(0, e, run).steps, kSteps);
+        expect_equal_checkpoints(run, "whole");
+    }
+}
+
+TEST_F(Trainer, StoppedTwiceWithOtherWorkers) {
+    Experiment e = experiment();
+    train_to(0, e, "whole");
+    e.data.workers = 3;
+    train_to(2, e, "run");
+    e.data.workers = 1;
+    train_to(5, e, "run");
+    e.data.workers = 4;
+    train_to(0, e, "run");
+    expect_equal_checkpoints("run", "whole");
+}
+
+TEST_F(Trainer, ResumedRunLogsEachStepOnce) {
+    const Experiment e = experiment();
+    train_to(3, e, "run");
+    fs::copy(folder_ / "run/checkpoints", folder_ / "saved");
+    train_to(0, e, "run");
+    // As if the run had been killed before its next checkpoint, while it wrote a line.
+    fs::remove_all(folder_ / "run/checkpoints");
+    fs::rename(folder_ / "saved", folder_ / "run/checkpoints");
+    std::ofstream(folder_ / "run/metrics.jsonl", std::ios::app) << R"({"kind":"train","st)";
+    EXPECT_EQ(train_to(4, e, "run").steps, 4);
+    EXPECT_EQ(logged_steps("run"), (std::vector<std::int64_t>{1, 2, 3, 4}));
+    train_to(0, e, "run");
+    EXPECT_EQ(logged_steps("run"), (std::vector<std::int64_t>{1, 2, 3, 4, 5, 6, 7, 8}));
+    train_to(0, e, "whole");
+    expect_equal_checkpoints("run", "whole");
+}
+
+TEST_F(Trainer, NewRunDoesNotKeepTheLinesOfOneWithoutCheckpoint) {
+    fs::create_directories(folder_ / "run");
+    std::ofstream(folder_ / "run/metrics.jsonl") << R"({"kind":"train","step":1})" << '\n';
+    Experiment e = experiment();
+    e.train.max_steps = 2;
+    train(e, folder_ / "run", false);
+    EXPECT_EQ(logged_steps("run"), (std::vector<std::int64_t>{1, 2}));
+}
+
+TEST_F(Trainer, MetricsAreMeansSinceTheLastLine) {
+    Experiment e = experiment();
+    train_to(0, e, "each");
+    e.train.log_every = 3;
+    train_to(0, e, "thirds");
+    EXPECT_EQ(logged_steps("thirds"), (std::vector<std::int64_t>{3, 6, 8})) << "the last step always";
+    const std::vector<json> each = metrics("each", "train"), thirds = metrics("thirds", "train");
+    for (const char* key : {"loss", "classification", "ratio"}) {
+        const double mean =
+            (each[3].at(key).get<double>() + each[4].at(key).get<double>() + each[5].at(key).get<double>()) / 3;
+        EXPECT_NEAR(thirds[1].at(key).get<double>(), mean, 1e-6 * mean) << key;
+    }
+    EXPECT_FALSE(each[0].contains("kl")) << "its weight is 0";
+    EXPECT_EQ(each[0].at("keep_ratio").size(), 2u);
+    EXPECT_EQ(each[0].at("lr"), 0.0) << "the warm-up starts from 0";
+    EXPECT_EQ(each[5].at("epoch"), 1.5);
+    for (const json& line : each) {
+        EXPECT_NEAR(line.at("loss").get<double>(),
+                    line.at("classification").get<double>() + 2 * line.at("ratio").get<double>(), 1e-5);
+    }
+}
+
+TEST_F(Trainer, LossFallsOnEightPictures) {
+    Experiment e = experiment();
+    e.model.pruning_loc = {};
+    e.model.drop_path = 0;
+    e.data.train_images = 8;
+    e.train.epochs = 40;
+    e.train.schedule = {
+        .lr = 1e-2, .min_lr = 1e-3, .warmup_epochs = 2, .backbone_lr_scale = 1, .backbone_freeze_epochs = 0};
+    e.train.loss.label_smoothing = 0;
+    train_to(0, e, "run");
+    const std::vector<json> lines = metrics("run", "train");
+    ASSERT_EQ(lines.size(), 40u);
+    double first = 0, last = 0;
+    for (int i = 0; i < 5; ++i) {
+        first += lines[i].at("loss").get<double>() / 5;
+        last += lines[35 + i].at("loss").get<double>() / 5;
+    }
+    EXPECT_GT(first, 1.5) << "about log 10, nothing is known";
+    EXPECT_LT(last, 0.5 * first) << "learnt by heart";
+}
+
+TEST_F(Trainer, StagesComeToTheirTargets) {  // the ratio loss alone, far from the half that untrained modules keep
+    Experiment e = experiment();
+    e.data.train_images = 8;
+    e.train.epochs = 120;
+    e.train.keep_ratio = {0.9, 0.2};
+    e.train.log_every = 10;
+    e.train.schedule = {
+        .lr = 1e-2, .min_lr = 1e-3, .warmup_epochs = 0, .backbone_lr_scale = 0, .backbone_freeze_epochs = 0};
+    e.train.loss = {.classification = 0, .kl = 0, .distill = 0, .ratio = 2};
+    train_to(0, e, "run");
+    const std::vector<json> lines = metrics("run", "train");
+    const std::vector<double> kept = lines.back().at("keep_ratio");
+    EXPECT_NEAR(kept[0], 0.9, 0.1) << "sampled: 80 x 16 patches, a standard error of 0.01";
+    EXPECT_NEAR(kept[1], 0.2, 0.1);
+    EXPECT_LT(lines.back().at("ratio"), lines.front().at("ratio"));
+}
+
+TEST(TrainSettings, StageTargets) {
+    TrainSettings settings;
+    settings.keep_ratio = {0.5};
+    EXPECT_EQ(settings.stage_targets(3), (std::vector<double>{0.5, 0.25, 0.125}));
+    EXPECT_EQ(settings.stage_targets(1), std::vector<double>{0.5});
+    EXPECT_EQ(settings.stage_targets(0), std::vector<double>{});
+    settings.keep_ratio = {0.9, 0.5, 0.3};
+    EXPECT_EQ(settings.stage_targets(3), (std::vector<double>{0.9, 0.5, 0.3}));
+}
+
+TEST(TrainSettings, KeepRatiosThatDoNotFitTheStages) {
+    const auto read = [](const std::string& ratios) {
+        const std::string text =
+            "model: {pruning_loc: [3, 6]}\ndata: {kind: cluttered_shapes}\n"
+            "train: {weights: w, keep_ratio: " +
+            ratios + "}\n";
+        return read_config<Experiment>({text, "a.yaml", {}});
+    };
+    EXPECT_EQ(read("[0.8, 0.8]").train.keep_ratio, (std::vector<double>{0.8, 0.8}));
+    EXPECT_EQ(error_of([&] { read("[0.5, 0.7]"); }),
+              "[config] a.yaml:3: train: keep_ratio has 0.7 after 0.5, expected shares that do not grow: a dropped "
+              "patch does "
+              "not come back");
+    EXPECT_EQ(error_of([&] { read("[0.9, 0.8, 0.7]"); }),
+              "[config] a.yaml:3: train: keep_ratio has 3 numbers, expected one or as many as model.pruning_loc, 2");
+    EXPECT_EQ(error_of([&] { read("[]"); }),
+              "[config] a.yaml:3: train: keep_ratio has 0 numbers, expected one or as many as model.pruning_loc, 2");
+}
+
+TEST_F(Trainer, TargetsOfEachStageAreEvaluated) {  // 12 and 4 of 16 patches, no powers of 0.75
+    Experiment e = experiment();
+    e.train.keep_ratio = {0.75, 0.25};
+    e.train.eval_every = 1;
+    const TrainResult result = train_to(1, e, "run");
+    ASSERT_EQ(result.last_eval.size(), 2u);
+    EXPECT_EQ(result.last_eval[0].policy, "dense");
+    EXPECT_EQ(result.last_eval[1].tokens_per_stage, (std::vector<std::int64_t>{12, 4}));
+    EXPECT_EQ(metrics("run", "eval").at(1).at("tokens_per_stage"), (json{12, 4}));
+    const double ratio = metrics("run", "train").at(0).at("ratio");
+    const std::vector<double> kept = metrics("run", "train").at(0).at("keep_ratio");
+    const double least = (std::pow(kept[0] - 0.75, 2) + std::pow(kept[1] - 0.25, 2)) / 2;  // were all pictures alike
+    EXPECT_GE(ratio, least - 1e-6);
+    EXPECT_LE(ratio, least + 0.1) << "no share of 16 patches drawn by chance strays as far from the mean";
+}
+
+TEST_F(Trainer, LearnsFromATeacherWithoutLabels) {
+    Experiment e = experiment();
+    e.model.pruning_loc = {};
+    train_to(2, e, "dense");
+    e = experiment();
+    e.train.weights = checkpoint("dense", "last").string();
+    e.train.loss = {.classification = 0, .kl = 0.5, .distill = 0.5, .ratio = 2};
+    train_to(0, e, "a");
+    const json line = metrics("a", "train").at(0);
+    EXPECT_FALSE(line.contains("classification"));
+    EXPECT_NEAR(
+        line.at("loss").get<double>(),
+        0.5 * line.at("kl").get<double>() + 0.5 * line.at("distill").get<double>() + 2 * line.at("ratio").get<double>(),
+        1e-5);
+
+    // Other labels, same pictures: nothing changes, not even where the model has fewer classes than the data.
+    e.train.loss.label_smoothing = 0.3;
+    train_to(0, e, "b");
+    expect_equal_checkpoints("a", "b");
+    e.model.num_classes = 4;
+    e.train.loss.kl = 0;
+    e.train.weights.clear();
+    e.train.teacher.clear();
+    e.train.loss.distill = 0;
+    EXPECT_EQ(train_to(0, e, "few classes").steps, kSteps);
+    e.train.loss.classification = 1;
+    EXPECT_EQ(error_of([&] { train_to(0, e, "too few classes"); }),
+              "[train] found 10 classes in the data, expected at most model.num_classes, 4");
+}
+
+TEST_F(Trainer, TeacherStaysAsItIs) {  // the student's tokens at step 0 are the teacher's where nothing is dropped
+    Experiment e = experiment();
+    e.model.pruning_loc = {};
+    e.model.drop_path = 0;
+    train_to(3, e, "dense");
+    e.train.weights = checkpoint("dense", "last").string();
+    e.train.loss.kl = e.train.loss.distill = 0.5;
+    e.train.schedule.warmup_epochs = 0;
+    e.train.schedule.backbone_freeze_epochs = 0;
+    const std::vector<std::uint8_t> before = bytes(checkpoint("dense", "last"));
+    train_to(4, e, "run");
+    const std::vector<json> lines = metrics("run", "train");
+    EXPECT_NEAR(lines[0].at("kl").get<double>(), 0, 1e-6) << "equal models";
+    EXPECT_NEAR(lines[0].at("distill").get<double>(), 0, 1e-9);
+    EXPECT_GT(lines[3].at("distill").get<double>(), 1e-9) << "the student moved, the teacher did not";
+    EXPECT_TRUE(bytes(checkpoint("dense", "last")) == before);
+}
+
+TEST_F(Trainer, BestCheckpointIsTheBestEvaluation) {
+    Experiment e = experiment();
+    e.train.epochs = 4;
+    e.train.eval_every = 1;
+    train_to(0, e, "run");
+    const std::vector<json> evaluated = metrics("run", "eval");
+    ASSERT_EQ(evaluated.size(), 8u) << "dense and at the target, after each of four epochs";
+    double best = -1;
+    std::int64_t best_step = 0;
+    for (std::size_t i = 1; i < evaluated.size(); i += 2) {
+        EXPECT_EQ(evaluated[i].at("policy"), "predicted");
+        if (evaluated[i].at("top1") > best) {
+            best = evaluated[i].at("top1");
+            best_step = evaluated[i].at("step");
+        }
+    }
+    const TensorMap state = read_safetensors(checkpoint("run", "state")).tensors;
+    EXPECT_EQ(state.at("progress.best_top1").item<double>(), best);
+    EXPECT_EQ(state.at("progress.step").item<std::int64_t>(), 16);
+    // The same run, stopped there, has the best weights for its last.
+    e.train.eval_every = 0;
+    train_to(best_step, e, "there");
+    EXPECT_TRUE(bytes(checkpoint("run", "best")) == bytes(checkpoint("there", "last"))) << "of step " << best_step;
+    EXPECT_FALSE(fs::exists(checkpoint("there", "best"))) << "nothing was evaluated";
+}
+
+TEST_F(Trainer, WeightsCarryTheirSettings) {
+    const Experiment e = experiment();
+    train_to(2, e, "run");
+    const ModelFile file = read_model_file(checkpoint("run", "last"));
+    ASSERT_TRUE(file.settings.has_value());
+    EXPECT_EQ(write_config(*file.settings), write_config(e.model));
+    EXPECT_EQ(write_config(read_config<Experiment>(config_from_file(folder_ / "run/config.yaml")).model),
+              write_config(e.model));
+}
+
+TEST_F(Trainer, FrozenBackboneStays) {  // against the starting weights: only the prediction modules move
+    Experiment e = experiment();
+    e.train.schedule.warmup_epochs = 0;
+    e.train.schedule.backbone_freeze_epochs = 1;
+    train_to(1, e, "one");
+    train_to(4, e, "epoch");
+    train_to(5, e, "thawed");
+    const TensorMap one = read_safetensors(checkpoint("one", "last")).tensors;
+    const TensorMap epoch = read_safetensors(checkpoint("epoch", "last")).tensors;
+    const TensorMap thawed = read_safetensors(checkpoint("thawed", "last")).tensors;
+    for (const auto& [name, tensor] : one) {
+        const bool predicts = name.rfind("score_predictor.", 0) == 0;
+        EXPECT_EQ(tensor.equal(epoch.at(name)), !predicts) << name;
+    }
+    EXPECT_FALSE(thawed.at("blocks.0.mlp.fc1.weight").equal(epoch.at("blocks.0.mlp.fc1.weight")));
+    EXPECT_TRUE(thawed.at("pos_embed").equal(epoch.at("pos_embed"))) << "train_embeddings is off";
+}
+
+TEST_F(Trainer, RefusesTheStateOfAnotherModel) {
+    Experiment e = experiment();
+    train_to(2, e, "run");
+    e.model.depth = 4;
+    const std::string text = error_of([&] { train_to(0, e, "run"); });
+    EXPECT_EQ(text.rfind("[run] " + checkpoint("run", "state").string() + ": is of another model: ", 0), 0u) << text;
+    EXPECT_NE(text.find("blocks.3."), std::string::npos) << text;
+}
+
+TEST_F(Trainer, LossThatIsNotFiniteEndsTheRun) {
+    Experiment e = experiment();
+    e.train.schedule = {
+        .lr = 1e30, .min_lr = 0, .warmup_epochs = 0, .backbone_lr_scale = 1, .backbone_freeze_epochs = 0};
+    const std::string text = error_of([&] { train_to(0, e, "run"); });
+    EXPECT_EQ(text.rfind("[train] the loss is not finite at step ", 0), 0u) << text;
+    EXPECT_FALSE(fs::exists(checkpoint("run", "last"))) << "no checkpoint of it";
+}
+
+}  // namespace
+}  // namespace dynvit
