@@ -152,7 +152,13 @@ class Reader : public FieldVisitor {
     void enter(const std::string& path, const YAML::Node& node) {
         Level level{path, {}, {}};
         if (node && node.IsMap()) {
-            for (const auto& entry : node) level.entries.emplace_back(entry.first.as<std::string>(), entry.second);
+            for (const auto& entry : node) {
+                if (!entry.first.IsScalar()) {
+                    throw Error("config", name_, ':', entry.first.Mark().line + 1, ": found ", describe(entry.first),
+                                ", expected a setting's name");
+                }
+                level.entries.emplace_back(entry.first.Scalar(), entry.second);
+            }
         }
         levels_.push_back(std::move(level));
         std::set<std::string> seen;

@@ -227,8 +227,9 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
                     logged_step = progress.step;
                     run.log_metrics(line);
                     if (!std::isfinite(line["loss"].get<double>())) {
-                        throw Error("train", "the loss is not finite at step ", progress.step, "; the last good checkpoint is ",
-                                    run.last().string());
+                        const bool saved = std::filesystem::exists(run.last());
+                        throw Error("train", "the loss is not finite at step ", progress.step,
+                                    saved ? "; the last checkpoint is " + run.last().string() : "; no checkpoint was written");
                     }
                     text = progress_text(line);
                 }

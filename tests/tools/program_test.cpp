@@ -308,6 +308,10 @@ TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
         EXPECT_EQ(kept_patches(row, 2), 4) << name;
     }
 
+    fs::rename(folder_ / "more/deep/0.PNG", folder_ / "more/contact_sheet.png");
+    succeed({"visualize", "-w", "w.safetensors", "-i", "more", "-d", "cpu", "-o", "sheet"});
+    EXPECT_EQ(names(contents(folder_ / "sheet")), (Words{"contact_sheet.png", "contact_sheet~2.png"}));
+
     write("a.yaml", kAlone);
     succeed({"visualize", "-c", "a.yaml", "-w", "w.safetensors", "-n", "5", "-d", "cpu", "-o", "samples"});
     EXPECT_EQ(contents(folder_ / "samples").size(), 6u) << "five validation pictures of the config, and the sheet";
@@ -418,6 +422,10 @@ TEST_F(BadInput, WrongType) {
 TEST_F(BadInput, NotYaml) {
     write("a.yaml", "model: [1, 2\n");
     fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml:", "not valid YAML"});
+    write("a.yaml", "train:\n  ? [lr]\n  : 1\n");
+    fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml:2: found a list, expected a setting's name"});
+    write("a.yaml", "just a text\n");
+    fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml: found 'just a text', expected a map of settings"});
 }
 
 TEST_F(BadInput, KeepRatioAboveOne) {
@@ -593,7 +601,7 @@ TEST_F(BadInput, OutputThatIsAFile) {
     EXPECT_EQ(text_of(folder_ / "taken"), "mine");
     fs::create_directories(folder_ / "results");
     const Outcome eval =
-        dynvit({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "--json", "results", "--log-level", "off"});
+        run({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "--json", "results", "--log-level", "off"});
     EXPECT_EQ(eval.code, 1);
     EXPECT_EQ(eval.err, "error: [eval] results: is a directory, expected a file to write\n");
 }

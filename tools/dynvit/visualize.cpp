@@ -19,6 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr int kPanelWidth = 192;    // smaller pictures are enlarged to about this many pixels
 constexpr std::size_t kSheetRows = 32;
+constexpr const char* kSheetName = "contact_sheet";
 
 struct Arguments {
     ModelArguments model;
@@ -60,7 +61,7 @@ std::vector<fs::path> find_pictures(const std::vector<std::string>& given) {
 std::vector<Picture> read_pictures(const Arguments& arguments, const Experiment& experiment) {
     const ModelSettings& model = experiment.model;
     std::vector<Picture> pictures;
-    std::set<std::string> names;
+    std::set<std::string> names = {kSheetName};
     const auto add = [&](std::string name, Image image) {
         for (int copy = 2; !names.insert(name).second; ++copy) name = str(name.substr(0, name.rfind('~')), '~', copy);
         pictures.push_back({std::move(name), std::move(image)});
@@ -125,7 +126,7 @@ void run(const Arguments& arguments) {
         if (rows.size() < kSheetRows) rows.push_back(std::move(row));
         ++written;
     }
-    write_png(fs::path(arguments.output) / "contact_sheet.png", below(rows));
+    write_png(fs::path(arguments.output) / str(kSheetName, ".png"), below(rows));
     std::cout << written << " pictures, each beside what stages 1 to " << settings.stages() << " keep, and contact_sheet.png in "
               << arguments.output << '\n';
 }
