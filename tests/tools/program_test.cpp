@@ -422,6 +422,8 @@ TEST_F(BadInput, WrongType) {
 TEST_F(BadInput, NotYaml) {
     write("a.yaml", "model: [1, 2\n");
     fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml:", "not valid YAML"});
+    write("a.yaml", kData + "train:\n  ? [lr]\n  : 1\n");
+    fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml:7: found a list, expected a setting's name"});
     write("a.yaml", "just a text\n");
     fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml: found 'just a text', expected a map of settings"});
 }

@@ -32,7 +32,8 @@ class RunFolder {
     /// Adds a line to metrics.jsonl. Lines of steps that a resumed run does again are dropped when it starts.
     void log_metrics(const nlohmann::json& line) const;
 
-    /// Writes state.safetensors, then last.safetensors and, if `best`, best.safetensors with weights of type `type`.
+    /// Writes last.safetensors and, if `best`, best.safetensors with weights of type `type`, then state.safetensors: a
+    /// failure in between leaves a run that resumes from the checkpoint before. Throws Error naming the file.
     void save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best,
               at::ScalarType type = at::kFloat) const;
 
