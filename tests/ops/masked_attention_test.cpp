@@ -100,6 +100,14 @@ TEST(MaskedAttention, FiniteWhereEveryVisibleWeightUnderflows) {
     EXPECT_TRUE(fast.policy.isfinite().all().item<bool>());
 }
 
+TEST(MaskedAttention, NanStaysInItsRowAndTouchesNothingElse) {  // under AddressSanitizer: no write beside the rows
+    at::Tensor logits = at::randn({1, 1, 5, 5}, at::make_generator<at::CPUGeneratorImpl>(8));
+    logits[0][0][4].fill_(std::numeric_limits<float>::quiet_NaN());
+    const Gradients fast = run(policy_softmax, logits, at::ones({1, 5}), at::ones({1, 1, 5, 5}));
+    EXPECT_TRUE(fast.logits[0][0].slice(0, 0, 4).isfinite().all().item<bool>());
+    EXPECT_TRUE(fast.logits[0][0][4].isnan().all().item<bool>());
+}
+
 TEST(MaskedAttention, CudaKernelEqualsTheDefinition) {  // float32 to 1e-5, half types to their rounding, many shapes
     if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
     at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(6);

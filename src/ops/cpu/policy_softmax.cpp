@@ -61,7 +61,8 @@ DYNVIT_INLINE void backward(const float* to_probabilities, const float* softmax,
         const float own = (d[i] - mean) * inverse * p[i];
         total += own - gradient[i];
         gradient[i] = own;
-        gradient[std::find(p, p + n, greatest) - p] -= total;  // the way through the row's maximum
+        const std::int64_t peak = std::find(p, p + n, greatest) - p;
+        if (peak < n) gradient[peak] -= total;  // the way through the row's maximum; a row of NaN has none
         if (!to_policy) continue;
         const float before = to_policy[i];
 #pragma omp simd
