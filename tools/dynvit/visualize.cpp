@@ -72,7 +72,7 @@ std::vector<Picture> read_pictures(const Arguments& arguments, const Experiment&
         Random unused(0);
         const auto count = std::min(dataset->size(), static_cast<std::size_t>(arguments.samples));
         for (std::size_t i = 0; i < count; ++i) {
-            Sample sample = dataset->get(i * dataset->size() / count);
+            Sample sample = dataset->get(i * dataset->size() / count + i % (dataset->size() / count));  // spread over the classes
             const std::string name = fs::path(sample.name).stem().string();
             add(name, transform(sample, unused));
         }
