@@ -1,7 +1,10 @@
 #include "dynvit/infer/pruned_vit.hpp"
 
+#include <nlohmann/json.hpp>
 #include <set>
 
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/model_file.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "models/golden_model.hpp"
 
@@ -39,6 +42,35 @@ TEST_P(GoldenEval, KeptPositionsAndLogitsAtFiveRatios) {  // positions exactly, 
 
 INSTANTIATE_TEST_SUITE_P(Devices, GoldenEval, testing::Values(at::kCPU, at::kCUDA),
                          [](const auto& info) { return at::DeviceTypeName(info.param, true); });
+
+// timm's logits of six photographs, from the files on: decoding, resizing, normalizing, the network; and at 160 pixels
+// with a resized position embedding.
+TEST(DeitTiny, LogitsOfPhotographs) {
+    DYNVIT_NEEDS_SHARED(shared);
+    const Safetensors preprocess = read_safetensors(shared / "golden/photographs/preprocess.safetensors");
+    const TensorMap golden = read_safetensors(shared / "golden/photographs/deit_tiny.safetensors").tensors;
+    const ModelFile weights = read_model_file(shared / "weights/deit_tiny_patch16_224.safetensors");
+    const auto files = nlohmann::json::parse(preprocess.metadata.at("files")).get<std::vector<std::string>>();
+    ModelSettings settings = model_settings("deit_tiny");
+    settings.pruning_loc = {};
+    const torch::NoGradGuard no_grad;
+    DynamicVit model(settings, test::generator());
+    load_weights(*model, weights, Fit::kEvaluate);
+    for (const int size : {256, 248}) {
+        std::vector<at::Tensor> batch;
+        for (const std::string& file : files) {
+            const Image image = apply(EvalTransform{224, 224, size}, read_image(shared / "data/imagenet-val-300/val" / file));
+            batch.push_back(at::tensor(at::ArrayRef<std::uint8_t>(image.pixels), at::kByte).view({224, 224, 3}).permute({2, 0, 1}));
+        }
+        const at::Tensor logits = model->forward(normalize_images(at::stack(batch), at::kCPU)).logits;
+        EXPECT_LE((logits - golden.at(str("logits.resize", size))).abs().max().item<double>(), 1e-3) << size;
+    }
+    settings.image_size = {160};
+    DynamicVit small(settings, test::generator());
+    load_weights(*small, weights, Fit::kEvaluate);
+    const at::Tensor logits = small->forward(golden.at("images.160")).logits;
+    EXPECT_LE((logits - golden.at("logits.160")).abs().max().item<double>(), 1e-3);
+}
 
 TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
     DynamicVit model = test::tiny_student();
