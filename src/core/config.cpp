@@ -21,12 +21,6 @@ std::string number(double value) {
     return {buffer, end};
 }
 
-std::string join(const std::vector<std::string>& words, const std::string& separator) {
-    std::string text;
-    for (const std::string& word : words) text += (text.empty() ? "" : separator) + word;
-    return text;
-}
-
 // Levenshtein's distance, to guess what a mistyped key was meant to be.
 std::size_t edit_distance(const std::string& a, const std::string& b) {
     std::vector<std::size_t> row(b.size() + 1);
@@ -41,6 +35,12 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
         }
     }
     return row.back();
+}
+
+// "a number above 0"
+std::string limited(const std::string& what, const Limits& limits) {
+    const std::string text = limits.text();
+    return text.empty() ? what : what + ' ' + text;
 }
 
 std::string describe(const YAML::Node& node) {
@@ -224,7 +224,7 @@ class Reader : public FieldVisitor {
         std::int64_t value = 0;
         const bool parsed = node.IsScalar() && YAML::convert<std::int64_t>::decode(node, value);
         if (!parsed || !limits.allow(static_cast<double>(value))) {
-            mismatch(key, node, join({"a whole number", limits.text()}, limits.text().empty() ? "" : " "));
+            mismatch(key, node, limited("a whole number", limits));
         }
         return value;
     }
@@ -233,7 +233,7 @@ class Reader : public FieldVisitor {
         double value = 0;
         const bool parsed = node.IsScalar() && YAML::convert<double>::decode(node, value);
         if (!parsed || !std::isfinite(value) || !limits.allow(value)) {
-            mismatch(key, node, join({"a number", limits.text()}, limits.text().empty() ? "" : " "));
+            mismatch(key, node, limited("a number", limits));
         }
         return value;
     }

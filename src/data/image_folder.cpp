@@ -21,13 +21,6 @@ bool is_hidden(const fs::path& path) {
     return path.filename().native().starts_with('.');
 }
 
-bool is_picture(const fs::path& path) {
-    std::string ending = path.extension().string();
-    for (char& letter : ending)
-        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
-    return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
-}
-
 /// The class folders' names in alphabetical order. Links to folders count, as in many copies of ImageNet.
 std::vector<std::string> class_folders(const fs::path& root) {
     std::vector<std::string> names;
@@ -52,6 +45,13 @@ std::vector<fs::path> pictures_below(const fs::path& folder) {
 }
 
 }  // namespace
+
+bool is_picture(const fs::path& path) {
+    std::string ending = path.extension().string();
+    for (char& letter : ending)
+        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+    return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
+}
 
 ClassList read_class_list(const fs::path& path) {
     const std::vector<std::uint8_t> bytes = read_file(path, kArea);

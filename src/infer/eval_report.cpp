@@ -7,16 +7,6 @@
 #include "dynvit/core/progress.hpp"
 
 namespace dynvit {
-namespace {
-
-std::string joined(const std::vector<std::int64_t>& counts) {
-    std::string text;
-    for (const std::int64_t count : counts) text += str(text.empty() ? "" : "/", count);
-    return text.empty() ? "all" : text;
-}
-
-}  // namespace
-
 nlohmann::json eval_json(const EvalResult& r) {
     nlohmann::json row = {{"policy", r.policy},
                           {"keep_ratio", r.keep_ratio},
@@ -51,7 +41,7 @@ std::string eval_table(const std::vector<EvalResult>& results) {
         const std::string object =
             r.object_kept_per_stage.empty() ? "" : fixed(100 * r.object_kept_per_stage.back(), 1);
         table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), fixed(r.top1(), 2), fixed(r.top5(), 2),
-                      fixed(r.loss, 3), fixed(r.gmacs, 3), joined(r.tokens_per_stage), object);
+                      fixed(r.loss, 3), fixed(r.gmacs, 3), r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"), object);
     }
     return table;
 }

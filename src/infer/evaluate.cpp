@@ -54,7 +54,7 @@ std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>&
     std::vector<Tally> tallies;
     for (const EvalCase& one : cases) {
         Tally tally;
-        const bool dense = (one.keep_ratio >= 1.0 && one.per_stage.empty()) || settings.stages() == 0;
+        const bool dense = one.dense() || settings.stages() == 0;
         tally.policy = make_policy(one.policy, model, seed);
         tally.result.policy = dense ? "dense" : one.policy;
         tally.result.keep_ratio = dense ? 1.0 : one.keep_ratio;

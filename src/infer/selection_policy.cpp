@@ -42,9 +42,7 @@ const std::vector<std::string>& policy_names() {
 std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, DynamicVit model, std::uint64_t seed) {
     if (name == "predicted") return std::make_unique<PredictedPolicy>(std::move(model));
     if (name == "random") return std::make_unique<RandomPolicy>(seed);
-    std::string expected;
-    for (const std::string& known : policy_names()) expected += (expected.empty() ? "" : ", ") + known;
-    throw Error("policy", "unknown selection policy '", name, "'; expected one of ", expected);
+    throw Error("policy", "unknown selection policy '", name, "'; expected one of ", join(policy_names(), ", "));
 }
 
 }  // namespace dynvit

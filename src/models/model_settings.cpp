@@ -20,12 +20,6 @@ constexpr ZooEntry kZoo[] = {
 
 constexpr const char* kCustom = "custom";
 
-std::string list(const std::vector<std::string>& names) {
-    std::string text;
-    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-    return text;
-}
-
 // The settings field and the fault, if any.
 std::pair<std::string, std::string> fault(const ModelSettings& s) {
     if (s.image_size.empty() || s.image_size.size() > 2) {
@@ -94,7 +88,7 @@ ModelSettings model_settings(const std::string& name) {
         settings.num_heads = entry.num_heads;
         return settings;
     }
-    throw Error("model", "unknown model '", name, "'; expected one of ", list(model_names()));
+    throw Error("model", "unknown model '", name, "'; expected one of ", join(model_names(), ", "));
 }
 
 std::string find_fault(const ModelSettings& settings) {

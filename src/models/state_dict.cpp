@@ -9,11 +9,7 @@
 namespace dynvit {
 namespace {
 
-std::string shape_text(at::IntArrayRef shape) {
-    std::string text = "(";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += str(i ? ", " : "", shape[i]);
-    return text + ")";
-}
+std::string shape_text(at::IntArrayRef shape) { return '(' + join(shape, ", ") + ')'; }
 
 // The embedding for the model's grid, where the stored one is that of a square.
 at::Tensor fit_pos_embed(const at::Tensor& stored, const ModelSettings& settings) {

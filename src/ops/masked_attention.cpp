@@ -39,7 +39,7 @@ void for_each_head(const at::Tensor& logits, const Work& work) {
 // The same softmax and its gradient by the fused loops of cpu/policy_softmax.hpp.
 struct CpuPolicySoftmax : torch::autograd::Function<CpuPolicySoftmax> {
     static Variable forward(AutogradContext* context, const Variable& logits, const Variable& policy) {
-        const at::Tensor softmax = at::softmax(logits, -1).contiguous(), visible = policy.to(at::kFloat).contiguous();
+        const at::Tensor softmax = at::softmax(logits, -1).contiguous(), visible = policy.contiguous();
         at::Tensor probabilities = at::empty_like(softmax), row_sum = at::empty(softmax.sizes().slice(0, 3), softmax.options());
         const std::int64_t n = softmax.size(3);
         const float *p = softmax.const_data_ptr<float>(), *v = visible.const_data_ptr<float>();

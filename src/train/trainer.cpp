@@ -63,6 +63,29 @@ DynamicVit make_teacher(const Experiment& e, const at::Device& device) {
     return model;
 }
 
+struct StepOutput {
+    Losses losses;
+    std::vector<at::Tensor> decisions;  // a stage: (B, N)
+};
+
+// Student, teacher (if there is one) and losses of a batch, in the step's precision.
+StepOutput forward(DynamicVit& student, DynamicVit& teacher, const TrainSettings& settings, const at::Tensor& images,
+                   const at::Tensor& labels, const TrainingNoise& noise, const std::vector<double>& targets,
+                   const at::Device& device, at::ScalarType precision) {
+    const Autocast autocast(device, precision);
+    std::optional<VisionTransformerImpl::Output> dense;
+    if (teacher) {
+        const torch::NoGradGuard no_grad;
+        dense = teacher->forward(images);
+    }
+    const TrainingOutput out = student->forward_train(images, noise);
+    at::Tensor soft;
+    if (settings.loss.classification > 0) {
+        soft = soft_targets(labels, student->settings().num_classes, settings.loss.label_smoothing);
+    }
+    return {compute_losses(settings.loss, out, dense, soft, targets), out.decisions};
+}
+
 // Sums of what is reported, on the device until a log line needs them.
 class Meters {
   public:
@@ -96,8 +119,6 @@ class Meters {
         steps_ = 0;
         return line;
     }
-
-    bool empty() const { return steps_ == 0; }
 
   private:
     std::vector<std::string> names_;
@@ -150,8 +171,7 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
         throw Error("train", "found ", pictures->size(), " training pictures, expected at least train.batch_size, ",
                     settings.batch_size);
     }
-    const bool needs_labels = settings.loss.classification > 0;
-    if (needs_labels && std::ssize(pictures->class_names()) > shape.num_classes) {
+    if (settings.loss.classification > 0 && std::ssize(pictures->class_names()) > shape.num_classes) {
         throw Error("train", "found ", pictures->class_names().size(), " classes in the data, expected at most "
                     "model.num_classes, ", shape.num_classes);
     }
@@ -192,26 +212,13 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
                                                      static_cast<std::uint64_t>(step)})),
                     device);
 
-                Losses losses;
-                std::vector<at::Tensor> decisions;
-                {
-                    const Autocast autocast(device, precision);
-                    std::optional<VisionTransformerImpl::Output> dense;
-                    if (teacher) {
-                        const torch::NoGradGuard no_grad;
-                        dense = teacher->forward(images);
-                    }
-                    const TrainingOutput out = student->forward_train(images, noise);
-                    const at::Tensor soft =
-                        needs_labels ? soft_targets(labels, shape.num_classes, settings.loss.label_smoothing) : at::Tensor();
-                    losses = compute_losses(settings.loss, out, dense, soft, targets);
-                    decisions = out.decisions;
-                }
+                const StepOutput out =
+                    forward(student, teacher, settings, images, labels, noise, targets, device, precision);
                 optimizer.zero_grad();
-                losses.total.backward();
+                out.losses.total.backward();
                 const double lr = learning_rate(settings.schedule, step, steps_per_epoch, settings.epochs);
                 optimizer.step(lr, lr * backbone_scale(settings.schedule, step, steps_per_epoch));
-                meters.add(losses, decisions);
+                meters.add(out.losses, out.decisions);
                 ++progress.step;
 
                 if (progress.step % settings.log_every == 0 || progress.step == last_step) {

@@ -4,26 +4,24 @@
 
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
-#include "dynvit/infer/model_file.hpp"
 
 namespace dynvit::tool {
-void ConfigArguments::add_to(CLI::App& command, bool required) {
-    auto* option = command.add_option("-c,--config", config, "YAML file of the experiment; `dynvit config` shows its keys");
-    if (required) option->required();
+
+void ConfigArguments::add_to(CLI::App& command) {
+    command.add_option("-c,--config", config, "YAML file of the experiment; `dynvit config` shows its keys");
     command.add_option("-s,--set", overrides, "change one of its settings; may be repeated")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false)
         ->take_all();
 }
 
-Experiment ConfigArguments::read(std::vector<std::string> extra) const {
-    extra.insert(extra.end(), overrides.begin(), overrides.end());
-    if (config.empty()) return read_config<Experiment>({"", "config", extra});
-    return read_config<Experiment>(config_from_file(config, extra));
+Experiment ConfigArguments::read() const {
+    if (config.empty()) return read_config<Experiment>({"", "config", overrides});
+    return read_config<Experiment>(config_from_file(config, overrides));
 }
 
 void ModelArguments::add_to(CLI::App& command) {
-    config.add_to(command, false);
+    config.add_to(command);
     command.add_option("-m,--model", model, "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
                                             "deit_base_384; not needed for weights that dynvit wrote");
     command.add_option("-w,--weights", weights, "safetensors file, a published one or one of dynvit's")->required();
@@ -35,8 +33,7 @@ void ModelArguments::add_to(CLI::App& command) {
     command.add_option("-p,--precision", precision, "float32, bfloat16 or float16")->capture_default_str();
 }
 
-ModelSettings ModelArguments::settings_without_config() const {
-    const ModelFile file = read_model_file(weights);
+ModelSettings ModelArguments::settings_without_config(const ModelFile& file) const {
     ModelSettings settings;
     if (!model.empty()) {
         settings = model_settings(model);
@@ -50,31 +47,29 @@ ModelSettings ModelArguments::settings_without_config() const {
     return settings;
 }
 
-Experiment ModelArguments::experiment() const {
+ModelArguments::Choice ModelArguments::choose() const {
     for (const double ratio : keep_ratios) {
         if (!(ratio > 0 && ratio <= 1)) {
             throw Error("keep-ratio", "found ", ratio, ", expected a number above 0 and at most 1");
         }
     }
-    Experiment experiment;
-    if (config.config.empty()) {
-        if (!config.overrides.empty()) throw Error("config", "--set needs --config");
-        experiment.model = settings_without_config();
-    } else {
-        if (!model.empty()) throw Error("model", "give --config or --model, not both");
-        experiment = config.read();
-    }
+    const bool configured = !config.config.empty();
+    if (!configured && !config.overrides.empty()) throw Error("config", "--set needs --config");
+    if (configured && !model.empty()) throw Error("model", "give --config or --model, not both");
+    Experiment experiment = configured ? config.read() : Experiment();
+    ModelFile file = read_model_file(weights);
+    if (!configured) experiment.model = settings_without_config(file);
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
     const std::string settings = write_config(experiment.model, false);  // checks what the arguments changed
     experiment.model = read_config<ModelSettings>({settings, "the model's settings", {}});
-    return experiment;
+    return {std::move(experiment), std::move(file)};
 }
 
-DynamicVit ModelArguments::load(const Experiment& experiment) const {
+DynamicVit ModelArguments::load(const Choice& choice) const {
     const at::Device target = parse_device(device);
-    DynamicVit loaded(experiment.model, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*loaded, read_model_file(weights), Fit::kEvaluate);
+    DynamicVit loaded(choice.experiment.model, at::make_generator<at::CPUGeneratorImpl>(0));
+    load_weights(*loaded, choice.file, Fit::kEvaluate);
     loaded->to(target);
     loaded->eval();
     return loaded;

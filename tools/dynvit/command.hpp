@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dynvit/infer/evaluate.hpp"
+#include "dynvit/infer/model_file.hpp"
 #include "dynvit/train/experiment.hpp"
 
 namespace dynvit::tool {
@@ -22,9 +23,9 @@ struct ConfigArguments {
     std::string config;
     std::vector<std::string> overrides;
 
-    void add_to(CLI::App& command, bool required);
-    /// The experiment; defaults where no file is given. `extra` are overrides that --set may still change.
-    Experiment read(std::vector<std::string> extra = {}) const;
+    void add_to(CLI::App& command);
+    /// The experiment; defaults where no file is given.
+    Experiment read() const;
 };
 
 /// A model by --config, or by --model and --weights alone, and how to run it.
@@ -40,17 +41,21 @@ struct ModelArguments {
 
     void add_to(CLI::App& command);
 
-    /// The experiment with the model that the arguments mean: the config's, or the weights' own settings, or the zoo's with
-    /// as many classes as the weights' head has.
-    Experiment experiment() const;
+    /// The experiment with the model that the arguments mean (the config's, or the weights' own settings, or the zoo's with
+    /// as many classes as the weights' head has), and its weights as they stand in the file.
+    struct Choice {
+        Experiment experiment;
+        ModelFile file;
+    };
+    Choice choose() const;
 
-    /// The model of `experiment`, with its weights, on the device.
-    DynamicVit load(const Experiment& experiment) const;
+    /// The chosen model with its weights, on the device.
+    DynamicVit load(const Choice& choice) const;
 
     EvalOptions options() const;
 
   private:
-    ModelSettings settings_without_config() const;
+    ModelSettings settings_without_config(const ModelFile& file) const;
 };
 
 }  // namespace dynvit::tool

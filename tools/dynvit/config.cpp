@@ -9,7 +9,7 @@ namespace dynvit::tool {
 void add_config(CLI::App& program) {
     auto arguments = std::make_shared<ConfigArguments>();
     CLI::App* command = program.add_subcommand("config", "Print all settings, with comments, as a YAML file");
-    arguments->add_to(*command, false);
+    arguments->add_to(*command);
     command->callback([arguments] {
         const bool defaults = arguments->config.empty() && arguments->overrides.empty();
         std::cout << write_config(defaults ? Experiment() : arguments->read());

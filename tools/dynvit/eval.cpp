@@ -36,14 +36,15 @@ std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experi
         }
         for (const std::string& policy : arguments.policies) {
             made.push_back({policy, one.keep_ratio, one.per_stage});
-            if (one.keep_ratio >= 1 && one.per_stage.empty()) break;
+            if (one.dense()) break;
         }
     }
     return made;
 }
 
 void run(const Arguments& arguments) {
-    Experiment experiment = arguments.model.experiment();
+    ModelArguments::Choice choice = arguments.model.choose();
+    Experiment& experiment = choice.experiment;
     if (arguments.data.empty() && arguments.model.config.config.empty()) {
         throw Error("eval", "--data is missing: the folder that holds val/");
     }
@@ -56,7 +57,7 @@ void run(const Arguments& arguments) {
     if (arguments.resize >= 0) experiment.data.resize = arguments.resize;
     if (arguments.workers > 0) experiment.data.workers = arguments.workers;
 
-    const DynamicVit model = arguments.model.load(experiment);
+    const DynamicVit model = arguments.model.load(choice);
     const std::vector<EvalResult> results = evaluate_split(model, cases(arguments, experiment), experiment.data,
                                                            arguments.batch_size, arguments.model.options());
     std::cout << eval_table(results);

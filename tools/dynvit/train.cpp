@@ -18,7 +18,7 @@ void add_train(CLI::App& program) {
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = program.add_subcommand("train", "Fine-tune a model with prediction modules, or train a dense one");
-    arguments->config.add_to(*command, false);
+    arguments->config.add_to(*command);
     command->add_option("-o,--output", arguments->output, "the run's folder")->required();
     command->add_flag("-r,--resume", arguments->resume, "go on with the run in that folder; without --config, as it was set");
     command->callback([arguments] {

@@ -8,6 +8,7 @@
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/data/image_folder.hpp"
 #include "dynvit/infer/autocast.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/viz/kept_tokens.hpp"
@@ -32,12 +33,6 @@ struct Picture {
     std::string name;
     Image image;  // of the model's size
 };
-
-bool is_picture(const fs::path& path) {
-    std::string ending = path.extension().string();
-    std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
-    return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
-}
 
 // Files as they are given; folders give the pictures below them, sorted.
 std::vector<fs::path> find_pictures(const std::vector<std::string>& given) {
@@ -91,7 +86,8 @@ at::Tensor as_batch(const Image& image) {  // (1, 3, H, W), uint8
 }
 
 void run(const Arguments& arguments) {
-    const Experiment experiment = arguments.model.experiment();
+    const ModelArguments::Choice choice = arguments.model.choose();
+    const Experiment& experiment = choice.experiment;
     const ModelSettings& settings = experiment.model;
     if (settings.stages() == 0) throw Error("visualize", "the model has no prediction modules: it keeps every token");
     if (arguments.images.empty() && arguments.model.config.config.empty()) {
@@ -105,7 +101,7 @@ void run(const Arguments& arguments) {
                          settings.patches());
 
     const EvalOptions options = arguments.model.options();
-    DynamicVit model = arguments.model.load(experiment);
+    DynamicVit model = arguments.model.load(choice);
     const auto policy = make_policy(arguments.policy, model);
     make_directory(arguments.output, "visualize");
     std::vector<Image> rows;

@@ -15,6 +15,18 @@ std::string str(const Parts&... parts) {
     return std::move(out).str();
 }
 
+/// A sequence's items with `separator` between them: join({3, 6, 9}, ", ") == "3, 6, 9".
+template <class Sequence>
+std::string join(const Sequence& items, const std::string& separator) {
+    std::ostringstream out;
+    const char* between = "";
+    for (const auto& item : items) {
+        out << between << item;
+        between = separator.c_str();
+    }
+    return std::move(out).str();
+}
+
 /// Something the user can put right: a bad file, setting or argument. Its text is one line, "[area] place: what was
 /// found, what was expected". The program's main catches it once, prints it and exits with 1.
 class Error : public std::runtime_error {

@@ -18,6 +18,9 @@ struct ClassList {
 /// Throws Error naming the file and line: missing file, empty, a folder named twice.
 ClassList read_class_list(const std::filesystem::path& path);
 
+/// Whether a file's name ends in .jpg, .jpeg or .png, in any case.
+bool is_picture(const std::filesystem::path& path);
+
 /// ROOT/<class folder>/**.{jpg,jpeg,png} (any case), sorted by path. A class's index is its folder's place in `classes`
 /// or, without one, among the sorted folder names. Hidden files and other endings are passed over.
 /// Throws Error: ROOT missing, no class folder, no picture, a folder that the class list doesn't name.

@@ -13,6 +13,8 @@ struct EvalCase {
     std::string policy = "predicted";
     double keep_ratio = 1.0;         // rho: stages keep rho, rho^2, ... of all patches; 1: dense
     std::vector<double> per_stage;  // a share of all patches a stage, in place of the powers of rho; empty: those
+
+    bool dense() const { return keep_ratio >= 1.0 && per_stage.empty(); }
 };
 
 struct EvalResult {
