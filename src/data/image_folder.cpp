@@ -109,7 +109,7 @@ ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& c
 Sample ImageFolder::get(std::size_t index) const {
     const Item& item = items_.at(index);
     Sample sample;
-    sample.image = read_image(item.path);
+    sample.encoded = read_file(item.path, "image");
     sample.label = item.label;
     sample.name = item.path.string();
     return sample;

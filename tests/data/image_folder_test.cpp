@@ -52,9 +52,10 @@ TEST(ImageFolder, ReadsThePicture) {
     write_picture(root / "a/two.png", 90);
     const ImageFolder folder(root.path());
     const Sample sample = folder.get(1);
-    EXPECT_EQ(sample.image.width, 2);
-    EXPECT_EQ(sample.image.height, 1);
-    EXPECT_EQ(sample.image.pixels, (std::vector<std::uint8_t>{90, 0, 0, 0, 0, 0}));
+    const Image image = whole_image(sample);
+    EXPECT_EQ(image.width, 2);
+    EXPECT_EQ(image.height, 1);
+    EXPECT_EQ(image.pixels, (std::vector<std::uint8_t>{90, 0, 0, 0, 0, 0}));
     EXPECT_EQ(sample.name, (root / "a/two.png").string());
     EXPECT_TRUE(sample.object_mask.empty());
 }
@@ -120,7 +121,14 @@ TEST(ImageFolder, BrokenPictureIsNamed) {
     const TemporaryFolder root;
     write_text(root / "a/broken.png", "no picture");
     const ImageFolder folder(root.path());
-    EXPECT_NE(error_of([&] { folder.get(0); }).find((root / "a/broken.png").string()), std::string::npos);
+    EXPECT_NE(error_of([&] { whole_image(folder.get(0)); }).find((root / "a/broken.png").string()), std::string::npos);
+}
+
+TEST(ImageFolder, EmptyFileIsNamed) {
+    const TemporaryFolder root;
+    write_text(root / "a/empty.jpg", "");
+    const ImageFolder folder(root.path());
+    EXPECT_NE(error_of([&] { whole_image(folder.get(0)); }).find((root / "a/empty.jpg").string()), std::string::npos);
 }
 
 TEST(ClassList, ReadsFoldersAndNames) {

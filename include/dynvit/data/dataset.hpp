@@ -10,13 +10,20 @@
 
 namespace dynvit {
 
-/// One picture before any transform.
+/// One picture before any transform: as its file has it, or drawn by the data set. Decoding is left to the transform, which
+/// knows what part of the picture it needs, and at what size.
 struct Sample {
-    Image image;
+    Image image;                             // a drawn picture; empty where `encoded` is to be decoded
+    std::vector<std::uint8_t> encoded;       // a JPEG or PNG file
     std::int64_t label = -1;                 // class index; -1 where there is none
     std::string name;                        // for messages: a path or "cluttered_shapes/val/12"
     std::vector<std::uint8_t> object_mask;   // height x width, 1 on the labelled object; empty where unknown
 };
+
+/// The whole picture. Throws Error naming the sample where its file is no valid picture.
+inline Image whole_image(const Sample& sample) {
+    return sample.image.pixels.empty() ? decode_image(sample.encoded, sample.name) : sample.image;
+}
 
 /// A data set is read by many threads at once: get() must be safe for concurrent calls and depend on its index only.
 class Dataset {
