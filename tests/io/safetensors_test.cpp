@@ -10,10 +10,8 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 #include <bit>
-#include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -336,29 +334,11 @@ TEST_F(SafetensorsTest, WhatCannotBeWrittenIsNamedAndLeavesTheOldFile) {
     EXPECT_TRUE(std::filesystem::is_directory(folder_ / "folder"));
 }
 
-/// No file of this process may grow beyond `bytes`, as on a full disk, while the object lives.
-class FileSizeLimit {
-  public:
-    explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-        getrlimit(RLIMIT_FSIZE, &before_);
-        const rlimit limit{bytes, before_.rlim_max};
-        setrlimit(RLIMIT_FSIZE, &limit);
-    }
-    ~FileSizeLimit() {
-        setrlimit(RLIMIT_FSIZE, &before_);
-        std::signal(SIGXFSZ, handler_);
-    }
-
-  private:
-    void (*handler_)(int);
-    rlimit before_{};
-};
-
 TEST_F(SafetensorsTest, AFullDiskLeavesTheOldFileAndNothingElse) {
     write_safetensors(path(), {{"t", at::ones({3})}});
     const std::string before = bytes_of(path());
     {
-        const FileSizeLimit limit(64 * 1024);
+        const test::FileSizeLimit limit(64 * 1024);
         const std::string text = error_of([&] { write_safetensors(path(), {{"t", at::ones({100'000})}}); });
         EXPECT_NE(text.find(path().string()), std::string::npos) << text;
     }
