@@ -13,7 +13,7 @@ class PredictedPolicy : public SelectionPolicy {
     explicit PredictedPolicy(DynamicVit model) : model_(std::move(model)) {}
     std::string name() const override { return "predicted"; }
     at::Tensor scores(const StageInput& input) override {
-        return model_->score_predictor(input.stage)(input.tokens).select(-1, 0);
+        return model_->predicted_scores()(input);
     }
 
   private:
@@ -32,16 +32,32 @@ class RandomPolicy : public SelectionPolicy {
     at::Generator generator_;
 };
 
+class ClsAttentionPolicy : public SelectionPolicy {
+  public:
+    explicit ClsAttentionPolicy(DynamicVit model) : model_(std::move(model)) {}
+    std::string name() const override { return "cls_attention"; }
+    at::Tensor scores(const StageInput& input) override {
+        if (!input.before.defined()) {
+            throw Error("policy", "cls_attention was asked for at a stage before block 0, expected a block before it");
+        }
+        return model_->block(input.block - 1)->cls_attention(input.before);
+    }
+
+  private:
+    DynamicVit model_;
+};
+
 }  // namespace
 
 const std::vector<std::string>& policy_names() {
-    static const std::vector<std::string> names = {"predicted", "random"};
+    static const std::vector<std::string> names = {"predicted", "random", "cls_attention"};
     return names;
 }
 
 std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, DynamicVit model, std::uint64_t seed) {
     if (name == "predicted") return std::make_unique<PredictedPolicy>(std::move(model));
     if (name == "random") return std::make_unique<RandomPolicy>(seed);
+    if (name == "cls_attention") return std::make_unique<ClsAttentionPolicy>(std::move(model));
     throw Error("policy", "unknown selection policy '", name, "'; expected one of ", join(policy_names(), ", "));
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/models/gumbel_decision.hpp"
+#include "dynvit/ops/token_gather.hpp"
 
 namespace dynvit {
 
@@ -29,16 +30,48 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
             output.decisions.push_back(decision);
             ++stage;
         }
-        if (noise.drop_path.defined()) {
-            x = block(i)(x, policy, noise.drop_path[2 * i], noise.drop_path[2 * i + 1]);
-        } else {
-            x = block(i)(x, policy);
-        }
+        x = run_block(i, x, policy, noise.drop_path);
     }
     x = normalize(x);
     output.logits = classify(x.select(1, 0));
     output.features = x.slice(1, 1);
     return output;
+}
+
+PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const TokenScores& scores,
+                                            const std::vector<std::int64_t>& counts, const at::Tensor& drop_path) {
+    TORCH_CHECK(counts.empty() || std::ssize(counts) == settings_.stages(), "one count a stage is needed");
+    PrunedTokens output;
+    at::Tensor x = embed(images), before;  // (B, n + 1, C)
+    at::Tensor positions = at::arange(settings_.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
+    for (std::int64_t i = 0, stage = 0; i < settings_.depth; ++i) {
+        if (!counts.empty() && stage < settings_.stages() && settings_.pruning_loc[stage] == i) {
+            const at::Tensor patches = x.slice(1, 1);
+            at::Tensor places;
+            {
+                const torch::NoGradGuard no_grad;
+                places = top_places(scores({stage, i, patches, positions, before}), counts[stage]);
+            }
+            positions = positions.gather(1, places);
+            x = at::cat({x.slice(1, 0, 1), gather_tokens(patches, places)}, 1);
+            output.kept.push_back(positions);
+            ++stage;
+        }
+        before = x;
+        x = run_block(i, x, {}, drop_path);
+    }
+    output.tokens = x;
+    return output;
+}
+
+TokenScores DynamicVitImpl::predicted_scores() {
+    return [this](const StageInput& input) { return score_predictor(input.stage)(input.tokens).select(-1, 0); };
+}
+
+at::Tensor DynamicVitImpl::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& policy,
+                                     const at::Tensor& drop_path) {
+    if (!drop_path.defined()) return block(index)(x, policy);
+    return block(index)(x, policy, drop_path[2 * index], drop_path[2 * index + 1]);
 }
 
 TrainingNoise DynamicVitImpl::draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const {

@@ -45,6 +45,14 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const at::Tensor& policy)
     return proj_(attended.transpose(1, 2).reshape({batch, tokens, channels}));
 }
 
+at::Tensor AttentionImpl::cls_attention(const at::Tensor& x) {
+    const std::int64_t batch = x.size(0), tokens = x.size(1), head_dim = x.size(2) / num_heads_;
+    const at::Tensor qkv = qkv_(x).view({batch, tokens, 3, num_heads_, head_dim}).permute({2, 0, 3, 1, 4});
+    const at::Tensor cls = qkv[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
+    const at::Tensor attention = at::softmax(at::matmul(cls, qkv[1].transpose(-2, -1)), -1, at::kFloat);
+    return attention.mean(1).select(1, 0).slice(1, 1);
+}
+
 MlpImpl::MlpImpl(const ModelSettings& s)
     : fc1_(register_module("fc1", torch::nn::Linear(s.embed_dim, s.hidden_dim()))),
       fc2_(register_module("fc2", torch::nn::Linear(s.hidden_dim(), s.embed_dim))) {}

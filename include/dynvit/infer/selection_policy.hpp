@@ -9,13 +9,6 @@
 
 namespace dynvit {
 
-/// What a policy may look at when a stage is reached.
-struct StageInput {
-    std::int64_t stage = 0;  // from 0
-    at::Tensor tokens;       // (B, n, C): patch tokens that are left, without [CLS]
-    at::Tensor positions;    // (B, n), int64: their places on the original grid, ascending
-};
-
 /// Scores the tokens that are left; those with the highest stay.
 class SelectionPolicy {
   public:
@@ -28,6 +21,8 @@ class SelectionPolicy {
 const std::vector<std::string>& policy_names();
 
 /// "predicted": the prediction modules' log-probability to keep. "random": every token alike, drawn from the seed.
+/// "cls_attention": how much [CLS] looks at a token in the block before, mean over the heads; needs no training (EViT,
+/// Liang et al., 2022). At block 0, before which there is none, that one is an Error.
 /// Throws Error listing the names for any other.
 std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, DynamicVit model, std::uint64_t seed = 0);
 

@@ -1,6 +1,7 @@
 // The paper's model: a Vision Transformer with prediction modules before some of its blocks.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "dynvit/models/prediction_module.hpp"
@@ -22,6 +23,24 @@ struct TrainingOutput {
     std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw
 };
 
+/// What decides at a stage may look at.
+struct StageInput {
+    std::int64_t stage = 0;  // from 0
+    std::int64_t block = 0;  // the block that the stage stands before, from 0
+    at::Tensor tokens;       // (B, n, C): patch tokens that are left, without [CLS]
+    at::Tensor positions;    // (B, n), int64: their places on the original grid, ascending
+    at::Tensor before;       // (B, n + 1, C): what went into the block before, [CLS] first; undefined at block 0
+};
+
+/// Scores the tokens that are left, (B, n); those with the highest stay.
+using TokenScores = std::function<at::Tensor(const StageInput&)>;
+
+/// What a forward pass gives that really removes tokens.
+struct PrunedTokens {
+    at::Tensor tokens;             // (B, 1 + k, C): [CLS] and the survivors after the last block, before the final norm
+    std::vector<at::Tensor> kept;  // a stage: (B, k) int64, places on the original grid, ascending
+};
+
 class DynamicVitImpl : public VisionTransformerImpl {
   public:
     DynamicVitImpl(const ModelSettings& settings, at::Generator generator);
@@ -30,12 +49,25 @@ class DynamicVitImpl : public VisionTransformerImpl {
     /// @param images (B, 3, H, W), normalized
     TrainingOutput forward_train(const at::Tensor& images, const TrainingNoise& noise);
 
+    /// At each stage the `counts[stage]` patch tokens with the highest scores go on with [CLS]; the others are removed and
+    /// never computed again. Gradients flow, but not into the selection.
+    /// @param images (B, 3, H, W), normalized
+    /// @param counts a count a stage, not growing; empty: dense
+    /// @param drop_path as in TrainingNoise; undefined: every branch
+    PrunedTokens forward_pruned(const at::Tensor& images, const TokenScores& scores, const std::vector<std::int64_t>& counts,
+                                const at::Tensor& drop_path = {});
+
+    /// The prediction modules' scores, log pi_keep, for forward_pruned.
+    TokenScores predicted_scores();
+
     TrainingNoise draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const;
 
     /// The prediction module of a stage, from 0.
     PredictionModule score_predictor(std::int64_t stage) { return score_predictor_->ptr<PredictionModuleImpl>(stage); }
 
   private:
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& policy, const at::Tensor& drop_path);
+
     torch::nn::ModuleList score_predictor_;
 };
 TORCH_MODULE(DynamicVit);

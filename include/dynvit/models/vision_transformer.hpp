@@ -24,6 +24,9 @@ class AttentionImpl : public torch::nn::Module {
     /// @param policy (B, N) for masked attention; undefined: every token sees every token
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {});
 
+    /// How much [CLS] looks at each other token, the mean over the heads: (B, N, C) -> (B, N - 1).
+    at::Tensor cls_attention(const at::Tensor& x);
+
   private:
     std::int64_t num_heads_;
     torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
@@ -47,6 +50,9 @@ class BlockImpl : public torch::nn::Module {
     explicit BlockImpl(const ModelSettings& settings);
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {}, const BranchScale& attention_scale = {},
                        const BranchScale& mlp_scale = {});
+
+    /// [CLS]'s attention in this block for its input (B, N, C): (B, N - 1).
+    at::Tensor cls_attention(const at::Tensor& x) { return attn_->cls_attention(norm1_(x)); }
 
   private:
     torch::nn::LayerNorm norm1_{nullptr};
