@@ -681,13 +681,17 @@ const std::vector<std::string>& ClutteredShapes::class_names() const {
     return names;
 }
 
+std::string ClutteredShapes::name(std::size_t index) const {
+    return str("cluttered_shapes/", settings_.seed, '/', index);
+}
+
 Sample ClutteredShapes::get(std::size_t index) const {
     if (index >= size()) throw Error("cluttered_shapes", "picture ", index, " of ", size());
     const int side = settings_.image_size;
     Random random(mix_seed({settings_.seed, index, kPictureTag}));
     Sample sample;
     sample.label = static_cast<std::int64_t>(index % kClasses);
-    sample.name = str("cluttered_shapes/", settings_.seed, '/', index);
+    sample.name = name(index);
     sample.object_mask.assign(static_cast<std::size_t>(side) * side, 0);
 
     Canvas canvas(side, random);

@@ -111,7 +111,7 @@ Sample ImageFolder::get(std::size_t index) const {
     Sample sample;
     sample.encoded = read_file(item.path, "image");
     sample.label = item.label;
-    sample.name = item.path.string();
+    sample.name = name(index);
     return sample;
 }
 

@@ -10,16 +10,19 @@
 #include <exception>
 #include <mutex>
 #include <numeric>
+#include <set>
 #include <thread>
 #include <utility>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/data/training_order.hpp"
 
 namespace dynvit {
 namespace {
 
-constexpr std::uint64_t kOrderTag = 0x6f72646572;     // keeps the order's random numbers apart from ...
-constexpr std::uint64_t kSampleTag = 0x73616d706c65;  // ... those of the samples
+constexpr std::uint64_t kSampleTag = 0x73616d706c65;   // keeps the samples' random numbers apart from ...
+constexpr std::uint64_t kReplacementTag = 0x7265706c;  // ... the choice of what stands in for a corrupt one
+constexpr int kReplacements = 8;                       // tried before the pass fails
 
 struct Size {
     int width = 0, height = 0;
@@ -29,15 +32,16 @@ struct Size {
 /// A batch in the making. Each sample writes to its own place; only `remaining` and `images` are shared.
 struct Pending {
     Batch batch;
+    std::int64_t begin = 0;          // the first sample's place in the epoch
     std::int64_t* labels = nullptr;  // the batch's
     std::size_t remaining = 0;       // samples that are not finished; guarded by State::mutex
 
     std::mutex allocation;  // guards images and allocated until all samples are finished
     Size allocated;
 
-    std::vector<Size> sizes;  // of each picture
-    std::vector<std::string> names;
+    std::vector<std::optional<Size>> sizes;  // of each picture; nothing for a sample that is left out
     std::vector<std::exception_ptr> failures;
+    std::vector<std::vector<CorruptSample>> corrupt;  // met at each place
 };
 
 /// Copies an interleaved picture into three planes.
@@ -54,14 +58,44 @@ void copy_to_planes(const Image& image, std::uint8_t* planes) {
 
 /// Throws what went wrong at the batch's first failing place, whichever worker met it first.
 void check(const Pending& pending) {
+    std::optional<std::size_t> first;  // sample that was not left out
     for (std::size_t i = 0; i < pending.sizes.size(); ++i) {
         if (pending.failures[i]) std::rethrow_exception(pending.failures[i]);
-        const Size got = pending.sizes[i], first = pending.sizes[0];
-        if (got != first)
-            throw Error("loader", pending.names[i], ": the transform made ", got.width, " x ", got.height,
-                        " pixels, while the batch's first sample (", pending.names[0], ") has ", first.width, " x ",
-                        first.height);
+        if (!pending.sizes[i]) continue;
+        if (!first) first = i;
+        const Size got = *pending.sizes[i], expected = *pending.sizes[*first];
+        if (got != expected)
+            throw Error("loader", pending.batch.names[i], ": the transform made ", got.width, " x ", got.height,
+                        " pixels, while the batch's first sample (", pending.batch.names[*first], ") has ",
+                        expected.width, " x ", expected.height);
     }
+}
+
+/// Closes the gaps that left-out samples make. The tensors stay where they are, so that pinned ones stay pinned.
+void close_gaps(Pending& pending) {
+    const std::size_t count = pending.sizes.size();
+    Batch& batch = pending.batch;
+    std::size_t kept = 0;
+    for (std::size_t place = 0; place < count; ++place) {
+        if (!pending.sizes[place]) continue;
+        if (kept != place) {
+            const std::size_t bytes = static_cast<std::size_t>(batch.images.numel()) / count;
+            std::uint8_t* images = batch.images.mutable_data_ptr<std::uint8_t>();
+            std::copy_n(images + place * bytes, bytes, images + kept * bytes);
+            pending.labels[kept] = pending.labels[place];
+            batch.indices[kept] = batch.indices[place];
+            batch.names[kept] = std::move(batch.names[place]);
+            batch.object_masks[kept] = std::move(batch.object_masks[place]);
+        }
+        ++kept;
+    }
+    if (kept == count) return;
+    const auto size = static_cast<std::int64_t>(kept);
+    if (batch.images.defined()) batch.images = batch.images.narrow(0, 0, size);
+    batch.labels = batch.labels.narrow(0, 0, size);
+    batch.indices.resize(kept);
+    batch.names.resize(kept);
+    batch.object_masks.resize(kept);
 }
 
 }  // namespace
@@ -80,11 +114,18 @@ struct Loader::State {
         if (options.prefetch < 1) throw Error("loader", "prefetch is ", options.prefetch, ", at least 1 is needed");
         if (options.first_batch < 0 || options.first_batch > batches)
             throw Error("loader", "first_batch is ", options.first_batch, ", the epoch has ", batches, " batches");
+        if (options.shuffle_window < 0)
+            throw Error("loader", "shuffle_window is ", options.shuffle_window, ", at least 0 is needed");
+        if (options.repeats < 1) throw Error("loader", "repeats is ", options.repeats, ", at least 1 is needed");
         TORCH_CHECK(transform, "a loader needs a transform");
 
-        order.resize(dataset.size());
-        std::iota(order.begin(), order.end(), std::size_t{0});
-        if (options.shuffle) Random(mix_seed({options.seed, epoch(), kOrderTag})).shuffle(order);
+        if (options.shuffle) {
+            order = training_order(dataset.size(), dataset.shard_sizes(), options.shuffle_window, options.seed,
+                                   options.epoch);
+        } else {
+            order.resize(dataset.size());
+            std::iota(order.begin(), order.end(), std::size_t{0});
+        }
         opened = delivered = options.first_batch;
     }
 
@@ -116,14 +157,16 @@ struct Loader::State {
         const std::int64_t end = std::min<std::int64_t>(begin + options.batch_size, std::ssize(order));
         const auto size = static_cast<std::size_t>(end - begin);
         auto next = std::make_unique<Pending>();
-        next->batch.indices.assign(order.begin() + begin, order.begin() + end);
+        next->begin = begin;
+        for (std::int64_t i = begin; i < end; ++i) next->batch.indices.push_back(order[i / options.repeats]);
+        next->batch.names.resize(size);
         next->batch.labels = at::empty({end - begin}, at::kLong);
         next->labels = next->batch.labels.mutable_data_ptr<std::int64_t>();
         next->batch.object_masks.resize(size);
         next->remaining = size;
         next->sizes.resize(size);
-        next->names.resize(size);
         next->failures.resize(size);
+        next->corrupt.resize(size);
         pending.push_back(std::move(next));
         position = 0;
         ++opened;
@@ -156,22 +199,61 @@ struct Loader::State {
 
     void make_sample(Pending& current, std::size_t place) const {
         try {
-            const std::size_t index = current.batch.indices[place];
-            Sample sample = dataset.get(index);
-            Random random(mix_seed({options.seed, epoch(), index, kSampleTag}));
-            current.labels[place] = sample.label;
-            current.names[place] = sample.name;
-            const Image image = transform(sample, random);
+            std::optional<Made> made = make_or_replace(current, place);
+            if (!made) return;
+            auto& [index, sample, image] = *made;
             const std::size_t pixels = static_cast<std::size_t>(image.width) * image.height;
             if (!sample.object_mask.empty() && sample.object_mask.size() != pixels)
                 throw Error("loader", sample.name, ": the object mask has ", sample.object_mask.size(),
                             " values, the transformed picture ", image.width, " x ", image.height, " pixels");
-            current.sizes[place] = {image.width, image.height};
-            current.batch.object_masks[place] = std::move(sample.object_mask);
             if (std::uint8_t* to = room_for(current, {image.width, image.height}, place)) copy_to_planes(image, to);
+            current.labels[place] = sample.label;
+            current.batch.indices[place] = index;
+            current.batch.names[place] = std::move(sample.name);
+            current.batch.object_masks[place] = std::move(sample.object_mask);
+            current.sizes[place] = {image.width, image.height};
         } catch (...) {
             current.failures[place] = std::current_exception();
         }
+    }
+
+    struct Made {
+        std::size_t index;
+        Sample sample;
+        Image image;
+    };
+
+    Made make(std::size_t index, std::uint64_t seed) const {
+        Sample sample = dataset.get(index);
+        Random random(seed);
+        Image image = transform(sample, random);
+        return {index, std::move(sample), std::move(image)};
+    }
+
+    /// The sample that belongs at a place or, where that one is corrupt, what the options put there: nothing, or another.
+    std::optional<Made> make_or_replace(Pending& current, std::size_t place) const {
+        const std::size_t index = current.batch.indices[place];
+        const std::uint64_t seed = sample_seed(index, (current.begin + static_cast<std::int64_t>(place)) % options.repeats);
+        if (options.on_corrupt == OnCorrupt::kFail) return make(index, seed);
+        std::vector<CorruptSample>& corrupt = current.corrupt[place];
+        Random choice(mix_seed({options.seed, epoch(), index, kReplacementTag}));
+        std::size_t candidate = index;
+        for (int tried = 0; tried <= kReplacements; ++tried) {
+            try {
+                return make(candidate, seed);
+            } catch (const Error& error) {
+                corrupt.push_back({candidate, dataset.name(candidate), error.what()});
+            }
+            if (options.on_corrupt == OnCorrupt::kSkip) return std::nullopt;
+            candidate = static_cast<std::size_t>(choice.integer(0, static_cast<std::int64_t>(dataset.size())));
+        }
+        throw Error("loader", corrupt.front().name, ": cannot be used, nor can any of ", kReplacements,
+                    " others that were tried in its place; the last: ", corrupt.back().reason);
+    }
+
+    std::uint64_t sample_seed(std::size_t index, std::int64_t repetition) const {
+        if (repetition == 0) return mix_seed({options.seed, epoch(), index, kSampleTag});
+        return mix_seed({options.seed, epoch(), index, kSampleTag, static_cast<std::uint64_t>(repetition)});
     }
 
     /// Where the picture at `place` goes in the batch's tensor, which the first sample to come makes; null if that one
@@ -190,10 +272,20 @@ struct Loader::State {
     }
 
     std::optional<Batch> next() {
+        while (std::unique_ptr<Pending> front = take_front()) {
+            check(*front);
+            close_gaps(*front);
+            if (!front->batch.indices.empty()) return std::move(front->batch);
+        }
+        return std::nullopt;
+    }
+
+    /// The next batch once its samples are finished; null at the end.
+    std::unique_ptr<Pending> take_front() {
         std::unique_ptr<Pending> front;
         {
             std::unique_lock lock(mutex);
-            if (delivered == batches) return std::nullopt;
+            if (delivered == batches) return nullptr;
             finished.wait(lock, [&] {
                 return (!pending.empty() && pending.front()->remaining == 0) || (pending.empty() && opening_failed);
             });
@@ -202,10 +294,16 @@ struct Loader::State {
             pending.pop_front();
             if (pending.empty()) position = 0;
             ++delivered;
+            note_corrupt(*front);
         }
         room.notify_all();
-        check(*front);
-        return std::move(front->batch);
+        return front;
+    }
+
+    void note_corrupt(Pending& from) {
+        for (std::vector<CorruptSample>& met : from.corrupt)
+            for (CorruptSample& sample : met)
+                if (known_corrupt.insert(sample.index).second) corrupt.push_back(std::move(sample));
     }
 
     const Dataset& dataset;
@@ -214,8 +312,10 @@ struct Loader::State {
     std::int64_t batches = 0;
     std::vector<std::size_t> order;
 
-    std::mutex mutex;  // guards what follows
+    mutable std::mutex mutex;  // guards what follows
     std::condition_variable room, finished;
+    std::vector<CorruptSample> corrupt;   // of the batches handed out
+    std::set<std::size_t> known_corrupt;  // their indices
     std::deque<std::unique_ptr<Pending>> pending;  // from the next to be delivered to the newest
     std::size_t position = 0;                      // the newest batch's next sample to be begun
     std::int64_t opened = 0, delivered = 0;        // numbers of the next batch to be begun and to be handed out
@@ -234,6 +334,11 @@ Loader::~Loader() = default;
 
 std::optional<Batch> Loader::next() {
     return state_->next();
+}
+
+std::vector<CorruptSample> Loader::corrupt() const {
+    const std::lock_guard lock(state_->mutex);
+    return state_->corrupt;
 }
 
 }  // namespace dynvit

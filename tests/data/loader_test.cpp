@@ -5,10 +5,13 @@
 #include <atomic>
 #include <set>
 
+#include "dynvit/data/training_order.hpp"
 #include "support.hpp"
 
 namespace dynvit {
 namespace {
+
+using test::error_of;
 
 constexpr int kWidth = 5, kHeight = 3;
 
@@ -22,20 +25,25 @@ class Numbered : public Dataset {
 
     Sample get(std::size_t index) const override {
         ++reads_[index];
-        if (index == failing) throw Error("numbered", "sample ", index, " is broken");
+        if (index == failing || broken.contains(index)) throw Error("numbered", "sample ", index, " is broken");
         Sample sample;
         sample.image = Image(kWidth, kHeight);
         for (std::size_t i = 0; i < sample.image.pixels.size(); ++i)
             sample.image.pixels[i] = static_cast<std::uint8_t>(31 * index + i);
         sample.label = static_cast<std::int64_t>(1000 + index);
-        sample.name = str("numbered/", index);
+        sample.name = name(index);
         if (index % 2 == 0) sample.object_mask.assign(kWidth * kHeight, static_cast<std::uint8_t>(index % 4 == 0));
         return sample;
     }
 
+    std::string name(std::size_t index) const override { return str("numbered/", index); }
+    std::vector<std::size_t> shard_sizes() const override { return shards; }
+
     int reads(std::size_t index) const { return reads_[index]; }
 
     std::size_t failing = SIZE_MAX;
+    std::set<std::size_t> broken;
+    std::vector<std::size_t> shards;
 
   private:
     std::size_t size_;
@@ -71,6 +79,7 @@ void expect_equal(const std::vector<Batch>& got, const std::vector<Batch>& expec
     for (std::size_t i = 0; i < got.size(); ++i) {
         SCOPED_TRACE(str("batch ", i));
         EXPECT_EQ(got[i].indices, expected[i].indices);
+        EXPECT_EQ(got[i].names, expected[i].names);
         EXPECT_EQ(got[i].images.sizes(), expected[i].images.sizes());
         EXPECT_EQ(values<std::uint8_t>(got[i].images), values<std::uint8_t>(expected[i].images));
         EXPECT_EQ(values<std::int64_t>(got[i].labels), values<std::int64_t>(expected[i].labels));
@@ -100,6 +109,7 @@ TEST(Loader, BatchHoldsTheSamplesPlanes) {
         for (std::int64_t i = 0; i < size; ++i, ++index) {
             const Sample sample = dataset.get(index);
             EXPECT_EQ(batch.indices[i], index);
+            EXPECT_EQ(batch.names[i], sample.name);
             EXPECT_EQ(batch.labels.const_data_ptr<std::int64_t>()[i], sample.label);
             EXPECT_EQ(batch.object_masks[i], sample.object_mask);
             for (int c = 0; c < 3; ++c)
@@ -270,7 +280,6 @@ TEST(Loader, LeavingEarlyStopsTheWorkers) {
 }
 
 TEST(Loader, RefusesImpossibleOptions) {
-    using test::error_of;
     const Numbered dataset(10);
     const auto open = [&](const LoaderOptions& options) {
         return [&dataset, options] { Loader(dataset, unchanged, options); };
@@ -281,6 +290,222 @@ TEST(Loader, RefusesImpossibleOptions) {
     EXPECT_EQ(error_of(open({.batch_size = 5, .first_batch = 3})),
               "[loader] first_batch is 3, the epoch has 2 batches");
     EXPECT_EQ(error_of(open({.first_batch = -1})), "[loader] first_batch is -1, the epoch has 1 batches");
+    EXPECT_EQ(error_of(open({.shuffle_window = -1})), "[loader] shuffle_window is -1, at least 0 is needed");
+    EXPECT_EQ(error_of(open({.repeats = 0})), "[loader] repeats is 0, at least 1 is needed");
+}
+
+// --- Corrupt samples ---
+
+using Pixels = std::vector<std::uint8_t>;
+
+Pixels picture(const Batch& batch, std::size_t place) {
+    return values<std::uint8_t>(batch.images[static_cast<std::int64_t>(place)]);
+}
+
+std::vector<std::string> names_of(const std::vector<CorruptSample>& corrupt) {
+    std::vector<std::string> names;
+    for (const CorruptSample& sample : corrupt) names.push_back(sample.name);
+    return names;
+}
+
+/// noisy(), for samples of which some break only when they are transformed, as pictures do.
+Image noisy_or_broken(Sample& sample, Random& random) {
+    Image image = noisy(sample, random);
+    if (sample.label % 10 == 4) throw Error("test", sample.name, ": damaged");
+    return image;
+}
+
+TEST(LoaderCorrupt, ReplacementIsAnotherSampleInTheSamePlace) {
+    Numbered whole(40), dataset(40);
+    dataset.broken = {3, 11, 27, 28};
+    const LoaderOptions options{
+        .batch_size = 6, .shuffle = true, .seed = 5, .epoch = 1, .on_corrupt = OnCorrupt::kReplace};
+    const std::vector<Batch> expected = all_batches(whole, noisy, options), got = all_batches(dataset, noisy, options);
+    ASSERT_EQ(got.size(), expected.size());
+    int replaced = 0;
+    for (std::size_t b = 0; b < got.size(); ++b) {
+        ASSERT_EQ(got[b].images.sizes(), expected[b].images.sizes());
+        for (std::size_t i = 0; i < got[b].indices.size(); ++i) {
+            const std::size_t index = got[b].indices[i], due = expected[b].indices[i];
+            EXPECT_EQ(values<std::int64_t>(got[b].labels)[i], static_cast<std::int64_t>(1000 + index));
+            EXPECT_EQ(got[b].names[i], str("numbered/", index));
+            EXPECT_FALSE(dataset.broken.contains(index));
+            if (dataset.broken.contains(due)) {
+                ++replaced;
+                // Numbered's pictures differ by a constant, and so they do under the noise of one generator.
+                const auto shift = static_cast<std::uint8_t>(31 * (index - due));
+                Pixels shifted = picture(expected[b], i);
+                for (std::uint8_t& byte : shifted) byte = static_cast<std::uint8_t>(byte + shift);
+                EXPECT_EQ(picture(got[b], i), shifted);
+            } else {
+                EXPECT_EQ(index, due);
+                EXPECT_EQ(picture(got[b], i), picture(expected[b], i));
+            }
+        }
+    }
+    EXPECT_EQ(replaced, 4);
+}
+
+TEST(LoaderCorrupt, WorkersChangeNothing) {
+    for (const OnCorrupt on_corrupt : {OnCorrupt::kReplace, OnCorrupt::kSkip}) {
+        Numbered dataset(90);
+        dataset.broken = {0, 7, 8, 9, 50, 89};
+        LoaderOptions options{.batch_size = 7, .workers = 1, .shuffle = true, .epoch = 3, .on_corrupt = on_corrupt};
+        options.repeats = 2;
+        const auto pass = [&] {
+            Loader loader(dataset, noisy_or_broken, options);
+            std::vector<Batch> batches;
+            while (std::optional<Batch> batch = loader.next()) batches.push_back(std::move(*batch));
+            return std::pair(std::move(batches), names_of(loader.corrupt()));
+        };
+        const auto [expected, corrupt] = pass();
+        EXPECT_GE(corrupt.size(), 4u);  // of the 15 that break, those among the first half of the order
+        for (const int workers : {3, 8}) {
+            options.workers = workers;
+            const auto [batches, names] = pass();
+            expect_equal(batches, expected);
+            EXPECT_EQ(names, corrupt);
+        }
+        options.first_batch = 5;
+        expect_equal(pass().first, {expected.begin() + 5, expected.end()});
+    }
+}
+
+TEST(LoaderCorrupt, ReplacementDependsOnSeedAndEpoch) {
+    Numbered dataset(1000);
+    dataset.broken = {500};
+    std::set<std::size_t> replacements;
+    for (std::int64_t epoch = 0; epoch < 3; ++epoch)
+        for (std::uint64_t seed = 0; seed < 3; ++seed) {
+            const LoaderOptions options{
+                .batch_size = 1000, .seed = seed, .epoch = epoch, .on_corrupt = OnCorrupt::kReplace};
+            replacements.insert(indices_of(all_batches(dataset, unchanged, options)).at(500));
+        }
+    EXPECT_GE(replacements.size(), 8u);  // nine draws of 999: two equal ones are likely enough, three are not
+}
+
+TEST(LoaderCorrupt, EachIsListedOnceWithItsReason) {
+    Numbered dataset(12);
+    dataset.broken = {1, 6};
+    LoaderOptions options{.batch_size = 4, .on_corrupt = OnCorrupt::kReplace};
+    options.repeats = 3;
+    Loader loader(dataset, noisy_or_broken, options);  // 0 0 0 1 | 1 1 2 2 | 2 3 3 3
+    EXPECT_TRUE(loader.corrupt().empty());
+    while (loader.next()) continue;
+    const std::vector<CorruptSample> corrupt = loader.corrupt();
+    std::set<std::size_t> indices;
+    for (const CorruptSample& sample : corrupt) {
+        EXPECT_TRUE(indices.insert(sample.index).second) << "twice: " << sample.name;
+        EXPECT_EQ(sample.name, str("numbered/", sample.index));
+        EXPECT_EQ(sample.reason, sample.index == 4 ? "[test] numbered/4: damaged"
+                                                   : str("[numbered] sample ", sample.index, " is broken"));
+    }
+    ASSERT_FALSE(corrupt.empty());
+    EXPECT_EQ(corrupt.front().index, 1u);
+    for (const std::size_t index : indices) EXPECT_TRUE(index == 1 || index == 4 || index == 6) << index;
+}
+
+TEST(LoaderCorrupt, GivesUpWhereNothingCanBeRead) {
+    Numbered dataset(5);
+    dataset.broken = {0, 1, 2, 3, 4};
+    Loader loader(dataset, unchanged, {.batch_size = 5, .on_corrupt = OnCorrupt::kReplace});
+    const std::string text = error_of([&] { loader.next(); });
+    const std::string start =
+        "[loader] numbered/0: cannot be used, nor can any of 8 others that were tried in its place; the last: "
+        "[numbered] sample ";
+    EXPECT_EQ(text.substr(0, start.size()), start);
+}
+
+TEST(LoaderCorrupt, SkippedSamplesLeaveSmallerBatches) {
+    Numbered dataset(14);
+    dataset.broken = {0, 2, 4, 5, 6, 7, 11, 12, 13};  // the whole second batch and the whole last one
+    const LoaderOptions options{.batch_size = 4, .workers = 3, .on_corrupt = OnCorrupt::kSkip};
+    Loader loader(dataset, unchanged, options);
+    std::vector<std::vector<std::size_t>> found;
+    while (const std::optional<Batch> batch = loader.next()) {
+        found.push_back(batch->indices);
+        const auto size = static_cast<std::int64_t>(batch->indices.size());
+        EXPECT_EQ(batch->images.sizes(), (std::vector<std::int64_t>{size, 3, kHeight, kWidth}));
+        EXPECT_TRUE(batch->images.is_contiguous());
+        EXPECT_EQ(batch->labels.size(0), size);
+        ASSERT_EQ(batch->names.size(), batch->indices.size());
+        ASSERT_EQ(batch->object_masks.size(), batch->indices.size());
+        for (std::size_t i = 0; i < batch->indices.size(); ++i) {
+            const Sample sample = dataset.get(batch->indices[i]);
+            EXPECT_EQ(values<std::int64_t>(batch->labels)[i], sample.label);
+            EXPECT_EQ(batch->names[i], sample.name);
+            EXPECT_EQ(batch->object_masks[i], sample.object_mask);
+            EXPECT_EQ(picture(*batch, i)[0], sample.image.pixels[0]);
+            EXPECT_EQ(picture(*batch, i).back(), sample.image.pixels.back());
+        }
+    }
+    EXPECT_EQ(found, (std::vector<std::vector<std::size_t>>{{1, 3}, {8, 9, 10}}));
+    std::vector<std::size_t> corrupt;
+    for (const CorruptSample& sample : loader.corrupt()) corrupt.push_back(sample.index);
+    EXPECT_EQ(corrupt, (std::vector<std::size_t>{0, 2, 4, 5, 6, 7, 11, 12, 13}));
+}
+
+TEST(LoaderCorrupt, OnlyErrorsOfTheSampleAreForgiven) {
+    const Numbered dataset(3);
+    for (const OnCorrupt on_corrupt : {OnCorrupt::kReplace, OnCorrupt::kSkip}) {
+        const LoaderOptions options{.on_corrupt = on_corrupt};
+        Loader bug(
+            dataset, [](Sample&, Random&) -> Image { throw std::out_of_range("42"); }, options);
+        EXPECT_THROW(bug.next(), std::out_of_range);
+        Loader misfit(
+            dataset, [](Sample&, Random&) { return Image(2, 2); }, options);
+        EXPECT_NE(error_of([&] { misfit.next(); }).find("the object mask has 15 values"), std::string::npos);
+    }
+}
+
+// --- Repeated augmentation ---
+
+TEST(LoaderRepeats, EachSampleComesInARowAndTheEpochStaysAsLong) {
+    const Numbered dataset(20);
+    LoaderOptions options{.batch_size = 6, .shuffle = true, .seed = 2, .epoch = 7};
+    const std::vector<std::size_t> once = indices_of(all_batches(dataset, noisy, options));
+    options.repeats = 3;
+    const std::vector<std::size_t> repeated = indices_of(all_batches(dataset, noisy, options));
+    ASSERT_EQ(repeated.size(), 20u);
+    for (std::size_t i = 0; i < repeated.size(); ++i) EXPECT_EQ(repeated[i], once[i / 3]);
+}
+
+TEST(LoaderRepeats, FirstRepetitionIsTheUnrepeatedPictureAndTheOthersAreNew) {
+    const Numbered dataset(30);
+    LoaderOptions options{.batch_size = 30, .shuffle = true};
+    const Batch once = all_batches(dataset, noisy, options).at(0);
+    options.repeats = 3;
+    const Batch repeated = all_batches(dataset, noisy, options).at(0);
+    for (std::size_t i = 0; i < 10; ++i) {
+        EXPECT_EQ(picture(repeated, 3 * i), picture(once, i));
+        EXPECT_NE(picture(repeated, 3 * i + 1), picture(once, i));
+        EXPECT_NE(picture(repeated, 3 * i + 2), picture(once, i));
+        EXPECT_NE(picture(repeated, 3 * i + 2), picture(repeated, 3 * i + 1));
+    }
+}
+
+TEST(LoaderRepeats, WorkersAndResumingChangeNothing) {
+    Numbered dataset(47);
+    dataset.shards = {10, 10, 20, 7};
+    LoaderOptions options{.batch_size = 5, .workers = 1, .shuffle = true, .epoch = 1, .shuffle_window = 15};
+    options.repeats = 3;
+    const std::vector<Batch> expected = all_batches(dataset, noisy, options);
+    for (const int workers : {3, 8}) {
+        options.workers = workers;
+        options.first_batch = 0;
+        expect_equal(all_batches(dataset, noisy, options), expected);
+        options.first_batch = 4;  // in the middle of a sample's repetitions
+        expect_equal(all_batches(dataset, noisy, options), {expected.begin() + 4, expected.end()});
+    }
+}
+
+TEST(LoaderShards, OrderIsTheTrainingOrder) {
+    Numbered dataset(47);
+    dataset.shards = {10, 10, 20, 7};
+    const LoaderOptions options{
+        .batch_size = 5, .workers = 3, .shuffle = true, .seed = 4, .epoch = 6, .shuffle_window = 15};
+    EXPECT_EQ(indices_of(all_batches(dataset, unchanged, options)),
+              training_order(47, dataset.shards, options.shuffle_window, options.seed, options.epoch));
 }
 
 }  // namespace

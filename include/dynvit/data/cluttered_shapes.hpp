@@ -20,6 +20,7 @@ class ClutteredShapes : public Dataset {
     explicit ClutteredShapes(const ClutteredShapesSettings& settings);  // throws Error for a size below 32 or a count below 1
     std::size_t size() const override { return static_cast<std::size_t>(settings_.count); }
     Sample get(std::size_t index) const override;
+    std::string name(std::size_t index) const override;
     const std::vector<std::string>& class_names() const override;
 
   private:

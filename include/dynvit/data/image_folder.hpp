@@ -29,6 +29,7 @@ class ImageFolder : public Dataset {
     explicit ImageFolder(const std::filesystem::path& root, const std::optional<ClassList>& classes = std::nullopt);
     std::size_t size() const override { return items_.size(); }
     Sample get(std::size_t index) const override;
+    std::string name(std::size_t index) const override { return items_[index].path.string(); }
     const std::vector<std::string>& class_names() const override { return class_names_; }
 
     const std::filesystem::path& path(std::size_t index) const { return items_[index].path; }

@@ -16,7 +16,22 @@ struct Batch {
     at::Tensor images;                  // (B, 3, H, W) uint8, CPU; pinned if LoaderOptions::pin_memory
     at::Tensor labels;                  // (B) int64
     std::vector<std::size_t> indices;   // of the samples in the data set
+    std::vector<std::string> names;     // the samples' own
     std::vector<std::vector<std::uint8_t>> object_masks;  // (H x W) of each picture; empty where unknown
+};
+
+/// What becomes of a sample that cannot be read or decoded.
+enum class OnCorrupt {
+    kFail,     // its Error ends the pass
+    kReplace,  // another of the data set, chosen by (seed, epoch, index), takes its place: for training
+    kSkip,     // its batch is that much smaller: for evaluation, where a replacement would be counted twice
+};
+
+/// A sample that was replaced or left out.
+struct CorruptSample {
+    std::size_t index;
+    std::string name;
+    std::string reason;  // the Error's text
 };
 
 struct LoaderOptions {
@@ -29,10 +44,15 @@ struct LoaderOptions {
     std::uint64_t seed = 0;
     std::int64_t epoch = 0;
     std::int64_t first_batch = 0;  // where a resumed epoch goes on; batches before it are never decoded
+    std::int64_t shuffle_window = 0;  // samples; for data sets of shards, see training_order()
+    /// Repeated augmentation (Hoffer et al., 2020; DeiT has 3): the epoch's order has every sample so many times in a row,
+    /// each time with another generator, and ends where as many samples as the data set has were seen.
+    std::int64_t repeats = 1;
+    OnCorrupt on_corrupt = OnCorrupt::kFail;
 };
 
 /// Turns a sample into the picture that goes into a batch; every picture of a loader must come out the same size. The
-/// generator is the sample's own, made from (seed, epoch, index). Called from many threads at once. A transform that keeps
+/// generator is the sample's own, made from (seed, epoch, index, repetition). Called from many threads at once. A transform that keeps
 /// the picture's size and geometry may leave sample.object_mask; any other must clear it.
 using SampleTransform = std::function<Image(Sample& sample, Random& random)>;
 
@@ -45,8 +65,13 @@ class Loader {
     Loader(const Dataset& dataset, SampleTransform transform, const LoaderOptions& options);
     ~Loader();
 
-    /// The next batch in order, or nothing at the end. An Error of a worker is thrown here, at its batch's turn.
+    /// The next batch in order, or nothing at the end; never an empty one. An Error of a worker is thrown here, at its
+    /// batch's turn. With OnCorrupt::kReplace, so is one where several replacements in a row were corrupt as well.
     std::optional<Batch> next();
+
+    /// The samples that were replaced or left out of the batches so far handed out, each once, in the order in which they
+    /// were met. May be called at any time from any thread.
+    std::vector<CorruptSample> corrupt() const;
 
   private:
     struct State;
