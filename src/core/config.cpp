@@ -37,6 +37,14 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
     return row.back();
 }
 
+// A text as it stands in a list [a, b]: quoted where YAML would take it for something else.
+std::string quoted_in_list(const std::string& text) {
+    YAML::Emitter out;
+    if (text.empty() || text.find_first_of(",[]{}'\"\n") != std::string::npos) out << YAML::DoubleQuoted;
+    out << text;
+    return out.c_str();
+}
+
 // "a number above 0"
 std::string limited(const std::string& what, const Limits& limits) {
     const std::string text = limits.text();
@@ -83,8 +91,7 @@ class Reader : public FieldVisitor {
                const std::vector<std::string>& choices) override {
         const YAML::Node node = find(key);
         if (!node) return;
-        if (!node.IsScalar() && !node.IsNull()) mismatch(key, node, "a text");
-        const std::string found = node.IsNull() ? "" : node.Scalar();
+        const std::string found = words(key, node);
         if (!choices.empty() && std::find(choices.begin(), choices.end(), found) == choices.end()) {
             mismatch(key, node, "one of " + join(choices, ", "));
         }
@@ -92,11 +99,15 @@ class Reader : public FieldVisitor {
     }
 
     void field(const std::string& key, std::vector<std::int64_t>& value, const std::string&, Limits limits) override {
-        read_list(key, value, [&](const YAML::Node& item) { return integer(key, item, limits); });
+        read_list(key, value, "numbers", [&](const YAML::Node& item) { return integer(key, item, limits); });
     }
 
     void field(const std::string& key, std::vector<double>& value, const std::string&, Limits limits) override {
-        read_list(key, value, [&](const YAML::Node& item) { return real(key, item, limits); });
+        read_list(key, value, "numbers", [&](const YAML::Node& item) { return real(key, item, limits); });
+    }
+
+    void field(const std::string& key, std::vector<std::string>& value, const std::string&) override {
+        read_list(key, value, "texts", [&](const YAML::Node& item) { return words(key, item); });
     }
 
     void reject(const std::string& key, const std::string& found_and_expected) override {
@@ -238,11 +249,16 @@ class Reader : public FieldVisitor {
         return value;
     }
 
+    std::string words(const std::string& key, const YAML::Node& node) const {
+        if (!node.IsScalar() && !node.IsNull()) mismatch(key, node, "a text");
+        return node.IsNull() ? "" : node.Scalar();
+    }
+
     template <class T, class Convert>
-    void read_list(const std::string& key, std::vector<T>& value, const Convert& convert) {
+    void read_list(const std::string& key, std::vector<T>& value, const std::string& items, const Convert& convert) {
         const YAML::Node node = find(key);
         if (!node) return;
-        if (node.IsMap()) mismatch(key, node, "a list of numbers");
+        if (node.IsMap()) mismatch(key, node, "a list of " + items);
         value.clear();
         if (node.IsScalar()) value.push_back(convert(node));
         if (node.IsSequence()) {
@@ -283,6 +299,9 @@ class Writer : public FieldVisitor {
     }
     void field(const std::string& key, std::vector<double>& value, const std::string& comment, Limits) override {
         list(key, value, comment, number);
+    }
+    void field(const std::string& key, std::vector<std::string>& value, const std::string& comment) override {
+        list(key, value, comment, quoted_in_list);
     }
     void reject(const std::string&, const std::string&) override {}
 

@@ -14,20 +14,33 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kFolder = "image_folder";
 constexpr const char* kShapes = "cluttered_shapes";
 
-fs::path split_folder(const DataSettings& settings, Split split) {
-    if (split == Split::kTrain) return fs::path(settings.root) / "train";
+fs::path val_folder(const DataSettings& settings) {
     return fs::path(settings.val_root.empty() ? settings.root : settings.val_root) / "val";
+}
+
+std::vector<fs::path> split_folders(const DataSettings& settings, Split split) {
+    if (split == Split::kVal) return {val_folder(settings)};
+    std::vector<fs::path> folders;
+    for (const std::string& folder : settings.train_folders) folders.push_back(fs::path(settings.root) / folder);
+    return folders;
 }
 
 }  // namespace
 
 void DataSettings::fields(FieldVisitor& v) {
-    v.field("kind", kind, "where pictures come from", std::vector<std::string>{"image_folder", kShapes});
+    v.field("kind", kind, "where pictures come from", std::vector<std::string>{kFolder, kShapes});
     v.field("root", root, "image_folder: the folder with train/ and val/, a folder a class in each");
     v.field("val_root", val_root, "image_folder: the folder with val/, where it is another");
     v.field("classes", classes, "image_folder: a file with a class folder's name a line, in index order; '': sorted names");
+    v.field("train_folders", train_folders, "folders below root to train on; several only where nothing is labelled");
+    v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
+    v.field("strict", strict, "true: a corrupt picture is an error; false: it is replaced (training) or left out, and listed");
+    v.field("shuffle_window", shuffle_window, "tar_shards: pictures among which training shuffles; 0: all", at_least(0));
+    v.field("repeats", repeats, "training: times that a picture comes in a row, each time augmented anew; an epoch stays as long",
+            at_least(1));
     v.field("resize", resize, "evaluation: the short side before the centre crop, pixels; 0: size / 0.875", at_least(0));
     v.field("scale", scale, "training: the random crop's share of the area, [least, most]", above_up_to(0, 1));
     v.field("ratio", ratio, "training: its width / height, [least, most]", above(0));
@@ -39,7 +52,11 @@ void DataSettings::fields(FieldVisitor& v) {
     for (const auto& [key, range] : {std::pair{"scale", scale}, std::pair{"ratio", ratio}}) {
         if (range.size() != 2 || range[0] > range[1]) v.reject(key, "expected [least, most]");
     }
-    if (v.reads() && kind == "image_folder" && root.empty()) v.reject("root", "found nothing, expected the pictures' folder");
+    if (train_folders.empty() || (kind == kFolder && labelled && train_folders.size() > 1)) {
+        v.reject("train_folders", str("found ", train_folders.size(), " folders, expected ",
+                                      train_folders.empty() ? "at least one" : "one; several need labelled: false"));
+    }
+    if (v.reads() && kind == kFolder && root.empty()) v.reject("root", "found nothing, expected the pictures' folder");
 }
 
 int DataSettings::worker_count() const {
@@ -58,13 +75,27 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
         shapes.seed = mix_seed({static_cast<std::uint64_t>(settings.seed), train ? 0u : 1u});
         return std::make_unique<ClutteredShapes>(shapes);
     }
+    const std::vector<fs::path> folders = split_folders(settings, split);
+    if (split == Split::kTrain && !settings.labelled) return std::make_unique<UnlabelledFolders>(folders);
     std::optional<ClassList> classes;
     if (!settings.classes.empty()) classes = read_class_list(settings.classes);
-    return std::make_unique<ImageFolder>(split_folder(settings, split), classes);
+    return std::make_unique<ImageFolder>(folders.front(), classes);
 }
 
 bool has_validation(const DataSettings& settings) {
-    return settings.kind == kShapes || fs::is_directory(split_folder(settings, Split::kVal));
+    return settings.kind == kShapes || fs::is_directory(val_folder(settings));
+}
+
+LoaderOptions loader_options(const DataSettings& settings, Split split) {
+    const bool train = split == Split::kTrain;
+    LoaderOptions options;
+    options.workers = settings.worker_count();
+    options.shuffle = options.drop_last = train;
+    options.shuffle_window = settings.shuffle_window;
+    options.repeats = train ? settings.repeats : 1;
+    options.on_corrupt = train ? OnCorrupt::kReplace : OnCorrupt::kSkip;
+    if (settings.strict) options.on_corrupt = OnCorrupt::kFail;
+    return options;
 }
 
 SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width) {

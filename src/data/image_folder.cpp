@@ -1,6 +1,7 @@
 #include "dynvit/data/image_folder.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <string_view>
 #include <system_error>
@@ -30,18 +31,34 @@ std::vector<std::string> class_folders(const fs::path& root) {
     return names;
 }
 
-/// All pictures in a class folder and the folders in it, sorted by path.
-std::vector<fs::path> pictures_below(const fs::path& folder) {
-    std::vector<fs::path> pictures;
-    fs::recursive_directory_iterator entry(folder, fs::directory_options::follow_directory_symlink);
-    for (; entry != fs::recursive_directory_iterator(); ++entry) {
-        if (is_hidden(entry->path()))
-            entry.disable_recursion_pending();
-        else if (is_picture(entry->path()) && entry->is_regular_file())
-            pictures.push_back(entry->path());
+/// @param above the folders that the walk came through, by which a link back is known
+void add_pictures(const fs::path& folder, std::vector<fs::path>& above, std::vector<fs::path>& pictures) {
+    const auto leads_back = [&](const fs::directory_entry& entry) {
+        return entry.is_symlink() && std::any_of(above.begin(), above.end(), [&](const fs::path& upper) {
+                   return fs::equivalent(entry.path(), upper);
+               });
+    };
+    above.push_back(folder);
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+        std::error_code broken_link;
+        if (is_hidden(entry.path())) continue;
+        if (entry.is_directory(broken_link)) {
+            if (!leads_back(entry)) add_pictures(entry.path(), above, pictures);
+        } else if (is_picture(entry.path()) && entry.is_regular_file(broken_link)) {
+            pictures.push_back(entry.path());
+        }
     }
-    std::sort(pictures.begin(), pictures.end());
-    return pictures;
+    above.pop_back();
+}
+
+void check_folder(const fs::path& path, const std::string& expected) {
+    if (!fs::is_directory(path))
+        throw Error(kArea, path.string(), fs::exists(path) ? ": not a folder" : ": no such folder", ", ", expected,
+                    " is expected");
+}
+
+Error unreadable(const fs::filesystem_error& error) {
+    return Error(kArea, error.path1().string(), ": cannot be read: ", error.code().message());
 }
 
 }  // namespace
@@ -51,6 +68,15 @@ bool is_picture(const fs::path& path) {
     for (char& letter : ending)
         if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
     return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
+}
+
+std::vector<fs::path> pictures_below(const fs::path& folder) try {
+    std::vector<fs::path> above, pictures;
+    add_pictures(folder, above, pictures);
+    std::sort(pictures.begin(), pictures.end());
+    return pictures;
+} catch (const fs::filesystem_error& error) {
+    throw unreadable(error);
 }
 
 ClassList read_class_list(const fs::path& path) {
@@ -83,9 +109,7 @@ ClassList read_class_list(const fs::path& path) {
 }
 
 ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& classes) try {
-    if (!fs::is_directory(root))
-        throw Error(kArea, root.string(), fs::exists(root) ? ": not a folder" : ": no such folder",
-                    ", a folder with a folder of pictures a class is expected");
+    check_folder(root, "a folder with a folder of pictures a class");
     const std::vector<std::string> folders = class_folders(root);
     if (folders.empty()) throw Error(kArea, root.string(), ": no class folder in it");
 
@@ -103,7 +127,7 @@ ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& c
         throw Error(kArea, root.string(), ": no picture (.jpg, .jpeg, .png) in its ", folders.size(), " class folders");
     class_names_ = classes ? classes->names : folders;
 } catch (const fs::filesystem_error& error) {
-    throw Error(kArea, error.path1().string(), ": cannot be read: ", error.code().message());
+    throw unreadable(error);
 }
 
 Sample ImageFolder::get(std::size_t index) const {
@@ -111,6 +135,22 @@ Sample ImageFolder::get(std::size_t index) const {
     Sample sample;
     sample.encoded = read_file(item.path, "image");
     sample.label = item.label;
+    sample.name = name(index);
+    return sample;
+}
+
+UnlabelledFolders::UnlabelledFolders(const std::vector<fs::path>& folders) {
+    for (const fs::path& folder : folders) {
+        check_folder(folder, "a folder of pictures");
+        std::vector<fs::path> pictures = pictures_below(folder);
+        if (pictures.empty()) throw Error(kArea, folder.string(), ": no picture (.jpg, .jpeg, .png) in it or below");
+        paths_.insert(paths_.end(), std::make_move_iterator(pictures.begin()), std::make_move_iterator(pictures.end()));
+    }
+}
+
+Sample UnlabelledFolders::get(std::size_t index) const {
+    Sample sample;
+    sample.encoded = read_file(paths_.at(index), "image");
     sample.name = name(index);
     return sample;
 }

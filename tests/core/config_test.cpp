@@ -22,6 +22,7 @@ struct Outer {
     std::vector<double> scale = {0.08, 1.0};
     std::vector<std::int64_t> stages = {3, 6, 9};
     std::string root = "a: b # c";
+    std::vector<std::string> folders = {"train"};
     Inner train;
     void fields(FieldVisitor& v) {
         v.field("name", name, "size", std::vector<std::string>{"small", "base"});
@@ -29,6 +30,7 @@ struct Outer {
         v.field("scale", scale, "of the area", between(0, 1));
         v.field("stages", stages, "blocks");
         v.field("root", root, "folder");
+        v.field("folders", folders, "several folders");
         v.section("train", train, "training");
     }
 };
@@ -76,6 +78,34 @@ TEST(Config, WhatIsWrittenReadsBackToTheSame) {
         EXPECT_EQ(text.find("# learning rate") != std::string::npos, comments);
     }
     EXPECT_EQ(read(write_config(Outer{})).root, "a: b # c");
+}
+
+TEST(Config, ReadsListsOfTexts) {
+    using Strings = std::vector<std::string>;
+    EXPECT_EQ(read("").folders, Strings{"train"});
+    EXPECT_EQ(read("folders: [a, b c, 'd, e', 7, ~]").folders, (Strings{"a", "b c", "d, e", "7", ""}));
+    EXPECT_EQ(read("folders:\n  - a\n  - b").folders, (Strings{"a", "b"}));
+    EXPECT_EQ(read("folders: alone").folders, Strings{"alone"});
+    EXPECT_EQ(read("folders: []").folders, Strings{});
+    EXPECT_EQ(read("", {"folders=[x, y]"}).folders, (Strings{"x", "y"}));
+    EXPECT_EQ(error_of([] { read("folders: {a: 1}"); }),
+              "[config] a.yaml:1: folders: found a map, expected a list of texts");
+    EXPECT_EQ(error_of([] { read("folders: [a, [b]]"); }),
+              "[config] a.yaml:1: folders: found a list, expected a text");
+}
+
+TEST(Config, ListsOfTextsReadBackToTheSame) {
+    Outer settings;
+    for (const std::vector<std::string>& folders : std::vector<std::vector<std::string>>{
+             {},
+             {""},
+             {"train", "more pictures"},
+             {"a, b", "[c]", "d: e # f", "{g}", "'h'", "\"i\"", "~", "null", "true", "-", "- j", "*k", "&l", "!m", "%n",
+              " o ", "back\\slash", "two\nlines", "\xc3\xa4"}}) {
+        settings.folders = folders;
+        const std::string text = write_config(settings);
+        EXPECT_EQ(read(text).folders, folders) << text;
+    }
 }
 
 TEST(Config, ErrorsNameFileLineKeyAndWhatWouldBeRight) {

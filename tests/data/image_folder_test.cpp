@@ -57,6 +57,8 @@ TEST(ImageFolder, ReadsThePicture) {
     EXPECT_EQ(image.height, 1);
     EXPECT_EQ(image.pixels, (std::vector<std::uint8_t>{90, 0, 0, 0, 0, 0}));
     EXPECT_EQ(sample.name, (root / "a/two.png").string());
+    EXPECT_EQ(folder.name(1), sample.name);
+    EXPECT_TRUE(folder.labelled());
     EXPECT_TRUE(sample.object_mask.empty());
 }
 
@@ -77,6 +79,61 @@ TEST(ImageFolder, FollowsLinks) {
     fs::create_directory_symlink(elsewhere / "there", root / "linked");
     const ImageFolder folder(root.path());
     EXPECT_EQ(relative_paths(folder, root.path()), Strings{"linked/1.png"});
+}
+
+TEST(PicturesBelow, FollowsLinksButNotInCircles) {
+    const TemporaryFolder root, elsewhere;
+    write_picture(root / "a/1.png");
+    write_picture(root / "2.png");
+    write_picture(elsewhere / "3.png");
+    fs::create_directory_symlink(elsewhere.path(), root / "a/there");
+    fs::create_directory_symlink(root.path(), elsewhere / "back");
+    fs::create_directory_symlink(root / "a", root / "a/itself");
+    fs::create_directory_symlink("..", root / "a/up");
+    fs::create_symlink("nowhere.png", root / "broken.png");
+    fs::create_symlink("turning.png", root / "turning.png");
+    fs::create_symlink("2.png", root / "linked.png");
+    Strings found;
+    for (const fs::path& path : pictures_below(root.path()))
+        found.push_back(path.lexically_relative(root.path()).string());
+    EXPECT_EQ(found, (Strings{"2.png", "a/1.png", "a/there/3.png", "linked.png"}));
+    EXPECT_EQ(error_of([&] { pictures_below(root / "nowhere"); }),
+              "[image_folder] " + (root / "nowhere").string() + ": cannot be read: No such file or directory");
+}
+
+TEST(UnlabelledFolders, TakesEveryPictureBelow) {
+    const TemporaryFolder root;
+    for (const char* name :
+         {"train/n02/b.png", "train/n02/a.png", "train/n01/deep/c.png", "train/d.png", "other/e.png"})
+        write_picture(root / name);
+    write_picture(root / "train/.hidden/f.png");
+    write_text(root / "train/notes.txt", "");
+    const UnlabelledFolders folder({root / "train", root / "other"});
+    Strings found;
+    for (std::size_t i = 0; i < folder.size(); ++i) {
+        found.push_back(fs::path(folder.name(i)).lexically_relative(root.path()).string());
+        const Sample sample = folder.get(i);
+        EXPECT_EQ(sample.label, -1);
+        EXPECT_EQ(sample.name, folder.name(i));
+        EXPECT_EQ(whole_image(sample).width, 2);
+    }
+    EXPECT_EQ(found,
+              (Strings{"train/d.png", "train/n01/deep/c.png", "train/n02/a.png", "train/n02/b.png", "other/e.png"}));
+    EXPECT_FALSE(folder.labelled());
+    EXPECT_TRUE(folder.class_names().empty());
+}
+
+TEST(UnlabelledFolders, SaysWhatIsMissing) {
+    const TemporaryFolder root;
+    write_picture(root / "train/1.png");
+    write_text(root / "empty/notes.txt", "");
+    const auto open = [&](const std::string& name) {
+        return [&root, name] { UnlabelledFolders({root / "train", root / name}); };
+    };
+    const std::string place = "[image_folder] " + root.path().string();
+    EXPECT_EQ(error_of(open("nowhere")), place + "/nowhere: no such folder, a folder of pictures is expected");
+    EXPECT_EQ(error_of(open("train/1.png")), place + "/train/1.png: not a folder, a folder of pictures is expected");
+    EXPECT_EQ(error_of(open("empty")), place + "/empty: no picture (.jpg, .jpeg, .png) in it or below");
 }
 
 TEST(ImageFolder, ClassListDecidesIndicesAndNames) {

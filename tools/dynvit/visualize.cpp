@@ -42,12 +42,8 @@ std::vector<fs::path> find_pictures(const std::vector<std::string>& given) {
             found.push_back(path);
             continue;
         }
-        std::vector<fs::path> below;
-        for (const auto& entry : fs::recursive_directory_iterator(path)) {
-            if (entry.is_regular_file() && is_picture(entry.path())) below.push_back(entry.path());
-        }
+        const std::vector<fs::path> below = pictures_below(path);
         if (below.empty()) throw Error("visualize", path.string(), ": no JPEG or PNG picture is in this folder");
-        std::sort(below.begin(), below.end());
         found.insert(found.end(), below.begin(), below.end());
     }
     return found;

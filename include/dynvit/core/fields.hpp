@@ -44,6 +44,7 @@ class FieldVisitor {
                        Limits limits = {}) = 0;
     virtual void field(const std::string& key, std::vector<double>& value, const std::string& comment,
                        Limits limits = {}) = 0;
+    virtual void field(const std::string& key, std::vector<std::string>& value, const std::string& comment) = 0;
 
     /// A nested settings struct under its own key.
     template <class Settings>

@@ -14,6 +14,11 @@ struct DataSettings {
     std::string root;
     std::string val_root;
     std::string classes;
+    std::vector<std::string> train_folders = {"train"};
+    bool labelled = true;
+    bool strict = false;
+    std::int64_t shuffle_window = 10000;
+    std::int64_t repeats = 1;
     std::int64_t resize = 0;
     std::vector<double> scale = {0.08, 1.0};
     std::vector<double> ratio = {0.75, 4.0 / 3.0};
@@ -35,6 +40,11 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
 
 /// Whether the settings name a validation split that is there.
 bool has_validation(const DataSettings& settings);
+
+/// How a split is read. Training: in random order, full batches only, corrupt pictures replaced. Validation: all of it, in
+/// order, corrupt pictures left out. With `strict`, a corrupt picture is an Error in both. Batch size, seed and epoch are
+/// the caller's.
+LoaderOptions loader_options(const DataSettings& settings, Split split);
 
 /// What happens to each picture of a split: random crop and mirror, or resize and centre crop. The pictures of
 /// cluttered_shapes are drawn at the model's size and stay as they are, with their object masks.

@@ -21,6 +21,10 @@ ClassList read_class_list(const std::filesystem::path& path);
 /// Whether a file's name ends in .jpg, .jpeg or .png, in any case.
 bool is_picture(const std::filesystem::path& path);
 
+/// The pictures in a folder and in those below it, sorted by path. Links are followed, but for one that leads back to a
+/// folder above it; hidden files and folders are passed over. Throws Error if a folder cannot be read.
+std::vector<std::filesystem::path> pictures_below(const std::filesystem::path& folder);
+
 /// ROOT/<class folder>/**.{jpg,jpeg,png} (any case), sorted by path. A class's index is its folder's place in `classes`
 /// or, without one, among the sorted folder names. Hidden files and other endings are passed over.
 /// Throws Error: ROOT missing, no class folder, no picture, a folder that the class list doesn't name.
@@ -41,6 +45,22 @@ class ImageFolder : public Dataset {
     };
     std::vector<Item> items_;
     std::vector<std::string> class_names_;
+};
+
+/// All pictures below some folders, without labels: folder after folder as given, each one's sorted by path.
+/// Throws Error: a folder that is missing or has no picture.
+class UnlabelledFolders : public Dataset {
+  public:
+    explicit UnlabelledFolders(const std::vector<std::filesystem::path>& folders);
+    std::size_t size() const override { return paths_.size(); }
+    Sample get(std::size_t index) const override;
+    std::string name(std::size_t index) const override { return paths_[index].string(); }
+    const std::vector<std::string>& class_names() const override { return no_names_; }
+    bool labelled() const override { return false; }
+
+  private:
+    std::vector<std::filesystem::path> paths_;
+    std::vector<std::string> no_names_;
 };
 
 }  // namespace dynvit

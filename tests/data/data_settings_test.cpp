@@ -1,0 +1,77 @@
+// Settings as a config file gives them, against the data sets and the loader options that they mean.
+#include "dynvit/data/data_settings.hpp"
+
+#include "dynvit/core/config.hpp"
+#include "support.hpp"
+
+namespace dynvit {
+namespace {
+
+namespace fs = std::filesystem;
+using test::error_of;
+using test::TemporaryFolder;
+
+void write_picture(const fs::path& path) {
+    fs::create_directories(path.parent_path());
+    write_png(path, Image(2, 1));
+}
+
+DataSettings settings(const std::string& text) {
+    return read_config<DataSettings>({text, "a.yaml", {}});
+}
+
+std::vector<std::string> names(const Dataset& dataset, const fs::path& root) {
+    std::vector<std::string> found;
+    for (std::size_t i = 0; i < dataset.size(); ++i)
+        found.push_back(fs::path(dataset.name(i)).lexically_relative(root).string());
+    return found;
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(DataSettings, TrainingWithoutLabelsTakesListedFolders) {
+    const TemporaryFolder root;
+    for (const char* name : {"train/n01/a.png", "train/n02/b.png", "unlabelled/c.png", "val/n02/d.png"})
+        write_picture(root / name);
+    DataSettings data =
+        settings(str("root: ", root.path().string(), "\nlabelled: false\ntrain_folders: [train, unlabelled]\n"));
+    const auto train = make_dataset(data, Split::kTrain, 8, 8);
+    EXPECT_EQ(names(*train, root.path()), (Strings{"train/n01/a.png", "train/n02/b.png", "unlabelled/c.png"}));
+    EXPECT_FALSE(train->labelled());
+    const auto val = make_dataset(data, Split::kVal, 8, 8);  // evaluation has labels all the same
+    EXPECT_EQ(names(*val, root.path()), Strings{"val/n02/d.png"});
+    EXPECT_TRUE(val->labelled());
+
+    data = settings(str("root: ", root.path().string()));
+    const auto labelled = make_dataset(data, Split::kTrain, 8, 8);
+    EXPECT_EQ(names(*labelled, root.path()), (Strings{"train/n01/a.png", "train/n02/b.png"}));
+    EXPECT_TRUE(labelled->labelled());
+    EXPECT_EQ(labelled->get(1).label, 1);
+}
+
+TEST(DataSettings, SeveralFoldersNeedNoLabels) {
+    EXPECT_EQ(error_of([] { settings("root: x\ntrain_folders: [a, b]\n"); }),
+              "[config] a.yaml:2: train_folders: found 2 folders, expected one; several need labelled: false");
+    EXPECT_EQ(error_of([] { settings("root: x\nlabelled: false\ntrain_folders: []\n"); }),
+              "[config] a.yaml:3: train_folders: found 0 folders, expected at least one");
+}
+
+TEST(DataSettings, LoaderOptionsOfTheSplits) {
+    const DataSettings data = settings("root: x\nworkers: 3\nrepeats: 2\nshuffle_window: 77\n");
+    const LoaderOptions train = loader_options(data, Split::kTrain), val = loader_options(data, Split::kVal);
+    EXPECT_EQ(train.workers, 3);
+    EXPECT_TRUE(train.shuffle && train.drop_last);
+    EXPECT_EQ(train.repeats, 2);
+    EXPECT_EQ(train.shuffle_window, 77);
+    EXPECT_EQ(train.on_corrupt, OnCorrupt::kReplace);
+    EXPECT_EQ(val.workers, 3);
+    EXPECT_FALSE(val.shuffle || val.drop_last);
+    EXPECT_EQ(val.repeats, 1);
+    EXPECT_EQ(val.on_corrupt, OnCorrupt::kSkip);
+    const DataSettings strict = settings("root: x\nstrict: true\n");
+    EXPECT_EQ(loader_options(strict, Split::kTrain).on_corrupt, OnCorrupt::kFail);
+    EXPECT_EQ(loader_options(strict, Split::kVal).on_corrupt, OnCorrupt::kFail);
+}
+
+}  // namespace
+}  // namespace dynvit
