@@ -8,6 +8,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/cluttered_shapes.hpp"
 #include "dynvit/data/image_folder.hpp"
+#include "dynvit/data/tar_shards.hpp"
 
 namespace dynvit {
 namespace {
@@ -15,10 +16,28 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kFolder = "image_folder";
+constexpr const char* kShards = "tar_shards";
 constexpr const char* kShapes = "cluttered_shapes";
 
 fs::path val_folder(const DataSettings& settings) {
     return fs::path(settings.val_root.empty() ? settings.root : settings.val_root) / "val";
+}
+
+std::optional<ClassList> class_list(const DataSettings& settings, const fs::path& split_folder) {
+    if (!settings.classes.empty()) return read_class_list(settings.classes);
+    const fs::path beside = split_folder.parent_path() / "classes.txt";  // as `dynvit shard` leaves it
+    if (settings.kind == kShards && fs::is_regular_file(beside)) return read_class_list(beside);
+    return std::nullopt;
+}
+
+std::unique_ptr<Dataset> open_shards(const std::vector<fs::path>& folders, const std::optional<ClassList>& classes,
+                                     bool labelled) {
+    std::vector<fs::path> shards;
+    for (const fs::path& folder : folders) {
+        const std::vector<fs::path> found = shards_in(folder);
+        shards.insert(shards.end(), found.begin(), found.end());
+    }
+    return std::make_unique<TarShards>(shards, classes, labelled);
 }
 
 std::vector<fs::path> split_folders(const DataSettings& settings, Split split) {
@@ -31,10 +50,10 @@ std::vector<fs::path> split_folders(const DataSettings& settings, Split split) {
 }  // namespace
 
 void DataSettings::fields(FieldVisitor& v) {
-    v.field("kind", kind, "where pictures come from", std::vector<std::string>{kFolder, kShapes});
-    v.field("root", root, "image_folder: the folder with train/ and val/, a folder a class in each");
-    v.field("val_root", val_root, "image_folder: the folder with val/, where it is another");
-    v.field("classes", classes, "image_folder: a file with a class folder's name a line, in index order; '': sorted names");
+    v.field("kind", kind, "where pictures come from", std::vector<std::string>{kFolder, kShards, kShapes});
+    v.field("root", root, "image_folder: the folder with train/ and val/, a folder a class in each; tar_shards: *.tar in each");
+    v.field("val_root", val_root, "the folder with val/, where it is another");
+    v.field("classes", classes, "a file with a class folder's name a line, in index order; '': sorted names; tar_shards: classes.txt");
     v.field("train_folders", train_folders, "folders below root to train on; several only where nothing is labelled");
     v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
     v.field("strict", strict, "true: a corrupt picture is an error; false: it is replaced (training) or left out, and listed");
@@ -56,7 +75,7 @@ void DataSettings::fields(FieldVisitor& v) {
         v.reject("train_folders", str("found ", train_folders.size(), " folders, expected ",
                                       train_folders.empty() ? "at least one" : "one; several need labelled: false"));
     }
-    if (v.reads() && kind == kFolder && root.empty()) v.reject("root", "found nothing, expected the pictures' folder");
+    if (v.reads() && kind != kShapes && root.empty()) v.reject("root", "found nothing, expected the pictures' folder");
 }
 
 int DataSettings::worker_count() const {
@@ -76,9 +95,10 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
         return std::make_unique<ClutteredShapes>(shapes);
     }
     const std::vector<fs::path> folders = split_folders(settings, split);
-    if (split == Split::kTrain && !settings.labelled) return std::make_unique<UnlabelledFolders>(folders);
-    std::optional<ClassList> classes;
-    if (!settings.classes.empty()) classes = read_class_list(settings.classes);
+    const bool labelled = split == Split::kVal || settings.labelled;
+    const std::optional<ClassList> classes = labelled ? class_list(settings, folders.front()) : std::nullopt;
+    if (settings.kind == kShards) return open_shards(folders, classes, labelled);
+    if (!labelled) return std::make_unique<UnlabelledFolders>(folders);
     return std::make_unique<ImageFolder>(folders.front(), classes);
 }
 

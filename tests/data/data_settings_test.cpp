@@ -1,7 +1,10 @@
 // Settings as a config file gives them, against the data sets and the loader options that they mean.
 #include "dynvit/data/data_settings.hpp"
 
+#include <map>
+
 #include "dynvit/core/config.hpp"
+#include "dynvit/io/tar.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -54,6 +57,48 @@ TEST(DataSettings, SeveralFoldersNeedNoLabels) {
               "[config] a.yaml:2: train_folders: found 2 folders, expected one; several need labelled: false");
     EXPECT_EQ(error_of([] { settings("root: x\nlabelled: false\ntrain_folders: []\n"); }),
               "[config] a.yaml:3: train_folders: found 0 folders, expected at least one");
+}
+
+void write_shard(const fs::path& path, const std::map<std::string, std::string>& members) {
+    fs::create_directories(path.parent_path());
+    TarWriter writer(path);
+    for (const auto& [name, text] : members)
+        writer.add(name, {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+    writer.commit();
+}
+
+TEST(DataSettings, ShardsOfEachSplit) {
+    const TemporaryFolder root;
+    write_shard(root / "train/000000.tar", {{"a.cls", "1"}, {"a.jpg", ""}});
+    write_shard(root / "train/000001.tar", {{"b.cls", "0"}, {"b.jpg", ""}});
+    write_shard(root / "more/x.tar", {{"c.png", ""}});
+    write_shard(root / "val/000000.tar", {{"d.cls", "1"}, {"d.jpg", ""}});
+    const std::string text = str("kind: tar_shards\nroot: ", root.path().string(), '\n');
+    const auto train = make_dataset(settings(text), Split::kTrain, 8, 8);
+    EXPECT_EQ(names(*train, root.path()), (Strings{"train/000000.tar/a.jpg", "train/000001.tar/b.jpg"}));
+    EXPECT_EQ(train->get(0).label, 1);
+    EXPECT_EQ(train->class_names(), (Strings{"0", "1"}));
+    EXPECT_TRUE(has_validation(settings(text)));
+    const auto val = make_dataset(settings(text), Split::kVal, 8, 8);
+    EXPECT_EQ(names(*val, root.path()), Strings{"val/000000.tar/d.jpg"});
+
+    write_file_atomically(root / "classes.txt", "n01 tench\nn02 goldfish\n", "test");
+    EXPECT_EQ(make_dataset(settings(text), Split::kTrain, 8, 8)->class_names(), (Strings{"tench", "goldfish"}));
+    write_file_atomically(root / "other.txt", "x\ny\nz\n", "test");
+    const std::string other = str(text, "classes: ", (root / "other.txt").string(), '\n');
+    EXPECT_EQ(make_dataset(settings(other), Split::kVal, 8, 8)->class_names(), (Strings{"x", "y", "z"}));
+
+    const auto unlabelled =
+        make_dataset(settings(text + "labelled: false\ntrain_folders: [train, more]\n"), Split::kTrain, 8, 8);
+    EXPECT_EQ(names(*unlabelled, root.path()),
+              (Strings{"train/000000.tar/a.jpg", "train/000001.tar/b.jpg", "more/x.tar/c.png"}));
+    EXPECT_FALSE(unlabelled->labelled());
+    EXPECT_EQ(unlabelled->get(0).label, -1);
+    EXPECT_EQ(error_of([&] { make_dataset(settings(text + "train_folders: [train, more]\n"), Split::kTrain, 8, 8); }),
+              "[tar_shards] " + (root / "more/x.tar").string() +
+                  ": member at byte 512: a picture without a class (.cls), while others have one");
+    EXPECT_EQ(error_of([] { settings("kind: tar_shards\n"); }),
+              "[config] a.yaml: root: found nothing, expected the pictures' folder");
 }
 
 TEST(DataSettings, LoaderOptionsOfTheSplits) {

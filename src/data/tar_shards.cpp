@@ -1,0 +1,194 @@
+#include "dynvit/data/tar_shards.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "dynvit/core/error.hpp"
+
+namespace dynvit {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kArea = "tar_shards";
+constexpr std::int64_t kMaxClasses = 1'000'000;
+constexpr std::size_t kMaxClassBytes = 64;  // of a .cls member
+
+/// "folder/a.seg.png": key "folder/a", ending "seg.png" (a mask, not the picture). No ending: no part of a sample.
+struct MemberName {
+    std::string_view key, ending;
+
+    explicit MemberName(std::string_view name) {
+        const std::size_t slash = name.rfind('/');
+        const std::size_t start = slash == std::string_view::npos ? 0 : slash + 1;
+        const std::size_t dot = name.find('.', start);
+        if (dot == std::string_view::npos || dot == start) return;  // hidden ones start with the dot
+        key = name.substr(0, dot);
+        ending = name.substr(dot + 1);
+    }
+
+    bool is_picture() const { return ending.find('.') == ending.npos && dynvit::is_picture(str("x.", ending)); }
+};
+
+template <class... Parts>
+[[noreturn]] void fail(const TarFile& file, const TarMember& member, const Parts&... parts) {
+    throw Error(kArea, file.path().string(), ": member at byte ", member.offset, ": ", parts...);
+}
+
+std::int64_t read_class(const TarFile& file, const TarMember& member) {
+    const std::string expected = str("expected a whole number from 0 to ", kMaxClasses - 1);
+    if (member.size > kMaxClassBytes) fail(file, member, "a class of ", member.size, " bytes, ", expected);
+    const std::vector<std::uint8_t> bytes = file.read(member);
+    std::string_view digits(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    constexpr std::string_view kBlanks = " \t\r\n";
+    digits.remove_prefix(std::min(digits.find_first_not_of(kBlanks), digits.size()));
+    digits = digits.substr(0, digits.find_last_not_of(kBlanks) + 1);
+    std::int64_t label = -1;
+    const auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), label);
+    if (problem != std::errc() || end != digits.data() + digits.size() || label < 0 || label >= kMaxClasses)
+        fail(file, member, "the class is no index, ", expected);
+    return label;
+}
+
+/// Lets this process open as many files more, as far as it may decide that itself. Where it may not, opening them
+/// fails.
+void allow_open_files(std::size_t count) {
+    constexpr rlim_t kOthers = 512;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count + kOthers) return;
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, count + kOthers);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/// Calls job(0), ..., job(count - 1) from several threads; throws what the first of them in this order threw.
+template <class Job>
+void in_parallel(std::size_t count, const Job& job) {
+    std::vector<std::exception_ptr> failures(count);
+    std::atomic<std::size_t> next = 0;
+    const auto work = [&] {
+        for (std::size_t i = next++; i < count; i = next++) {
+            try {
+                job(i);
+            } catch (...) {
+                failures[i] = std::current_exception();
+            }
+        }
+    };
+    {
+        std::vector<std::jthread> threads;
+        const std::size_t wanted = std::min<std::size_t>(count, 16);  // they wait for the disk, not for a core
+        for (std::size_t i = 1; i < wanted; ++i) threads.emplace_back(work);
+        work();
+    }
+    for (const std::exception_ptr& failure : failures)
+        if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace
+
+std::vector<fs::path> shards_in(const fs::path& folder) try {
+    if (!fs::is_directory(folder))
+        throw Error(kArea, folder.string(), fs::exists(folder) ? ": not a folder" : ": no such folder",
+                    ", a folder of tar archives is expected");
+    std::vector<fs::path> shards;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+        const fs::path& path = entry.path();
+        if (path.extension() == ".tar" && !path.filename().native().starts_with('.')) shards.push_back(path);
+    }
+    if (shards.empty()) throw Error(kArea, folder.string(), ": no tar archive in it");
+    std::sort(shards.begin(), shards.end());
+    return shards;
+} catch (const fs::filesystem_error& error) {
+    throw Error(kArea, error.path1().string(), ": cannot be read: ", error.code().message());
+}
+
+bool has_shards(const fs::path& folder) {
+    std::error_code problem;
+    const fs::directory_iterator entries(folder, problem);
+    return std::any_of(begin(entries), end(entries),
+                       [](const fs::directory_entry& entry) { return entry.path().extension() == ".tar"; });
+}
+
+TarShards::TarShards(const std::vector<fs::path>& shards, const std::optional<ClassList>& classes, bool labelled) {
+    allow_open_files(shards.size());
+    for (const fs::path& path : shards) files_.emplace_back(path);
+    std::vector<std::vector<Item>> found(files_.size());
+    in_parallel(files_.size(), [&](std::size_t i) { found[i] = index(files_[i], i, labelled); });
+    for (std::vector<Item>& items : found) {
+        shard_sizes_.push_back(items.size());
+        std::move(items.begin(), items.end(), std::back_inserter(items_));
+    }
+    if (items_.empty())
+        throw Error(kArea, shards.empty() ? "" : shards.front().string() + ": ", "no picture (.jpg, .jpeg, .png) in ",
+                    shards.size(), " archives");
+    check_labels(classes);
+}
+
+std::vector<TarShards::Item> TarShards::index(const TarFile& file, std::size_t shard, bool labelled) {
+    const std::vector<TarMember> members = file.members();
+    std::vector<Item> items;
+    std::string_view key;
+    const TarMember *picture = nullptr, *label = nullptr;  // of the sample at hand
+    const auto finish = [&] {
+        if (label && !picture) fail(file, *label, "a class, but its sample has no .jpg, .jpeg or .png");
+        if (picture) items.push_back({*picture, label && labelled ? read_class(file, *label) : -1, shard});
+        picture = label = nullptr;
+    };
+    for (const TarMember& member : members) {
+        const MemberName name(member.name);
+        if (name.ending.empty()) continue;
+        if (name.key != key) finish();
+        key = name.key;
+        if (name.ending == "cls") {
+            if (label) fail(file, member, "its sample has a class already");
+            label = &member;
+        } else if (name.is_picture()) {
+            if (picture) fail(file, member, "its sample has a picture already, at byte ", picture->offset);
+            picture = &member;
+        }
+    }
+    finish();
+    return items;
+}
+
+void TarShards::check_labels(const std::optional<ClassList>& classes) {
+    std::int64_t highest = -1;
+    for (const Item& item : items_) highest = std::max(highest, item.label);
+    labelled_ = highest >= 0;
+    if (!labelled_) return;
+    const std::int64_t count = classes ? std::ssize(classes->names) : highest + 1;
+    for (const Item& item : items_) {
+        if (item.label < 0)
+            fail(files_[item.shard], item.picture, "a picture without a class (.cls), while others have one");
+        if (item.label >= count)
+            fail(files_[item.shard], item.picture, "class ", item.label, ", but the class list has ", count,
+                 " classes");
+    }
+    if (classes) {
+        class_names_ = classes->names;
+    } else {
+        for (std::int64_t i = 0; i < count; ++i) class_names_.push_back(str(i));
+    }
+}
+
+std::string TarShards::name(std::size_t index) const {
+    const Item& item = items_.at(index);
+    return files_[item.shard].path().string() + '/' + item.picture.name;
+}
+
+Sample TarShards::get(std::size_t index) const {
+    const Item& item = items_.at(index);
+    Sample sample;
+    sample.encoded = files_[item.shard].read(item.picture);
+    sample.label = item.label;
+    sample.name = name(index);
+    return sample;
+}
+
+}  // namespace dynvit
