@@ -3,10 +3,13 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <optional>
 
 #include "dynvit/core/error.hpp"
-#include "dynvit/data/data_settings.hpp"
+#include "dynvit/core/log.hpp"
+#include "dynvit/core/progress.hpp"
 #include "dynvit/infer/autocast.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
@@ -18,16 +21,27 @@ namespace {
 struct Tally {
     std::unique_ptr<SelectionPolicy> policy;
     EvalResult result;
-    at::Tensor sums;                // (3): top-1, top-5, loss
+    at::Tensor sums;                // (6): top-1, top-5, loss; lost, gained, agreeing with the dense model
+    at::Tensor named, right;        // of this batch: (B) the class named, (B) whether it is the label
     std::vector<at::Tensor> found;  // a stage: object patches kept
 
-    void add(const PrunedOutput& output, const at::Tensor& labels, const at::Tensor& objects) {
+    // @param dense the dense model's tally after the same batch; null if there is none
+    void add(const PrunedOutput& output, const at::Tensor& labels, const at::Tensor& objects, const Tally* dense) {
         const at::Tensor logits = output.logits.to(at::kFloat);
         const std::int64_t candidates = std::min<std::int64_t>(5, logits.size(1));
-        const at::Tensor best = std::get<1>(logits.topk(candidates, 1)) == labels.unsqueeze(1);  // (B, 5)
+        const at::Tensor top = std::get<1>(logits.topk(candidates, 1));  // (B, 5)
+        const at::Tensor best = top == labels.unsqueeze(1);
+        named = top.select(1, 0);
+        right = best.select(1, 0);
         const at::Tensor loss = at::log_softmax(logits, -1).gather(1, labels.unsqueeze(1)).neg();
-        const at::Tensor batch = at::stack({best.select(1, 0).sum().to(at::kDouble), best.sum().to(at::kDouble),
-                                            loss.sum().to(at::kDouble)});
+        std::vector<at::Tensor> values = {right.sum(), best.sum(), loss.sum()};
+        if (dense) {
+            values.push_back(dense->right.logical_and(right.logical_not()).sum());
+            values.push_back(right.logical_and(dense->right.logical_not()).sum());
+            values.push_back((named == dense->named).sum());
+        }
+        for (at::Tensor& value : values) value = value.to(at::kDouble);
+        const at::Tensor batch = at::stack(values);
         sums = sums.defined() ? sums + batch : batch;
         if (!objects.defined()) return;
         found.resize(output.kept.size());
@@ -44,6 +58,11 @@ struct Tally {
         result.top1_count = static_cast<std::int64_t>(host[0].item<double>());
         result.top5_count = static_cast<std::int64_t>(host[1].item<double>());
         result.loss = host[2].item<double>() / static_cast<double>(images);
+        if (host.size(0) > 3) {
+            result.lost = static_cast<std::int64_t>(host[3].item<double>());
+            result.gained = static_cast<std::int64_t>(host[4].item<double>());
+            result.agree = static_cast<std::int64_t>(host[5].item<double>());
+        }
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
         return result;
     }
@@ -78,6 +97,13 @@ void check_labels(const at::Tensor& labels, std::int64_t classes) {
 
 }  // namespace
 
+double EvalResult::drop_error() const {  // of the mean of images values that are 1, -1 or 0
+    if (images == 0) return 0.0;
+    const double n = static_cast<double>(images), changed = static_cast<double>(lost + gained) / n;
+    const double mean = static_cast<double>(lost - gained) / n;
+    return 100.0 * std::sqrt((changed - mean * mean) / n);
+}
+
 at::Tensor object_patches(const std::vector<std::uint8_t>& mask, const ModelSettings& s) {
     const at::Tensor pixels = at::tensor(at::ArrayRef<std::uint8_t>(mask), at::kFloat)
                                   .view({s.grid_height(), s.patch_size, s.grid_width(), s.patch_size});
@@ -103,15 +129,36 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
             object_total += objects.sum().item<double>();
             objects = objects.to(options.device);
         }
+        const Tally* dense = nullptr;
         for (Tally& tally : tallies) {
             const Autocast autocast(options.device, options.precision);
-            tally.add(pruned_forward(*model, inputs, *tally.policy, tally.result.tokens_per_stage), labels, objects);
+            tally.add(pruned_forward(*model, inputs, *tally.policy, tally.result.tokens_per_stage), labels, objects, dense);
+            if (tally.result.tokens_per_stage.empty() && !dense) dense = &tally;
         }
         images += labels.size(0);
         if (progress) progress(images);
     }
     std::vector<EvalResult> results;
     for (Tally& tally : tallies) results.push_back(tally.finish(images, object_total));
+    return results;
+}
+
+std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
+                                       std::int64_t batch_size, const EvalOptions& options) {
+    const ModelSettings& settings = model->settings();
+    const auto dataset = make_dataset(data, Split::kVal, settings.image_height(), settings.image_width());
+    LoaderOptions loading = loader_options(data, Split::kVal);
+    loading.batch_size = batch_size;
+    loading.pin_memory = options.device.is_cuda();
+    Loader loader(*dataset, make_transform(data, Split::kVal, settings.image_height(), settings.image_width()), loading);
+    Progress bar("evaluating", static_cast<std::int64_t>(dataset->size()));
+    using Clock = std::chrono::steady_clock;
+    const Clock::time_point start = Clock::now();
+    std::vector<EvalResult> results = evaluate(model, cases, loader, options, [&](std::int64_t done) {
+        const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        bar.update(done, fixed(static_cast<double>(done) / seconds, 0) + " img/s");
+    });
+    for (const CorruptSample& sample : loader.corrupt()) log::warn("left out: " + sample.reason);
     return results;
 }
 

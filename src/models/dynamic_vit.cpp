@@ -15,7 +15,7 @@ DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator gene
     draw_weights(*score_predictor_, generator);
 }
 
-TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const TrainingNoise& noise) {
+TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature) {
     TORCH_CHECK(std::ssize(noise.gumbel) == settings_.stages(), "one Gumbel tensor a stage is needed");
     TrainingOutput output;
     at::Tensor x = embed(images);                                                       // (B, N + 1, C)
@@ -24,7 +24,7 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
     for (std::int64_t i = 0, stage = 0; i < settings_.depth; ++i) {
         if (stage < settings_.stages() && settings_.pruning_loc[stage] == i) {
             const at::Tensor log_prob = score_predictor(stage)(x.slice(1, 1), decision);
-            decision = gumbel_decision(log_prob, decision, noise.gumbel[stage]);
+            decision = gumbel_decision(log_prob, decision, noise.gumbel[stage], temperature);
             policy = at::cat({at::ones_like(decision.slice(1, 0, 1)), decision}, 1);
             output.log_probs.push_back(log_prob);
             output.decisions.push_back(decision);

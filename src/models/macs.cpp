@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include "dynvit/models/keep_ratio.hpp"
+
 namespace dynvit {
 
 std::int64_t count_macs(const ModelSettings& s, const std::vector<std::int64_t>& kept) {
@@ -19,6 +21,17 @@ std::int64_t count_macs(const ModelSettings& s, const std::vector<std::int64_t>&
         macs += 2 * tokens * tokens * c;                        // Q K^T and A V
     }
     return macs + c * s.num_classes;
+}
+
+double find_keep_ratio(const ModelSettings& settings, double gmacs) {
+    const auto fits = [&](std::int64_t ten_thousandths) {
+        const auto ratios = stage_ratios(static_cast<double>(ten_thousandths) / 1e4, settings.stages());
+        return static_cast<double>(count_macs(settings, tokens_per_stage(ratios, settings.patches()))) <= gmacs * 1e9;
+    };
+    if (!fits(1)) return -1.0;
+    std::int64_t low = 1, high = 10001;  // the costs do not fall as the ratio grows
+    while (high - low > 1) (fits((low + high) / 2) ? low : high) = (low + high) / 2;
+    return static_cast<double>(low) / 1e4;
 }
 
 std::int64_t count_parameters(const ModelSettings& s) {

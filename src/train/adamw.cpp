@@ -29,17 +29,20 @@ AdamW::AdamW(torch::nn::Module& model, const OptimizerSettings& settings) : sett
     }
 }
 
-void AdamW::step(double lr, double backbone_lr) {
-    const torch::NoGradGuard no_grad;
-    if (settings_.clip_grad > 0) {
-        std::vector<at::Tensor> gradients;
-        for (const Group& group : groups_) {
-            for (const at::Tensor& parameter : group.parameters) {
-                if (parameter.grad().defined()) gradients.push_back(parameter.grad());
-            }
+std::vector<at::Tensor> AdamW::gradients() const {
+    std::vector<at::Tensor> gradients;
+    for (const Group& group : groups_) {
+        for (const at::Tensor& parameter : group.parameters) {
+            if (parameter.grad().defined()) gradients.push_back(parameter.grad());
         }
-        clip_grad_norm(gradients, settings_.clip_grad);
     }
+    return gradients;
+}
+
+void AdamW::step(double lr, double backbone_lr, const at::Tensor& skip) {
+    const torch::NoGradGuard no_grad;
+    if (settings_.clip_grad > 0) clip_grad_norm(gradients(), settings_.clip_grad);
+    const std::optional<at::Tensor> found_inf = skip.defined() ? std::optional(skip.squeeze(0)) : std::nullopt;
     for (Group& group : groups_) {
         std::vector<at::Tensor> parameters, gradients, exp_avg, exp_avg_sq, steps;
         for (std::size_t i = 0; i < group.parameters.size(); ++i) {
@@ -51,10 +54,10 @@ void AdamW::step(double lr, double backbone_lr) {
             steps.push_back(group.steps[i]);
         }
         if (parameters.empty()) continue;
-        at::_foreach_add_(steps, 1);
+        at::_foreach_add_(steps, found_inf ? 1 - *found_inf : at::ones_like(steps.front()));
         at::_fused_adamw_(parameters, gradients, exp_avg, exp_avg_sq, {}, steps, group.backbone ? backbone_lr : lr,
                           settings_.beta1, settings_.beta2, group.decay ? settings_.weight_decay : 0.0, settings_.eps,
-                          /*amsgrad=*/false, /*maximize=*/false);
+                          /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
     }
 }
 

@@ -22,8 +22,14 @@ at::Tensor kl_loss(const at::Tensor& logits, const at::Tensor& teacher_logits, b
 }
 
 at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features,
-                                   const at::Tensor& decision) {
-    const at::Tensor distance = (features.to(at::kFloat) - teacher_features.to(at::kFloat)).square().mean(-1);  // (B, N)
+                                   const at::Tensor& decision, bool kl) {
+    at::Tensor distance;  // (B, N)
+    if (kl) {
+        const at::Tensor teacher = at::log_softmax(teacher_features, -1, at::kFloat);
+        distance = (teacher.exp() * (teacher - at::log_softmax(features, -1, at::kFloat))).sum(-1);
+    } else {
+        distance = (features.to(at::kFloat) - teacher_features.to(at::kFloat)).square().mean(-1);
+    }
     const at::Tensor kept = decision.detach();
     return (distance * kept).sum() / kept.sum().clamp_min(1.0);
 }
@@ -58,7 +64,7 @@ Losses compute_losses(const LossSettings& settings, const TrainingOutput& studen
         const at::Tensor decision = student.decisions.empty() ? at::ones_like(student.features.select(2, 0), at::kFloat)
                                                               : student.decisions.back();
         add(losses.distill, settings.distill,
-            token_distillation_loss(student.features, teacher->features, decision));
+            token_distillation_loss(student.features, teacher->features, decision, settings.distill_kind == "kl"));
     }
     if (settings.ratio > 0 && !student.decisions.empty()) {
         add(losses.ratio, settings.ratio, keep_ratio_loss(student.decisions, keep_ratios));

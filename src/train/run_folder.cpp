@@ -11,16 +11,7 @@
 #include "dynvit/infer/model_file.hpp"
 
 namespace dynvit {
-namespace {
-
 namespace fs = std::filesystem;
-
-constexpr const char* kParameter = "parameter.";
-
-// A number that reads back to the same bits.
-at::Tensor number(double value) { return at::scalar_tensor(value, at::kDouble); }
-
-}  // namespace
 
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     const bool started = fs::exists(state());
@@ -46,32 +37,28 @@ void RunFolder::log_metrics(const nlohmann::json& line) const {
     if (!out) throw Error("run", file.string(), ": cannot be written; is the disk full?");
 }
 
-void RunFolder::save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best,
-                     at::ScalarType type) const {
-    TensorMap tensors = optimizer.state();
-    for (const auto& [name, tensor] : state_dict(model)) tensors.emplace(kParameter + name, tensor);
+void RunFolder::save(const Learner& learner, const RunProgress& progress, const DynamicVit& best, at::ScalarType type) const {
+    TensorMap tensors = learner.state();
     tensors.emplace("progress.step", at::scalar_tensor(progress.step, at::kLong));
-    tensors.emplace("progress.best_top1", number(progress.best_top1));
-    write_model_file(last(), model, type);
-    if (best) write_model_file(this->best(), model, type);
+    tensors.emplace("progress.best_top1", at::scalar_tensor(progress.best_top1, at::kDouble));  // reads back to the same bits
+    tensors.emplace("progress.skipped", at::scalar_tensor(progress.skipped, at::kLong));
+    write_model_file(last(), *learner.student, type);
+    if (learner.ema) write_model_file(ema(), *learner.ema->average(), type);
+    if (best) write_model_file(this->best(), *best, type);
     write_safetensors(state(), tensors);  // last: a run that fails before it does these steps, and these files, again
 }
 
-RunProgress RunFolder::restore(DynamicVitImpl& model, AdamW& optimizer) const {
+RunProgress RunFolder::restore(Learner& learner) const {
     const std::string file = state().string();
     const TensorMap tensors = read_safetensors(state()).tensors;
-    TensorMap parameters;
-    for (const auto& [name, tensor] : tensors) {
-        if (name.rfind(kParameter, 0) == 0) parameters.emplace(name.substr(std::string(kParameter).size()), tensor);
-    }
-    const LoadReport report = load_state_dict(model, parameters);
-    if (!report.clean() || report.pos_embed_resized) {
-        throw Error("run", file, ": is of another model: ", report.clean() ? "pos_embed differs" : report.text());
-    }
-    optimizer.load_state(tensors, file);
-    const auto step = tensors.find("progress.step"), best = tensors.find("progress.best_top1");
-    if (step == tensors.end() || best == tensors.end()) throw Error("run", file, ": does not say how far the run was");
-    const RunProgress progress{step->second.item<std::int64_t>(), best->second.item<double>()};
+    learner.load_state(tensors, file);
+    const auto number = [&](const char* name) {
+        const auto found = tensors.find(name);
+        if (found == tensors.end() || found->second.numel() != 1) throw Error("run", file, ": does not say how far the run was");
+        return found->second;
+    };
+    const RunProgress progress{number("progress.step").item<std::int64_t>(), number("progress.best_top1").item<double>(),
+                               number("progress.skipped").item<std::int64_t>()};
 
     const fs::path metrics = path_ / "metrics.jsonl";
     std::ifstream in(metrics);

@@ -88,6 +88,54 @@ TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
     EXPECT_CLOSE(model->forward_train(images, noise).logits, pruned.logits, 1e-4);
 }
 
+// [CLS]'s attention from the weights themselves, head by head.
+TEST(SelectionPolicy, ClsAttentionIsThatOfTheBlockBefore) {
+    DynamicVit model = test::tiny_student();
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(4));
+    const PrunedOutput output = pruned_forward(*model, images, *make_policy("cls_attention", model), {60, 30, 10});
+    const torch::NoGradGuard no_grad;
+    const auto parameters = model->named_parameters();
+    at::Tensor x = model->embed(images);
+    for (int i = 0; i < 2; ++i) x = model->block(i)(x);  // what block 2 reads, which stands before the stage
+    const at::Tensor normed = at::layer_norm(x, {32}, parameters["blocks.2.norm1.weight"], parameters["blocks.2.norm1.bias"], 1e-6);
+    const at::Tensor qkv = at::linear(normed, parameters["blocks.2.attn.qkv.weight"], parameters["blocks.2.attn.qkv.bias"]);
+    at::Tensor attention = at::zeros({2, 196});
+    for (int head = 0; head < 2; ++head) {
+        const at::Tensor q = qkv.slice(2, 16 * head, 16 * head + 16), k = qkv.slice(2, 32 + 16 * head, 48 + 16 * head);
+        attention += at::softmax(at::matmul(q, k.transpose(1, 2)) / 4.0, -1).select(1, 0).slice(1, 1) / 2;
+    }
+    for (int b = 0; b < 2; ++b) EXPECT_EQ(as_set(output.kept[0][b]), as_set(std::get<1>(attention[b].topk(60)))) << b;
+    DynamicVit early(test::tiny_settings({0}), test::generator());
+    EXPECT_EQ(test::error_of([&] { pruned_forward(*early, images, *make_policy("cls_attention", early), {60}); }),
+              "[policy] cls_attention was asked for at a stage before block 0, expected a block before it");
+}
+
+// Removing tokens and masking them are one function of the weights: their gradients are equal too.
+TEST(PrunedForward, GradientsEqualThoseOfTheMaskedForward) {
+    DynamicVit model = test::tiny_student();
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(5));
+    const auto gradients = [&](const at::Tensor& logits) {
+        model->zero_grad();
+        logits.square().sum().backward();
+        std::map<std::string, at::Tensor> result;
+        for (const auto& item : model->named_parameters()) {
+            if (item.value().grad().defined()) result[item.key()] = item.value().grad().clone();
+        }
+        return result;
+    };
+    const PrunedTokens pruned = model->forward_pruned(images, model->predicted_scores(), {120, 50, 11});
+    const auto removed = gradients(model->classify(model->normalize(pruned.tokens.select(1, 0))));
+    TrainingNoise noise;
+    for (const at::Tensor& kept : pruned.kept) {
+        at::Tensor forced = at::zeros({2, 196, 2});
+        forced.select(-1, 0).fill_(-1e4).scatter_(1, kept, 1e4);
+        noise.gumbel.push_back(forced);
+    }
+    const auto masked = gradients(model->forward_train(images, noise).logits);
+    EXPECT_EQ(removed.count("score_predictor.0.in_conv.1.weight"), 0u) << "the selection has no gradient";
+    for (const auto& [name, gradient] : removed) EXPECT_CLOSE(gradient, masked.at(name), 1e-3) << name;
+}
+
 TEST(PrunedForward, EveryTokenKeptIsDense) {
     DynamicVit model = test::tiny_student();
     const at::Tensor images = at::randn({1, 3, 224, 224}, test::generator(2));
@@ -121,7 +169,7 @@ TEST(SelectionPolicy, RandomDependsOnItsSeedAndNestsStageInStage) {
         EXPECT_EQ(std::set<std::int64_t>(inner.begin(), inner.end()).size(), 50u);
     }
     EXPECT_EQ(test::error_of([&] { make_policy("magic", model); }),
-              "[policy] unknown selection policy 'magic'; expected one of predicted, random");
+              "[policy] unknown selection policy 'magic'; expected one of predicted, random, cls_attention");
 }
 
 }  // namespace

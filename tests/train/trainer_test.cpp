@@ -12,6 +12,8 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/infer/model_file.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/models/macs.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -387,14 +389,153 @@ TEST_F(Trainer, RefusesTheStateOfAnotherModel) {
     EXPECT_NE(text.find("blocks.3."), std::string::npos) << text;
 }
 
-TEST_F(Trainer, LossThatIsNotFiniteEndsTheRun) {
+TEST_F(Trainer, TooManySkippedStepsEndTheRun) {
     Experiment e = experiment();
+    train_to(2, e, "run");
     e.train.schedule = {
         .lr = 1e30, .min_lr = 0, .warmup_epochs = 0, .backbone_lr_scale = 1, .backbone_freeze_epochs = 0};
+    e.train.max_skipped_steps = 2;
     const std::string text = error_of([&] { train_to(0, e, "run"); });
-    EXPECT_EQ(text.rfind("[train] the loss is not finite at step ", 0), 0u) << text;
-    EXPECT_NE(text.find("; no checkpoint was written"), std::string::npos) << text;
-    EXPECT_FALSE(fs::exists(checkpoint("run", "last")));
+    EXPECT_EQ(text.rfind("[train] the loss or a gradient was not finite in the 2 steps up to ", 0), 0u) << text;
+    EXPECT_NE(text.find("; the last good checkpoint is " + checkpoint("run", "last").string()), std::string::npos) << text;
+    const TensorMap weights = read_safetensors(checkpoint("run", "last")).tensors;
+    for (const auto& [name, tensor] : weights) EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
+    EXPECT_NE(error_of([&] { train_to(0, e, "new"); }).find("; no checkpoint was written"), std::string::npos);
+}
+
+// The whole recipe at once: what a step draws depends on (seed, step) alone, and all that moves is in the checkpoint.
+Experiment whole_recipe(const std::string& weights) {
+    Experiment e = experiment();
+    e.data.train_images = 50;  // three steps an epoch, two pictures left over
+    e.data.repeats = 2;
+    e.train.accumulate = 2;
+    e.train.weights = weights;
+    e.train.loss.kl = e.train.loss.distill = 0.5;
+    e.train.mixup = {.mixup = 0.8, .cutmix = 1, .mode = "elem"};
+    e.train.ema.decay = 0.99;
+    e.train.optimizer.clip_grad = 1;
+    e.train.selection = {.temperature = 0.9, .deterministic_from = 0.5, .keep_ratio_range = {0.4, 0.9}};
+    return e;
+}
+
+TEST_F(Trainer, WholeRecipeResumesWhereItStopped) {
+    Experiment e = experiment();
+    e.model.pruning_loc = {};
+    train_to(1, e, "dense");
+    e = whole_recipe(checkpoint("dense", "last").string());
+    EXPECT_EQ(train_to(0, e, "whole").steps, 6);
+    for (const std::int64_t stop : {1, 3, 4}) {
+        const std::string run = str("stopped at ", stop);
+        train_to(stop, e, run);
+        e.data.workers = stop;
+        train_to(0, e, run);
+        expect_equal_checkpoints(run, "whole");
+        EXPECT_TRUE(bytes(checkpoint(run, "ema")) == bytes(checkpoint("whole", "ema"))) << run;
+    }
+    EXPECT_FALSE(bytes(checkpoint("whole", "ema")) == bytes(checkpoint("whole", "last")));
+}
+
+TEST_F(Trainer, AccumulatedBatchesAreOneLargeBatch) {  // but for the noise, which the loss of a dense model has none of
+    Experiment e = experiment();
+    e.model.pruning_loc = {};
+    e.model.drop_path = 0;
+    e.data.train_images = 32;
+    e.train.epochs = 1;
+    e.train.batch_size = 16;
+    train_to(0, e, "large");
+    e.train.batch_size = 4;
+    e.train.accumulate = 4;
+    EXPECT_EQ(train_to(0, e, "added up").steps, 2);
+    const TensorMap large = read_safetensors(checkpoint("large", "last")).tensors;
+    for (const auto& [name, tensor] : read_safetensors(checkpoint("added up", "last")).tensors) {
+        EXPECT_LE((tensor - large.at(name)).abs().max().item<double>(), 1e-5) << name;
+    }
+}
+
+TEST_F(Trainer, ModulesRestInTheDeterministicPart) {
+    Experiment e = whole_recipe("");
+    e.train.loss.kl = e.train.loss.distill = 0;
+    e.train.optimizer.clip_grad = 0;
+    train_to(3, e, "half");
+    train_to(0, e, "whole");
+    const TensorMap half = read_safetensors(checkpoint("half", "last")).tensors;
+    for (const auto& [name, tensor] : read_safetensors(checkpoint("whole", "last")).tensors) {
+        const bool rests = name.rfind("score_predictor.", 0) == 0 || name == "cls_token" || name == "pos_embed";
+        EXPECT_EQ(tensor.equal(half.at(name)), rests) << name;
+    }
+    const std::vector<json> lines = metrics("whole", "train");
+    EXPECT_TRUE(lines[2].contains("ratio"));
+    EXPECT_FALSE(lines[3].contains("ratio")) << "the ratio is given";
+    EXPECT_GE(lines[3].at("keep_ratio")[0], 0.4);
+    EXPECT_LE(lines[3].at("keep_ratio")[0], 0.9);
+}
+
+TEST_F(Trainer, StopsAtItsTarget) {
+    Experiment e = experiment();
+    e.train.eval_every = 1;
+    e.train.stop_at = 0.001;  // any picture right will do
+    e.train.best_by = "dense";
+    e.train.epochs = 50;
+    const TrainResult result = train_to(0, e, "run");
+    EXPECT_TRUE(result.reached_target);
+    EXPECT_LT(result.steps, 200);
+    EXPECT_EQ(result.last_eval.front().top1(), result.best_top1);
+    EXPECT_EQ(read_safetensors(checkpoint("run", "state")).tensors.at("progress.step").item<std::int64_t>(), result.steps);
+    EXPECT_TRUE(bytes(checkpoint("run", "best")) == bytes(checkpoint("run", "last")));
+}
+
+TEST_F(Trainer, AveragedWeightsAreEvaluatedAndMayBeTheBest) {
+    Experiment e = experiment();
+    e.train.eval_every = 1;
+    e.train.ema.decay = 0.9;
+    e.train.best_by = "pruned_ema";
+    const TrainResult result = train_to(4, e, "run");
+    ASSERT_EQ(result.last_ema_eval.size(), 2u);
+    EXPECT_EQ(result.best_top1, result.last_ema_eval.back().top1());
+    EXPECT_TRUE(bytes(checkpoint("run", "best")) == bytes(checkpoint("run", "ema")));
+    EXPECT_EQ(metrics("run", "eval").at(2).at("weights"), "ema");
+}
+
+TEST_F(Trainer, LeavesWhatTensorBoardReads) {
+    Experiment e = experiment();
+    e.train.eval_every = 1;
+    train_to(4, e, "run");
+    std::int64_t files = 0;
+    for (const auto& entry : fs::directory_iterator(folder_ / "run/tensorboard")) {
+        ++files;
+        const std::vector<std::uint8_t> content = bytes(entry.path());
+        const std::string text(content.begin(), content.end());
+        for (const char* tag : {"train/loss", "keep_ratio/stage 2", "top1/pruned", "kept tokens/"}) {
+            EXPECT_NE(text.find(tag), std::string::npos) << tag;
+        }
+    }
+    EXPECT_EQ(files, 1);
+    e.train.tensorboard = false;
+    train_to(1, e, "without");
+    EXPECT_FALSE(fs::exists(folder_ / "without/tensorboard"));
+}
+
+TEST(TrainSettings, GmacsGiveTheRatio) {
+    const auto read = [](const std::string& gmacs) {
+        return read_config<Experiment>({"data: {kind: cluttered_shapes}\ntrain: {weights: w, target_gmacs: " + gmacs + "}\n", "a.yaml", {}});
+    };
+    const Experiment e = read("2.98");  // DeiT-S at rho 0.7
+    ASSERT_EQ(e.train.keep_ratio.size(), 1u);
+    const auto gmacs = [&](double rho) {
+        return 1e-9 * static_cast<double>(count_macs(e.model, tokens_per_stage(stage_ratios(rho, 3), 196)));
+    };
+    EXPECT_NEAR(e.train.keep_ratio[0], 0.7, 0.01);
+    EXPECT_LE(gmacs(e.train.keep_ratio[0]), 2.98);
+    EXPECT_GT(gmacs(e.train.keep_ratio[0] + 1e-4), 2.98) << "the largest";
+    EXPECT_EQ(read("100").train.keep_ratio, std::vector<double>{1.0});
+    EXPECT_NE(error_of([&] { read("0.5"); }).find("[config] a.yaml:2: train: target_gmacs is 0.5, expected at least the 1."), std::string::npos);
+}
+
+TEST(TrainSettings, UnlabelledPicturesHaveNoClassificationLoss) {
+    EXPECT_EQ(error_of([] {
+                  read_config<Experiment>({"data: {root: r, labelled: false}\ntrain: {weights: w}\n", "a.yaml", {}});
+              }),
+              "[config] a.yaml:2: train: loss.classification is 1, expected 0 where data.labelled is false");
 }
 
 }  // namespace

@@ -80,7 +80,7 @@ void add_eval(CLI::App& program) {
     command->add_option("--data", arguments->data, "the folder that holds val/, a folder a class; in place of the config's");
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
     command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
-    command->add_option("--policy", arguments->policies, "who selects: predicted, random; several: predicted,random")
+    command->add_option("--policy", arguments->policies, "who selects: predicted, random, cls_attention; several: predicted,random")
         ->delimiter(',')
         ->capture_default_str();
     command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")

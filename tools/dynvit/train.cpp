@@ -10,6 +10,22 @@
 
 namespace dynvit::tool {
 
+namespace {
+
+std::string summary(const TrainResult& result, const std::string& output) {
+    std::string text = str("trained to step ", result.steps, " in ", clock_text(result.seconds), "; ", output,
+                           "/checkpoints/last.safetensors\n");
+    if (result.reached_target) text += "stopped early: train.stop_at was reached\n";
+    if (result.best_top1 >= 0) text += str("best top-1 ", fixed(result.best_top1, 2), " %; ", output, "/checkpoints/best.safetensors\n");
+    if (result.skipped_steps > 0) text += str(result.skipped_steps, " steps were skipped: their loss or a gradient was not finite\n");
+    if (result.corrupt_pictures > 0) text += str(result.corrupt_pictures, " corrupt pictures were replaced by others\n");
+    if (!result.last_eval.empty()) text += eval_table(result.last_eval);
+    if (!result.last_ema_eval.empty()) text += "averaged weights (ema):\n" + eval_table(result.last_ema_eval);
+    return text;
+}
+
+}  // namespace
+
 void add_train(CLI::App& program) {
     struct Arguments {
         ConfigArguments config;
@@ -28,9 +44,7 @@ void add_train(CLI::App& program) {
             config.config = (std::filesystem::path(arguments->output) / "config.yaml").string();
         }
         const TrainResult result = train(config.read(), arguments->output, arguments->resume);
-        std::cout << "trained to step " << result.steps << " in " << clock_text(result.seconds) << "; "
-                  << arguments->output << "/checkpoints/last.safetensors\n"
-                  << eval_table(result.last_eval);
+        std::cout << summary(result, arguments->output);
     });
 }
 

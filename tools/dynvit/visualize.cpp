@@ -1,7 +1,4 @@
 // dynvit visualize: which patches each stage keeps.
-#include <ATen/ATen.h>
-
-#include <algorithm>
 #include <iostream>
 #include <set>
 
@@ -9,16 +6,15 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/data/image_folder.hpp"
-#include "dynvit/infer/autocast.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/viz/kept_tokens.hpp"
+#include "dynvit/viz/stage_panels.hpp"
 
 namespace dynvit::tool {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kPanelWidth = 192;    // smaller pictures are enlarged to about this many pixels
 constexpr std::size_t kSheetRows = 32;
 constexpr const char* kSheetName = "contact_sheet";
 
@@ -27,11 +23,6 @@ struct Arguments {
     std::vector<std::string> images;
     std::string output, policy = "predicted";
     std::int64_t samples = 12;
-};
-
-struct Picture {
-    std::string name;
-    Image image;  // of the model's size
 };
 
 // Files as they are given; folders give the pictures below them, sorted.
@@ -49,36 +40,24 @@ std::vector<fs::path> find_pictures(const std::vector<std::string>& given) {
     return found;
 }
 
-std::vector<Picture> read_pictures(const Arguments& arguments, const Experiment& experiment) {
+std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experiment& experiment) {
     const ModelSettings& model = experiment.model;
-    std::vector<Picture> pictures;
-    std::set<std::string> names = {kSheetName};
-    const auto add = [&](std::string name, Image image) {
-        for (int copy = 2; !names.insert(name).second; ++copy) name = str(name.substr(0, name.rfind('~')), '~', copy);
-        pictures.push_back({std::move(name), std::move(image)});
-    };
+    std::vector<NamedImage> pictures;
     if (arguments.images.empty()) {
-        const auto dataset = make_dataset(experiment.data, Split::kVal, model.image_height(), model.image_width());
-        const SampleTransform transform = make_transform(experiment.data, Split::kVal, model.image_height(), model.image_width());
-        Random unused(0);
-        const auto count = std::min(dataset->size(), static_cast<std::size_t>(arguments.samples));
-        for (std::size_t i = 0; i < count; ++i) {
-            Sample sample = dataset->get(i * dataset->size() / count + i % (dataset->size() / count));  // spread over the classes
-            const std::string name = fs::path(sample.name).stem().string();
-            add(name, transform(sample, unused));
+        pictures = sample_pictures(experiment.data, model, arguments.samples);
+    } else {
+        const EvalTransform transform{static_cast<int>(model.image_width()), static_cast<int>(model.image_height()),
+                                      static_cast<int>(experiment.data.resize)};
+        for (const fs::path& path : find_pictures(arguments.images)) {
+            pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
         }
-        return pictures;
     }
-    const EvalTransform transform{static_cast<int>(model.image_width()), static_cast<int>(model.image_height()),
-                                  static_cast<int>(experiment.data.resize)};
-    for (const fs::path& path : find_pictures(arguments.images)) add(path.stem().string(), apply(transform, read_image(path)));
+    std::set<std::string> names = {kSheetName};  // a file each
+    for (NamedImage& picture : pictures) {
+        std::string& name = picture.name;
+        for (int copy = 2; !names.insert(name).second; ++copy) name = str(name.substr(0, name.rfind('~')), '~', copy);
+    }
     return pictures;
-}
-
-at::Tensor as_batch(const Image& image) {  // (1, 3, H, W), uint8
-    return at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()), {1, image.height, image.width, 3}, at::kByte)
-        .permute({0, 3, 1, 2})
-        .contiguous();
 }
 
 void run(const Arguments& arguments) {
@@ -102,18 +81,8 @@ void run(const Arguments& arguments) {
     make_directory(arguments.output, "visualize");
     std::vector<Image> rows;
     std::size_t written = 0;
-    for (const Picture& picture : read_pictures(arguments, experiment)) {
-        const Autocast autocast(options.device, options.precision);
-        const PrunedOutput result = pruned_forward(*model, normalize_images(as_batch(picture.image), options.device), *policy, tokens);
-        std::vector<Image> panels = {picture.image};
-        for (const at::Tensor& kept : result.kept) {
-            const at::Tensor places = kept[0].cpu().contiguous();
-            const std::int64_t* first = places.const_data_ptr<std::int64_t>();
-            panels.push_back(draw_kept_tokens(picture.image, {first, first + places.numel()}, settings));
-        }
-        const int factor = std::max(1, kPanelWidth / picture.image.width);
-        for (Image& panel : panels) panel = enlarge(panel, factor);
-        Image row = beside(panels);
+    for (const NamedImage& picture : read_pictures(arguments, experiment)) {
+        Image row = draw_stages(model, *policy, tokens, picture.image, options);
         write_png(fs::path(arguments.output) / (picture.name + ".png"), row);
         if (rows.size() < kSheetRows) rows.push_back(std::move(row));
         ++written;
@@ -133,7 +102,7 @@ void add_visualize(CLI::App& program) {
     command->add_option("-n,--samples", arguments->samples, "how many validation pictures, where --images is not given")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    command->add_option("--policy", arguments->policy, "who selects: predicted, random")->capture_default_str();
+    command->add_option("--policy", arguments->policy, "who selects: predicted, random, cls_attention")->capture_default_str();
     command->add_option("-o,--output", arguments->output, "folder for the PNG files")->required();
     command->callback([arguments] { run(*arguments); });
 }

@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "dynvit/data/loader.hpp"
+#include "dynvit/data/data_settings.hpp"
 #include "dynvit/infer/pruned_vit.hpp"
 
 namespace dynvit {
@@ -26,11 +26,18 @@ struct EvalResult {
     double loss = 0.0;   // cross-entropy with the labels, mean
     double gmacs = 0.0;  // of one image
     std::vector<std::int64_t> tokens_per_stage;
+    /// Beside the dense model on the same pictures, where that is among the cases before: pictures that only it, or only this
+    /// one, gets right, and those where both name the same class. -1 where it isn't.
+    std::int64_t lost = -1, gained = -1, agree = -1;
     /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set knows
     /// its objects; empty elsewhere.
     std::vector<double> object_kept_per_stage;
 
     double top1() const { return images ? 100.0 * static_cast<double>(top1_count) / static_cast<double>(images) : 0.0; }
+    bool paired() const { return lost >= 0; }
+    /// Percent of the pictures that dropping tokens costs, and its standard error over the pictures (McNemar's).
+    double drop() const { return images ? 100.0 * static_cast<double>(lost - gained) / static_cast<double>(images) : 0.0; }
+    double drop_error() const;
     double top5() const { return images ? 100.0 * static_cast<double>(top5_count) / static_cast<double>(images) : 0.0; }
 };
 
@@ -45,6 +52,11 @@ struct EvalOptions {
 /// Throws Error for a label that the model has no class for.
 std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& cases, Loader& loader,
                                  const EvalOptions& options, const std::function<void(std::int64_t)>& progress = {});
+
+/// Evaluates on the settings' validation pictures, a progress bar beside. Corrupt pictures are left out and named in the
+/// log (with data.strict they are an Error).
+std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
+                                       std::int64_t batch_size, const EvalOptions& options);
 
 /// Which patches belong to the object, those at least half covered. @param mask (H x W) @return (N), bool
 at::Tensor object_patches(const std::vector<std::uint8_t>& mask, const ModelSettings& settings);

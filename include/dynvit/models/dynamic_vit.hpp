@@ -47,7 +47,8 @@ class DynamicVitImpl : public VisionTransformerImpl {
 
     /// All tokens through all blocks; from each stage on, dropped tokens are masked in attention.
     /// @param images (B, 3, H, W), normalized
-    TrainingOutput forward_train(const at::Tensor& images, const TrainingNoise& noise);
+    /// @param temperature of the Gumbel-Softmax
+    TrainingOutput forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature = 1.0);
 
     /// At each stage the `counts[stage]` patch tokens with the highest scores go on with [CLS]; the others are removed and
     /// never computed again. Gradients flow, but not into the selection.

@@ -36,7 +36,11 @@ class AdamW {
 
     /// One step from the gradients that stand in the parameters. A parameter without one is left alone.
     /// @param lr the prediction modules' learning rate; @param backbone_lr everything else's
-    void step(double lr, double backbone_lr);
+    /// @param skip (1), float32, on the parameters' device: where it is 1, nothing changes; undefined: 0
+    void step(double lr, double backbone_lr, const at::Tensor& skip = {});
+
+    /// Those that stand in the parameters.
+    std::vector<at::Tensor> gradients() const;
 
     void zero_grad();
 

@@ -4,8 +4,11 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/models/model_settings.hpp"
 #include "dynvit/train/adamw.hpp"
+#include "dynvit/train/ema.hpp"
 #include "dynvit/train/losses.hpp"
+#include "dynvit/train/mixup.hpp"
 #include "dynvit/train/schedule.hpp"
+#include "dynvit/train/selection_schedule.hpp"
 
 namespace dynvit {
 
@@ -13,7 +16,9 @@ struct TrainSettings {
     std::int64_t epochs = 30;
     std::int64_t max_steps = 0;
     std::int64_t batch_size = 128;
+    std::int64_t accumulate = 1;
     std::vector<double> keep_ratio = {0.7};
+    double target_gmacs = 0.0;
     std::string weights;
     std::string teacher;
     std::string precision = "float32";
@@ -23,9 +28,16 @@ struct TrainSettings {
     std::int64_t eval_every = 1;
     std::int64_t save_every = 1;
     std::string save_as = "float32";
+    std::string best_by = "pruned";
+    double stop_at = 0.0;
+    std::int64_t max_skipped_steps = 10;
+    bool tensorboard = true;
     ScheduleSettings schedule;
     OptimizerSettings optimizer;
     LossSettings loss;
+    SelectionSettings selection;
+    MixupSettings mixup;
+    EmaSettings ema;
 
     void fields(FieldVisitor& visitor);
 

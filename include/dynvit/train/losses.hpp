@@ -13,15 +13,18 @@ struct LossSettings {
     double distill = 0.5;
     double ratio = 2.0;
     std::string kl_direction = "teacher_student";
+    std::string distill_kind = "mse";
     double label_smoothing = 0.1;
 
     void fields(FieldVisitor& v) {
         v.field("classification", classification, "weight of the cross-entropy with the labels", at_least(0));
         v.field("kl", kl, "weight of the KL divergence to the teacher's class probabilities", at_least(0));
-        v.field("distill", distill, "weight of the squared distance to the teacher's tokens", at_least(0));
+        v.field("distill", distill, "weight of the distance to the teacher's tokens", at_least(0));
         v.field("ratio", ratio, "weight of the squared distance to the target keep ratios", at_least(0));
         v.field("kl_direction", kl_direction, "which of the two KL(teacher || student) or its reverse",
                 std::vector<std::string>{"teacher_student", "student_teacher"});
+        v.field("distill_kind", distill_kind, "that distance: mean square, or KL divergence over the channels' softmax",
+                std::vector<std::string>{"mse", "kl"});
         v.field("label_smoothing", label_smoothing, "share of the target spread over all classes", between(0, 1));
     }
 
@@ -45,10 +48,11 @@ at::Tensor soft_targets(const at::Tensor& labels, std::int64_t classes, double s
 /// KL(teacher || student), or with `reverse` KL(student || teacher), of the class distributions; mean over images.
 at::Tensor kl_loss(const at::Tensor& logits, const at::Tensor& teacher_logits, bool reverse = false);
 
-/// Squared distance of the kept tokens to the teacher's, mean over kept tokens of all images and over channels; 0 where
-/// no image keeps any.
+/// Distance of the kept tokens to the teacher's, mean over kept tokens of all images; 0 where no image keeps any. Squared,
+/// mean over channels, or with `kl` the divergence KL(teacher || student) of the channels' softmax.
 /// @param features, teacher_features (B, N, C); @param decision of the last stage, (B, N); no gradient flows to it
-at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features, const at::Tensor& decision);
+at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features, const at::Tensor& decision,
+                                   bool kl = false);
 
 /// Squared distance of each image's share of kept tokens to its stage's target, mean over images and stages.
 /// @param decisions a stage: (B, N); @param targets as many, of N

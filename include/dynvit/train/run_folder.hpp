@@ -3,22 +3,25 @@
 //     RUN/config.yaml                    the resolved settings, with comments
 //     RUN/metrics.jsonl                  a line a log step and an evaluation
 //     RUN/checkpoints/last.safetensors   the weights, with the model's settings
-//     RUN/checkpoints/best.safetensors   those with the best accuracy at the target ratio
+//     RUN/checkpoints/ema.safetensors    their running average, where there is one
+//     RUN/checkpoints/best.safetensors   those (or the averages) with the best accuracy, as train.best_by says
 //     RUN/checkpoints/state.safetensors  everything that --resume needs
+//     RUN/tensorboard/                   the same numbers, and pictures of kept tokens, for TensorBoard
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
 
 #include <filesystem>
 
-#include "dynvit/train/experiment.hpp"
+#include "dynvit/train/learner.hpp"
 
 namespace dynvit {
 
 /// How far a run is. Everything random is drawn from (seed, step), so no generator's state needs keeping.
 struct RunProgress {
-    std::int64_t step = 0;    // steps done
-    double best_top1 = -1.0;  // percent, at the target ratio; -1: not evaluated
+    std::int64_t step = 0;     // steps done
+    double best_top1 = -1.0;   // percent, of train.best_by; -1: not evaluated
+    std::int64_t skipped = 0;  // steps whose loss or gradient was not finite
 };
 
 class RunFolder {
@@ -32,16 +35,18 @@ class RunFolder {
     /// Adds a line to metrics.jsonl. Lines of steps that a resumed run does again are dropped when it starts.
     void log_metrics(const nlohmann::json& line) const;
 
-    /// Writes last.safetensors and, if `best`, best.safetensors with weights of type `type`, then state.safetensors: a
-    /// failure in between leaves a run that resumes from the checkpoint before. Throws Error naming the file.
-    void save(const DynamicVitImpl& model, const AdamW& optimizer, const RunProgress& progress, bool best,
-              at::ScalarType type = at::kFloat) const;
+    /// Writes last.safetensors, ema.safetensors and, with `best`, best.safetensors with weights of type `type`, then
+    /// state.safetensors: a failure in between leaves a run that resumes from the checkpoint before. Throws Error naming
+    /// the file.
+    /// @param best the model that best.safetensors becomes; empty: it stays as it is
+    void save(const Learner& learner, const RunProgress& progress, const DynamicVit& best, at::ScalarType type = at::kFloat) const;
 
-    /// Puts model and optimizer where the run stopped. Throws Error naming the file if it is of another model.
-    RunProgress restore(DynamicVitImpl& model, AdamW& optimizer) const;
+    /// Puts the learner where the run stopped. Throws Error naming the file if it is of another model.
+    RunProgress restore(Learner& learner) const;
 
     const std::filesystem::path& path() const { return path_; }
     std::filesystem::path last() const { return path_ / "checkpoints" / "last.safetensors"; }
+    std::filesystem::path ema() const { return path_ / "checkpoints" / "ema.safetensors"; }
     std::filesystem::path best() const { return path_ / "checkpoints" / "best.safetensors"; }
     std::filesystem::path state() const { return path_ / "checkpoints" / "state.safetensors"; }
 

@@ -1,0 +1,30 @@
+// Everything that a training step moves.
+#pragma once
+
+#include <optional>
+
+#include "dynvit/train/adamw.hpp"
+#include "dynvit/train/ema.hpp"
+#include "dynvit/train/experiment.hpp"
+#include "dynvit/train/loss_scaler.hpp"
+
+namespace dynvit {
+
+struct Learner {
+    DynamicVit student;
+    DynamicVit teacher;  // dense and frozen; empty where no loss asks for one
+    AdamW optimizer;
+    LossScaler scaler;
+    std::optional<Ema> ema;
+
+    /// All that a resumed run needs: "parameter.NAME", "ema.NAME", the optimizer's and the scaler's state.
+    TensorMap state() const;
+    /// Throws Error naming the file and what of it is of another model.
+    void load_state(const TensorMap& state, const std::string& file);
+};
+
+/// The experiment's student from its starting weights, its teacher, and fresh state for the rest.
+/// Throws Error for weights that don't fit.
+Learner make_learner(const Experiment& experiment, const at::Device& device);
+
+}  // namespace dynvit

@@ -1,0 +1,53 @@
+// What a run reports: means over steps, and the steps that were skipped.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "dynvit/train/train_step.hpp"
+
+namespace dynvit {
+
+/// Means of what steps report, kept on the device until a log line needs them. Skipped steps count for nothing.
+class Meters {
+  public:
+    void add(const StepOutput& output);
+
+    /// Losses by name and "keep_ratio", a list of a number a stage, over the steps since the last call; null where every
+    /// step was skipped.
+    nlohmann::json take();
+
+  private:
+    struct Mean {
+        at::Tensor sum, steps;
+    };
+    std::map<std::string, Mean> means_;
+    std::size_t stages_ = 0;
+};
+
+/// Watches for steps whose loss or gradient was not finite, without waiting for the device at each.
+class SkippedSteps {
+  public:
+    /// @param names of the step's pictures
+    void add(std::int64_t step, const at::Tensor& skipped, std::vector<std::string> names);
+
+    struct Skipped {
+        std::int64_t step;
+        std::vector<std::string> names;
+    };
+    /// Those added since the last call that were skipped. Waits for the device.
+    std::vector<Skipped> take();
+
+    /// How many of the last steps, as of the last take(), were skipped without one between them that was not.
+    std::int64_t in_a_row() const { return in_a_row_; }
+
+  private:
+    std::vector<Skipped> steps_;
+    std::vector<at::Tensor> flags_;
+    std::int64_t in_a_row_ = 0;
+};
+
+}  // namespace dynvit

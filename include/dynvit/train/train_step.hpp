@@ -1,0 +1,29 @@
+// One step: batches in, weights moved.
+#pragma once
+
+#include "dynvit/data/loader.hpp"
+#include "dynvit/train/learner.hpp"
+#include "dynvit/train/losses.hpp"
+
+namespace dynvit {
+
+/// When and how the step is made.
+struct StepPlan {
+    std::int64_t step = 0;  // from 0
+    double lr = 0.0, backbone_lr = 0.0;
+    StepSelection selection;
+};
+
+/// What a step reports, on the device: nothing waits for it.
+struct StepOutput {
+    Losses losses;                        // means over the step's batches
+    std::vector<at::Tensor> keep_ratios;  // a stage: share of the patches that went on, 0-dimensional
+    at::Tensor skipped;                   // (1): 1 where a loss or gradient was not finite, and the weights were left alone
+};
+
+/// Student, teacher and losses of each batch, their gradients' sum, and one AdamW step. Everything random is drawn from
+/// (settings.seed, plan.step).
+/// @param batches as many as settings.accumulate
+StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan, const std::vector<Batch>& batches);
+
+}  // namespace dynvit

@@ -1,0 +1,79 @@
+#include "dynvit/train/learner.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/random.hpp"
+#include "dynvit/infer/model_file.hpp"
+#include "dynvit/train/seed_use.hpp"
+
+namespace dynvit {
+namespace {
+
+constexpr const char* kParameter = "parameter.";
+constexpr const char* kEma = "ema.";
+
+DynamicVit make_student(const Experiment& e, const at::Device& device) {
+    DynamicVit model(e.model, at::make_generator<at::CPUGeneratorImpl>(seed_for(e.train.seed, SeedUse::kWeights)));
+    if (!e.train.weights.empty()) load_weights(*model, read_model_file(e.train.weights), Fit::kFineTune);
+    model->to(device);
+    return model;
+}
+
+DynamicVit make_teacher(const Experiment& e, const at::Device& device) {
+    if (!e.train.loss.need_teacher()) return DynamicVit(nullptr);
+    ModelSettings settings = e.model;
+    settings.pruning_loc = {};
+    settings.drop_path = 0;
+    DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
+    load_weights(*model, read_model_file(e.train.teacher.empty() ? e.train.weights : e.train.teacher), Fit::kTeacher);
+    model->to(device);
+    for (at::Tensor& parameter : model->parameters()) parameter.requires_grad_(false);
+    return model;
+}
+
+void add_parameters(TensorMap& state, const std::string& prefix, const DynamicVit& model) {
+    for (const auto& [name, tensor] : state_dict(*model)) state.emplace(prefix + name, tensor);
+}
+
+void load_parameters(const TensorMap& state, const std::string& prefix, DynamicVit& model, const std::string& file) {
+    TensorMap parameters;
+    for (const auto& [name, tensor] : state) {
+        if (name.rfind(prefix, 0) == 0) parameters.emplace(name.substr(prefix.size()), tensor);
+    }
+    const LoadReport report = load_state_dict(*model, parameters);
+    if (!report.clean() || report.pos_embed_resized) {
+        throw Error("run", file, ": is of another model: ", report.clean() ? "pos_embed differs" : report.text());
+    }
+}
+
+}  // namespace
+
+TensorMap Learner::state() const {
+    TensorMap state = optimizer.state();
+    state.merge(scaler.state());
+    add_parameters(state, kParameter, student);
+    if (ema) add_parameters(state, kEma, ema->average());
+    return state;
+}
+
+void Learner::load_state(const TensorMap& state, const std::string& file) {
+    load_parameters(state, kParameter, student, file);
+    if (ema) {
+        DynamicVit average = ema->average();
+        load_parameters(state, kEma, average, file);
+    }
+    optimizer.load_state(state, file);
+    scaler.load_state(state, file);
+}
+
+Learner make_learner(const Experiment& e, const at::Device& device) {
+    DynamicVit student = make_student(e, device);
+    Learner learner{student, make_teacher(e, device), AdamW(*student, e.train.optimizer),
+                    LossScaler(device, parse_precision(e.train.precision) == at::kHalf), std::nullopt};
+    if (e.train.ema.on()) learner.ema.emplace(*student, e.train.ema);
+    return learner;
+}
+
+}  // namespace dynvit

@@ -1,0 +1,72 @@
+#include "dynvit/train/run_log.hpp"
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
+#include "dynvit/infer/eval_report.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+
+namespace dynvit {
+namespace {
+
+constexpr std::int64_t kPictures = 6;
+
+double seconds_since_1970() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+RunLog::RunLog(const RunFolder& run, const Experiment& experiment, std::int64_t step) : run_(run), experiment_(experiment) {
+    if (experiment.train.tensorboard) {
+        tensorboard_.emplace(run.path() / "tensorboard", step > 0 ? step + 1 : 0, seconds_since_1970);
+    }
+}
+
+void RunLog::train(const nlohmann::json& line) {
+    run_.log_metrics(line);
+    if (!tensorboard_) return;
+    const std::int64_t step = line.at("step");
+    for (const auto& [name, value] : line.items()) {
+        if (value.is_number() && name != "step") tensorboard_->scalar("train/" + name, step, value.get<float>());
+    }
+    const nlohmann::json& kept = line.at("keep_ratio");
+    for (std::size_t s = 0; s < kept.size(); ++s) {
+        if (kept[s].is_number()) tensorboard_->scalar(str("keep_ratio/stage ", s + 1), step, kept[s].get<float>());
+    }
+}
+
+void RunLog::eval(std::int64_t step, const EvalResult& result, const std::string& weights) {
+    nlohmann::json line = eval_json(result);
+    line["kind"] = "eval";
+    line["step"] = step;
+    line["weights"] = weights;
+    run_.log_metrics(line);
+    if (!tensorboard_) return;
+    const std::string name = str(result.policy == "dense" ? "dense" : "pruned", weights == "ema" ? " (ema)" : "");
+    tensorboard_->scalar("top1/" + name, step, static_cast<float>(result.top1()));
+    tensorboard_->scalar("top5/" + name, step, static_cast<float>(result.top5()));
+    tensorboard_->scalar("val_loss/" + name, step, static_cast<float>(result.loss));
+}
+
+void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& options) {
+    const ModelSettings& settings = model->settings();
+    if (!tensorboard_ || settings.stages() == 0) return;
+    if (!samples_) {
+        try {
+            samples_ = sample_pictures(experiment_.data, settings, kPictures);
+        } catch (const Error& error) {
+            log::warn(str("no pictures for TensorBoard: ", error.what()));
+            samples_.emplace();
+        }
+    }
+    const auto policy = make_policy("predicted", model);
+    const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
+    for (const NamedImage& sample : *samples_) {
+        tensorboard_->image("kept tokens/" + sample.name, step, draw_stages(model, *policy, tokens, sample.image, options));
+    }
+}
+
+}  // namespace dynvit

@@ -1,0 +1,121 @@
+#include "dynvit/train/train_step.hpp"
+
+#include <ATen/ATen.h>
+
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/autocast.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/ops/token_gather.hpp"
+#include "dynvit/train/seed_use.hpp"
+
+namespace dynvit {
+namespace {
+
+at::Generator make_generator(const at::Device& device, std::uint64_t seed) {
+    at::Generator generator = at::globalContext().defaultGenerator(device).clone();
+    generator.set_current_seed(seed);
+    return generator;
+}
+
+struct Inputs {
+    at::Tensor images;  // (B, 3, H, W), normalized, mixed
+    at::Tensor target;  // (B, K), soft; undefined where no loss reads labels
+};
+
+Inputs make_inputs(const Batch& batch, const TrainSettings& settings, std::int64_t classes, const at::Device& device,
+                   Random random) {
+    Inputs inputs{normalize_images(batch.images, device), {}};
+    if (settings.loss.classification > 0) {
+        inputs.target = soft_targets(batch.labels.to(device, at::kLong, /*non_blocking=*/true), classes,
+                                     settings.loss.label_smoothing);
+    }
+    if (settings.mixup.on()) {
+        const auto shares = draw_mix(settings.mixup, inputs.images.size(0), inputs.images.size(2), inputs.images.size(3), random);
+        inputs.images = mix_images(inputs.images, shares);
+        if (inputs.target.defined()) inputs.target = mix_targets(inputs.target, shares);
+    }
+    return inputs;
+}
+
+// Tokens removed as at inference. The teacher's features become those of the tokens that were kept.
+TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& images, const StepSelection& selection,
+                                     const TrainingNoise& noise, std::optional<VisionTransformerImpl::Output>& teacher) {
+    const auto counts = tokens_per_stage(selection.targets, student.settings().patches());
+    const PrunedTokens pruned = student.forward_pruned(images, student.predicted_scores(), counts, noise.drop_path);
+    const at::Tensor x = student.normalize(pruned.tokens);
+    if (teacher) teacher->features = gather_tokens(teacher->features, pruned.kept.back());
+    return {student.classify(x.select(1, 0)), x.slice(1, 1), {}, {}};
+}
+
+std::vector<at::Tensor> shares_kept(const TrainingOutput& output, const StepSelection& selection) {
+    std::vector<at::Tensor> shares;
+    for (const at::Tensor& decision : output.decisions) shares.push_back(decision.detach().mean());
+    if (shares.empty()) {
+        for (const double target : selection.targets) shares.push_back(at::full({}, target, output.logits.options().dtype(at::kFloat)));
+    }
+    return shares;
+}
+
+void add(at::Tensor& sum, const at::Tensor& value) {
+    if (value.defined()) sum = sum.defined() ? sum + value.detach() : value.detach();
+}
+
+void add(StepOutput& sum, const Losses& losses, const std::vector<at::Tensor>& shares) {
+    add(sum.losses.classification, losses.classification);
+    add(sum.losses.kl, losses.kl);
+    add(sum.losses.distill, losses.distill);
+    add(sum.losses.ratio, losses.ratio);
+    add(sum.losses.total, losses.total);
+    sum.keep_ratios.resize(shares.size());
+    for (std::size_t s = 0; s < shares.size(); ++s) add(sum.keep_ratios[s], shares[s]);
+}
+
+void divide(StepOutput& sum, double by) {
+    Losses& l = sum.losses;
+    for (at::Tensor* value : {&l.classification, &l.kl, &l.distill, &l.ratio, &l.total}) {
+        if (value->defined()) *value = *value / by;
+    }
+    for (at::Tensor& share : sum.keep_ratios) share = share / by;
+}
+
+}  // namespace
+
+StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan, const std::vector<Batch>& batches) {
+    DynamicVitImpl& student = *learner.student;
+    const at::Device device = student.parameters().front().device();
+    const at::ScalarType precision = parse_precision(settings.precision);
+    const double count = static_cast<double>(batches.size());
+    StepOutput output;
+    learner.optimizer.zero_grad();
+    for (std::size_t b = 0; b < batches.size(); ++b) {
+        Random mixing(seed_for(settings.seed, SeedUse::kMix, plan.step, b));
+        const Inputs inputs = make_inputs(batches[b], settings, student.settings().num_classes, device, mixing);
+        const TrainingNoise noise = student.draw_noise(
+            inputs.images.size(0), make_generator(device, seed_for(settings.seed, SeedUse::kNoise, plan.step, b)), device);
+        Losses losses;
+        {
+            const Autocast autocast(device, precision);
+            std::optional<VisionTransformerImpl::Output> teacher;
+            if (learner.teacher) {
+                const torch::NoGradGuard no_grad;
+                teacher = learner.teacher->forward(inputs.images);
+            }
+            const TrainingOutput out = plan.selection.deterministic
+                                           ? forward_deterministic(student, inputs.images, plan.selection, noise, teacher)
+                                           : student.forward_train(inputs.images, noise, settings.selection.temperature);
+            losses = compute_losses(settings.loss, out, teacher, inputs.target, plan.selection.targets);
+            add(output, losses, shares_kept(out, plan.selection));
+        }
+        learner.scaler.scale(losses.total / count).backward();
+    }
+    divide(output, count);
+
+    const at::Tensor bad_gradient = learner.scaler.unscale(learner.optimizer.gradients());
+    output.skipped = at::maximum(bad_gradient, output.losses.total.isfinite().logical_not().to(at::kFloat).unsqueeze(0));
+    learner.optimizer.step(plan.lr, plan.backbone_lr, output.skipped);
+    learner.scaler.update(output.skipped);
+    if (learner.ema) learner.ema->update(student, plan.step);
+    return output;
+}
+
+}  // namespace dynvit

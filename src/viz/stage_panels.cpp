@@ -1,0 +1,53 @@
+#include "dynvit/viz/stage_panels.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "dynvit/infer/autocast.hpp"
+#include "dynvit/viz/kept_tokens.hpp"
+
+namespace dynvit {
+namespace {
+
+constexpr int kPanelWidth = 192;  // smaller pictures are enlarged to about this many pixels
+
+at::Tensor as_batch(const Image& image) {  // (1, 3, H, W), uint8
+    return at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()), {1, image.height, image.width, 3}, at::kByte)
+        .permute({0, 3, 1, 2})
+        .contiguous();
+}
+
+}  // namespace
+
+std::vector<NamedImage> sample_pictures(const DataSettings& data, const ModelSettings& model, std::int64_t count) {
+    const auto dataset = make_dataset(data, Split::kVal, model.image_height(), model.image_width());
+    const SampleTransform transform = make_transform(data, Split::kVal, model.image_height(), model.image_width());
+    const std::size_t size = dataset->size(), taken = std::min(size, static_cast<std::size_t>(count));
+    std::vector<NamedImage> pictures;
+    Random unused(0);
+    for (std::size_t i = 0; i < taken; ++i) {
+        Sample sample = dataset->get(i * size / taken + i % (size / taken));
+        const std::string name = std::filesystem::path(sample.name).stem().string();
+        pictures.push_back({name, transform(sample, unused)});
+    }
+    return pictures;
+}
+
+Image draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens, const Image& picture,
+                  const EvalOptions& options) {
+    const Autocast autocast(options.device, options.precision);
+    const PrunedOutput result = pruned_forward(*model, normalize_images(as_batch(picture), options.device), policy, tokens);
+    std::vector<Image> panels = {picture};
+    for (const at::Tensor& kept : result.kept) {
+        const at::Tensor places = kept[0].cpu().contiguous();
+        const std::int64_t* first = places.const_data_ptr<std::int64_t>();
+        panels.push_back(draw_kept_tokens(picture, {first, first + places.numel()}, model->settings()));
+    }
+    const int factor = std::max(1, kPanelWidth / picture.width);
+    for (Image& panel : panels) panel = enlarge(panel, factor);
+    return beside(panels);
+}
+
+}  // namespace dynvit
