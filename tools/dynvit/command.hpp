@@ -16,6 +16,7 @@ namespace dynvit::tool {
 void add_train(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_visualize(CLI::App& program);
+void add_shard(CLI::App& program);
 void add_config(CLI::App& program);
 
 /// --config FILE and --set KEY=VALUE.

@@ -5,6 +5,7 @@
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/eval_report.hpp"
 #include "dynvit/train/trainer.hpp"
 
@@ -49,7 +50,7 @@ void run(const Arguments& arguments) {
         throw Error("eval", "--data is missing: the folder that holds val/");
     }
     if (!arguments.data.empty()) {
-        experiment.data.kind = "image_folder";
+        experiment.data.kind = has_shards(std::filesystem::path(arguments.data) / "val") ? "tar_shards" : "image_folder";
         experiment.data.root = arguments.data;
         experiment.data.val_root.clear();
     }
@@ -77,7 +78,7 @@ void add_eval(CLI::App& program) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = program.add_subcommand("eval", "Top-1, top-5, loss, kept tokens and GMACs, dense and at any keep ratio");
     arguments->model.add_to(*command);
-    command->add_option("--data", arguments->data, "the folder that holds val/, a folder a class; in place of the config's");
+    command->add_option("--data", arguments->data, "the folder that holds val/, a folder a class or *.tar; in place of the config's");
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
     command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
     command->add_option("--policy", arguments->policies, "who selects: predicted, random, cls_attention; several: predicted,random")

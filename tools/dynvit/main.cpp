@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
     dynvit::tool::add_train(program);
     dynvit::tool::add_eval(program);
     dynvit::tool::add_visualize(program);
+    dynvit::tool::add_shard(program);
     dynvit::tool::add_config(program);
     try {
         program.parse(argc, argv);

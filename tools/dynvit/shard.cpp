@@ -1,0 +1,268 @@
+// dynvit shard: from folders of pictures to tar archives that data.kind: tar_shards reads.
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <map>
+#include <numeric>
+#include <set>
+#include <unordered_set>
+
+#include "command.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+#include "dynvit/core/progress.hpp"
+#include "dynvit/core/random.hpp"
+#include "dynvit/data/image_folder.hpp"
+#include "dynvit/io/tar.hpp"
+
+namespace dynvit::tool {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kArea = "shard";
+
+struct Arguments {
+    std::string data, output, classes;
+    std::vector<std::string> train_folders;
+    bool unlabelled = false;
+    std::int64_t images_per_shard = 1000;
+    std::uint64_t shard_size = 0;  // bytes; 0: by number
+    std::int64_t shuffle_seed = 0;
+};
+
+/// train/ or val/ as it will be written.
+struct Split {
+    std::string name;
+    std::unique_ptr<Dataset> pictures;
+    std::vector<std::int64_t> labels;  // class index of each of the data set's own
+};
+
+std::vector<Split> open_splits(const Arguments& arguments, const std::optional<ClassList>& classes) {
+    const fs::path root = arguments.data;
+    const fs::path val = root / "val";
+    std::vector<std::string> folders = arguments.train_folders;
+    if (folders.empty() && (fs::is_directory(root / "train") || !fs::is_directory(val))) folders = {"train"};
+    if (folders.size() > 1 && !arguments.unlabelled)
+        throw Error(kArea, "--train-folders: found ", folders.size(),
+                    " folders, expected one; several need --unlabelled");
+    std::vector<Split> splits;
+    if (!folders.empty()) {
+        std::vector<fs::path> paths;
+        for (const std::string& folder : folders) paths.push_back(root / folder);
+        if (arguments.unlabelled)
+            splits.push_back({"train", std::make_unique<UnlabelledFolders>(paths), {}});
+        else
+            splits.push_back({"train", std::make_unique<ImageFolder>(paths.front(), classes), {}});
+    }
+    if (fs::is_directory(val)) splits.push_back({"val", std::make_unique<ImageFolder>(val, classes), {}});
+    return splits;
+}
+
+/// The classes of all splits together, sorted, where no list was given; each split's labels are translated.
+ClassList common_classes(std::vector<Split>& splits) {
+    std::map<std::string, std::int64_t> indices;
+    for (const Split& split : splits)
+        for (const std::string& name : split.pictures->class_names()) indices[name] = 0;
+    ClassList list;
+    for (auto& [name, index] : indices) {
+        index = std::ssize(list.folders);
+        list.folders.push_back(name);
+    }
+    list.names = list.folders;
+    for (Split& split : splits)
+        for (const std::string& name : split.pictures->class_names()) split.labels.push_back(indices.at(name));
+    return list;
+}
+
+/// The list as read_class_list takes it back: a folder's name may have no blank there, and be there only once.
+std::string class_list_text(const ClassList& list) {
+    std::string text;
+    std::set<std::string> taken;
+    for (std::size_t i = 0; i < list.folders.size(); ++i) {
+        std::string folder = list.folders[i];
+        std::replace_if(
+            folder.begin(), folder.end(), [](char c) { return c == ' ' || c == '\t'; }, '_');
+        while (!taken.insert(folder).second) folder += '~';
+        text += folder + (list.names[i] == folder ? "" : ' ' + list.names[i]) + '\n';
+    }
+    return text;
+}
+
+/// Names for a picture's members: its path below the data folder, without dots, which would end the key.
+class Keys {
+  public:
+    explicit Keys(const fs::path& root) : root_(root.lexically_normal()) {}
+
+    std::string next(const fs::path& picture) {
+        const fs::path relative = picture.lexically_normal().lexically_relative(root_);
+        std::string key = (relative.parent_path() / relative.stem()).generic_string();
+        std::replace(key.begin(), key.end(), '.', '_');
+        std::string unique = key;
+        for (int copy = 2; !taken_.insert(unique).second; ++copy) unique = str(key, '~', copy);
+        return unique;
+    }
+
+  private:
+    fs::path root_;
+    std::unordered_set<std::string> taken_;
+};
+
+std::string lower_case_ending(const fs::path& picture) {
+    std::string ending = picture.extension().string();
+    for (char& letter : ending)
+        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+    return ending;
+}
+
+/// A folder that is filled under another name and takes its own when it is complete; otherwise nothing of it stays.
+class FolderInTheMaking {
+  public:
+    explicit FolderInTheMaking(const fs::path& path) : path_(path), temporary_(path.string() + ".writing") {
+        if (fs::exists(path)) throw Error(kArea, path.string(), ": exists already; remove it or give another --output");
+        fs::remove_all(temporary_);  // of a run that was killed
+        make_directory(temporary_, kArea);
+    }
+    ~FolderInTheMaking() {
+        std::error_code ignored;
+        fs::remove_all(temporary_, ignored);
+    }
+    FolderInTheMaking(const FolderInTheMaking&) = delete;
+    FolderInTheMaking& operator=(const FolderInTheMaking&) = delete;
+
+    const fs::path& temporary() const { return temporary_; }
+    void commit() { fs::rename(temporary_, path_); }
+
+  private:
+    fs::path path_;
+    fs::path temporary_;
+};
+
+struct Written {
+    std::int64_t shards = 0;
+    std::uint64_t bytes = 0;
+};
+
+/// Archives 000000.tar, 000001.tar, ... of a split, in a folder.
+class ShardWriter {
+  public:
+    ShardWriter(fs::path folder, const Arguments& limits) : folder_(std::move(folder)), limits_(limits) {}
+
+    void add(const std::string& key, const Sample& sample, std::int64_t label) {
+        if (writer_ && full(sample.encoded.size())) finish();
+        if (!writer_) {
+            const std::string number = str(written_.shards);
+            const std::string zeros(number.size() < 6 ? 6 - number.size() : 0, '0');
+            writer_ = std::make_unique<TarWriter>(folder_ / (zeros + number + ".tar"));
+        }
+        if (label >= 0) {  // before the picture, so that one read finds both headers
+            const std::string text = str(label);
+            writer_->add(key + ".cls", {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+        }
+        writer_->add(key + lower_case_ending(sample.name), sample.encoded);
+        ++pictures_;
+    }
+
+    void finish() {
+        if (!writer_) return;
+        written_.bytes += writer_->size();
+        writer_->commit();
+        writer_.reset();
+        ++written_.shards;
+        pictures_ = 0;
+    }
+
+    Written written() const { return {written_.shards, written_.bytes + (writer_ ? writer_->size() : 0)}; }
+
+  private:
+    bool full(std::uint64_t next) const {
+        if (limits_.shard_size > 0) return writer_->size() + next > limits_.shard_size;
+        return pictures_ >= limits_.images_per_shard;
+    }
+
+    fs::path folder_;
+    const Arguments& limits_;
+    std::unique_ptr<TarWriter> writer_;
+    std::int64_t pictures_ = 0;  // in the current archive
+    Written written_;
+};
+
+std::string megabytes(double bytes) {
+    return fixed(1e-6 * bytes, 1) + " MB";
+}
+
+Written write_split(const Split& split, const Arguments& arguments, const fs::path& folder) {
+    std::vector<std::size_t> order(split.pictures->size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    // Training shuffles within a window only: classes one after the other would stay together.
+    if (split.name == "train") Random(static_cast<std::uint64_t>(arguments.shuffle_seed)).shuffle(order);
+    Keys keys(arguments.data);
+    ShardWriter writer(folder, arguments);
+    Progress bar(split.name, std::ssize(order));
+    const auto start = std::chrono::steady_clock::now();
+    for (std::size_t i = 0; i < order.size(); ++i) {
+        const Sample sample = split.pictures->get(order[i]);
+        const std::int64_t label = sample.label < 0 || split.labels.empty() ? sample.label : split.labels[sample.label];
+        writer.add(keys.next(sample.name), sample, label);
+        if (!bar.due()) continue;
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        bar.update(static_cast<std::int64_t>(i + 1),
+                   megabytes(static_cast<double>(writer.written().bytes) / std::max(seconds, 1e-3)) + "/s");
+    }
+    writer.finish();
+    const Written written = writer.written();
+    bar.update(std::ssize(order), megabytes(static_cast<double>(written.bytes)));
+    return written;
+}
+
+void run(const Arguments& arguments) try {
+    std::optional<ClassList> classes;
+    if (!arguments.classes.empty()) classes = read_class_list(arguments.classes);
+    std::vector<Split> splits = open_splits(arguments, classes);
+    if (!classes) classes = common_classes(splits);
+    const fs::path output = arguments.output;
+    make_directory(output, kArea);
+    const bool labelled = std::ranges::any_of(splits, [](const Split& split) { return split.pictures->labelled(); });
+    if (labelled) write_file_atomically(output / "classes.txt", class_list_text(*classes), kArea);
+    for (const Split& split : splits) {
+        FolderInTheMaking folder(output / split.name);
+        const Written written = write_split(split, arguments, folder.temporary());
+        folder.commit();
+        std::cout << (output / split.name).string() << ": " << split.pictures->size() << " pictures"
+                  << (split.pictures->labelled() ? str(" of ", classes->names.size(), " classes") : " without labels")
+                  << " in " << written.shards << " archives, " << megabytes(static_cast<double>(written.bytes)) << '\n';
+    }
+} catch (const fs::filesystem_error& error) {
+    throw Error(kArea, error.path1().string(), ": ", error.code().message());
+}
+
+}  // namespace
+
+void add_shard(CLI::App& program) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command =
+        program.add_subcommand("shard", "Pack folders of pictures into tar archives, for data.kind: tar_shards");
+    command->add_option("--data", arguments->data, "the folder with train/ and val/, or one of them")->required();
+    command->add_option("-o,--output", arguments->output, "folder for train/, val/ and classes.txt")->required();
+    command->add_option("--classes", arguments->classes,
+                        "file with a class folder's name a line, in index order; else all folders' names, sorted");
+    command
+        ->add_option("--train-folders", arguments->train_folders,
+                     "folders below --data that make train/, in place of train; several: train,more")
+        ->delimiter(',');
+    command->add_flag("--unlabelled", arguments->unlabelled,
+                      "take all pictures below the training folders, without labels");
+    auto* images = command->add_option("--images-per-shard", arguments->images_per_shard, "pictures an archive")
+                       ->check(CLI::PositiveNumber)
+                       ->capture_default_str();
+    command->add_option("--shard-size", arguments->shard_size, "at most so many bytes an archive, such as 256MB")
+        ->transform(CLI::AsSizeValue(true))
+        ->check(CLI::PositiveNumber)
+        ->excludes(images);
+    command->add_option("--shuffle-seed", arguments->shuffle_seed, "of the order of the training pictures")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace dynvit::tool
