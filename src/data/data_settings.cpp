@@ -127,7 +127,7 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
                                  {settings.ratio[0], settings.ratio[1]}, settings.flip};
         return [transform](Sample& sample, Random& random) {
             sample.object_mask.clear();
-            return apply(transform, whole_image(sample), random);
+            return apply(transform, sample, random);
         };
     }
     EvalTransform transform{static_cast<int>(width), static_cast<int>(height), static_cast<int>(settings.resize)};

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 namespace dynvit {
 namespace {
@@ -12,10 +11,18 @@ int round_half_even(double value) {
     return static_cast<int>(std::nearbyint(value));
 }
 
-void mirror(Image& image) {
-    for (int y = 0; y < image.height; ++y)
-        for (int left = 0, right = image.width - 1; left < right; ++left, --right)
-            std::swap_ranges(image.at(left, y), image.at(left, y) + 3, image.at(right, y));
+/// The whole pixels that a box touches.
+Window touched(const SourceBox& box) {
+    const int left = static_cast<int>(box.left), top = static_cast<int>(box.top);
+    return {left, top, static_cast<int>(std::ceil(box.right)) - left, static_cast<int>(std::ceil(box.bottom)) - top};
+}
+
+/// Nothing outside the box's own pixels is seen, as if the picture had been cropped.
+Image resize_cropped(const ImageView& image, const SourceBox& box, const TrainTransform& transform, bool mirrored) {
+    const Window window = touched(box);
+    const auto x = static_cast<float>(window.left), y = static_cast<float>(window.top);
+    return resize(part(image, window), {box.left - x, box.top - y, box.right - x, box.bottom - y}, transform.width,
+                  transform.height, Filter::kBicubic, mirrored);
 }
 
 }  // namespace
@@ -55,9 +62,17 @@ Window random_resized_crop(int width, int height, const TrainTransform& transfor
 
 Image apply(const TrainTransform& transform, const Image& image, Random& random) {
     const Window window = random_resized_crop(image.width, image.height, transform, random);
-    Image result = resize(crop(image, window), transform.width, transform.height, Filter::kBicubic);
-    if (random.chance(transform.flip)) mirror(result);
-    return result;
+    return resize_cropped(image, box_of(window), transform, random.chance(transform.flip));
+}
+
+Image apply(const TrainTransform& transform, const Sample& sample, Random& random) {
+    if (!sample.image.pixels.empty()) return apply(transform, sample.image, random);
+    if (transform.exact_decode) return apply(transform, decode_image(sample.encoded, sample.name), random);
+    const PictureSize size = picture_size(sample.encoded, sample.name);
+    const Window window = random_resized_crop(size.width, size.height, transform, random);
+    const bool mirrored = random.chance(transform.flip);
+    const DecodedWindow decoded = decode_window(sample.encoded, sample.name, window, transform.width, transform.height);
+    return resize_cropped(decoded.image, decoded.box, transform, mirrored);
 }
 
 }  // namespace dynvit

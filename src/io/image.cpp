@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 #include <string_view>
+#include <utility>
 
 #include <jpeglib.h>
 
@@ -102,9 +103,7 @@ class JpegReader {
     /// @param line room for width x 4; used for CMYK only
     bool read_pixels(std::uint8_t* rgb, std::uint8_t* line) {
         if (setjmp(errors_.target)) return false;
-        info_.out_color_space = four_channels() ? JCS_CMYK : JCS_RGB;
-        info_.dct_method = JDCT_ISLOW;
-        info_.do_fancy_upsampling = TRUE;
+        set_output(four_channels() ? JCS_CMYK : JCS_RGB);
         jpeg_start_decompress(&info_);
         while (info_.output_scanline < info_.output_height) {
             std::uint8_t* target = rgb + std::size_t{3} * info_.output_width * info_.output_scanline;
@@ -116,6 +115,56 @@ class JpegReader {
         return true;
     }
 
+    /// Whether read_window can decode this picture: one pass over the file, grey or the usual subsampling of colour.
+    bool takes_windows() {
+        if (info_.progressive_mode || info_.arith_code || jpeg_has_multiple_scans(&info_)) return false;
+        if (info_.num_components == 1) return true;
+        const jpeg_component_info* parts = info_.comp_info;
+        const auto single = [](const jpeg_component_info& part) {
+            return part.h_samp_factor == 1 && part.v_samp_factor == 1;
+        };
+        return info_.num_components == 3 && parts[0].h_samp_factor <= 2 && parts[0].v_samp_factor <= 2 &&
+               single(parts[1]) && single(parts[2]);
+    }
+
+    /// Whether chroma has half the samples in one direction only. libjpeg cannot transform it to more pixels in that
+    /// direction alone, so at a reduced scale it stays half as wide or high as luma, less than it could be.
+    bool chroma_is_lopsided() const {
+        return info_.num_components == 3 && info_.comp_info[0].h_samp_factor != info_.comp_info[0].v_samp_factor;
+    }
+
+    /// Begins to decode at eighths / 8 of the size, for the columns and rows of `part` in the reduced picture. The
+    /// decoded columns begin and end with whole decoding units: `part` becomes what read_part will give.
+    bool begin_part(int eighths, Window& part) {
+        if (setjmp(errors_.target)) return false;
+        set_output(JCS_RGB);
+        info_.scale_num = static_cast<unsigned>(eighths);
+        info_.scale_denom = 8;
+        jpeg_start_decompress(&info_);
+        // Smooth upsampling looks at the neighbouring chroma sample, two pixels away. It must not take the part's
+        // border for the picture's.
+        constexpr int kContext = 2;
+        const int left = std::max(part.left - kContext, 0);
+        const int right = std::min(part.left + part.width + kContext, static_cast<int>(info_.output_width));
+        JDIMENSION first = static_cast<JDIMENSION>(left), count = static_cast<JDIMENSION>(right - left);
+        if (count < info_.output_width) jpeg_crop_scanline(&info_, &first, &count);
+        part.left = static_cast<int>(first);
+        part.width = static_cast<int>(info_.output_width);
+        return true;
+    }
+
+    /// @param rgb room for the part's height x width x 3
+    bool read_part(std::uint8_t* rgb, const Window& part) {
+        if (setjmp(errors_.target)) return false;
+        const JDIMENSION top = static_cast<JDIMENSION>(part.top), bottom = top + static_cast<JDIMENSION>(part.height);
+        if (top > 0) jpeg_skip_scanlines(&info_, top);
+        while (info_.output_scanline < bottom) {
+            JSAMPROW row = rgb + std::size_t{3} * info_.output_width * (info_.output_scanline - top);
+            jpeg_read_scanlines(&info_, &row, 1);
+        }
+        return true;
+    }
+
     int width() const { return static_cast<int>(info_.image_width); }  // JPEG stores 16 bits
     int height() const { return static_cast<int>(info_.image_height); }
     int channels() const { return info_.num_components; }
@@ -124,21 +173,88 @@ class JpegReader {
     const char* error() const { return errors_.text; }
 
   private:
+    // The faster inverse DCT and upsampling are less accurate, and with SIMD hardly faster.
+    void set_output(J_COLOR_SPACE space) {
+        info_.out_color_space = space;
+        info_.dct_method = JDCT_ISLOW;
+        info_.do_fancy_upsampling = TRUE;
+    }
+
     jpeg_decompress_struct info_{};
     JpegErrors errors_{};
 };
 
-Image decode_jpeg(std::span<const std::uint8_t> bytes, const std::string& name) {
-    JpegReader reader;
-    if (!reader.read_header(bytes)) throw Error("image", name, ": damaged JPEG: ", reader.error());
+[[noreturn]] void throw_damaged(const JpegReader& reader, const std::string& name) {
+    throw Error("image", name, ": damaged JPEG: ", reader.error());
+}
+
+void read_header(JpegReader& reader, std::span<const std::uint8_t> bytes, const std::string& name) {
+    if (!reader.read_header(bytes)) throw_damaged(reader, name);
     check_size(reader.width(), reader.height(), name);
     if (!reader.known_colours())
         throw Error("image", name, ": a JPEG of ", reader.channels(), " channels; 1, 3 or 4 are understood");
+}
+
+Image decode_whole(JpegReader& reader, const std::string& name) {
     Image image(reader.width(), reader.height());
     std::vector<std::uint8_t> line(reader.four_channels() ? std::size_t{4} * image.width : 0);
-    if (!reader.read_pixels(image.pixels.data(), line.data()))
-        throw Error("image", name, ": damaged JPEG: ", reader.error());
+    if (!reader.read_pixels(image.pixels.data(), line.data())) throw_damaged(reader, name);
     return image;
+}
+
+Image decode_jpeg(std::span<const std::uint8_t> bytes, const std::string& name) {
+    JpegReader reader;
+    read_header(reader, bytes, name);
+    return decode_whole(reader, name);
+}
+
+PictureSize jpeg_size(std::span<const std::uint8_t> bytes, const std::string& name) {
+    JpegReader reader;
+    read_header(reader, bytes, name);
+    return {reader.width(), reader.height()};
+}
+
+void check_window(const Window& window, int width, int height, const std::string& name) {
+    if (window.width < 1 || window.height < 1 || window.left < 0 || window.top < 0 ||
+        window.left > width - window.width || window.top > height - window.height)
+        throw Error("image", name, ": the window ", window.width, " x ", window.height, " at (", window.left, ", ",
+                    window.top, ") is not inside the picture of ", width, " x ", height, " pixels");
+}
+
+/// The smallest scale, in eighths, at which the window has at least the target's size. Only powers of two:
+/// libjpeg-turbo has no SIMD for the others, which makes them slower than full size.
+int scale_in_eighths(const Window& window, std::int64_t target_width, std::int64_t target_height) {
+    int eighths = 8;
+    while (eighths > 1 && std::int64_t{window.width} * eighths >= 16 * target_width &&
+           std::int64_t{window.height} * eighths >= 16 * target_height)
+        eighths /= 2;
+    return eighths;
+}
+
+DecodedWindow decode_jpeg_window(std::span<const std::uint8_t> bytes, const std::string& name, const Window& window,
+                                 int target_width, int target_height) {
+    JpegReader reader;
+    read_header(reader, bytes, name);
+    check_window(window, reader.width(), reader.height(), name);
+    if (!reader.takes_windows()) return {decode_whole(reader, name), box_of(window)};
+
+    const int luma_per_chroma = reader.chroma_is_lopsided() ? 2 : 1;
+    const int eighths = scale_in_eighths(window, std::int64_t{target_width} * luma_per_chroma,
+                                         std::int64_t{target_height} * luma_per_chroma);
+    const auto down = [eighths](int position) { return position * eighths / 8; };  // a JPEG's side has 16 bits
+    const auto up = [eighths](int position) { return (position * eighths + 7) / 8; };
+    const int left = down(window.left), top = down(window.top);
+    Window part{left, top, up(window.left + window.width) - left, up(window.top + window.height) - top};
+    if (!reader.begin_part(eighths, part)) throw_damaged(reader, name);
+    DecodedWindow result{Image(part.width, part.height), {}};
+    if (!reader.read_part(result.image.pixels.data(), part)) throw_damaged(reader, name);
+
+    const float scale = static_cast<float>(eighths) / 8;
+    result.box.left = static_cast<float>(window.left) * scale - static_cast<float>(part.left);
+    result.box.top = static_cast<float>(window.top) * scale - static_cast<float>(part.top);
+    result.box.right = result.box.left + static_cast<float>(window.width) * scale;
+    result.box.bottom = result.box.top + static_cast<float>(window.height) * scale;
+    return result;
 }
 
 // ---- PNG ------------------------------------------------------------------------------------------------------------
@@ -243,6 +359,13 @@ class PngReader {
     PngErrors errors_{};
 };
 
+PictureSize png_size(std::span<const std::uint8_t> bytes, const std::string& name) {
+    PngReader reader(bytes);
+    if (!reader.read_header()) throw Error("image", name, ": damaged PNG: ", reader.error());
+    check_size(reader.width(), reader.height(), name);
+    return {static_cast<int>(reader.width()), static_cast<int>(reader.height())};
+}
+
 Image decode_png(std::span<const std::uint8_t> bytes, const std::string& name) {
     PngReader reader(bytes);
     if (!reader.read_header()) throw Error("image", name, ": damaged PNG: ", reader.error());
@@ -327,13 +450,32 @@ std::string beginning(std::span<const std::uint8_t> bytes) {
     return text;
 }
 
+enum class Kind { kJpeg, kPng };
+
+Kind kind_of(std::span<const std::uint8_t> bytes, const std::string& name) {
+    if (bytes.empty()) throw Error("image", name, ": neither a JPEG nor a PNG picture (it is empty)");
+    if (starts_with(bytes, "\xff\xd8\xff")) return Kind::kJpeg;
+    if (starts_with(bytes, "\x89PNG\r\n\x1a\n")) return Kind::kPng;
+    throw Error("image", name, ": neither a JPEG nor a PNG picture (starts with '", beginning(bytes), "')");
+}
+
 }  // namespace
 
 Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name) {
-    if (bytes.empty()) throw Error("image", name, ": neither a JPEG nor a PNG picture (it is empty)");
-    if (starts_with(bytes, "\xff\xd8\xff")) return decode_jpeg(bytes, name);
-    if (starts_with(bytes, "\x89PNG\r\n\x1a\n")) return decode_png(bytes, name);
-    throw Error("image", name, ": neither a JPEG nor a PNG picture (starts with '", beginning(bytes), "')");
+    return kind_of(bytes, name) == Kind::kJpeg ? decode_jpeg(bytes, name) : decode_png(bytes, name);
+}
+
+PictureSize picture_size(std::span<const std::uint8_t> bytes, const std::string& name) {
+    return kind_of(bytes, name) == Kind::kJpeg ? jpeg_size(bytes, name) : png_size(bytes, name);
+}
+
+DecodedWindow decode_window(std::span<const std::uint8_t> bytes, const std::string& name, const Window& window,
+                            int target_width, int target_height) {
+    if (kind_of(bytes, name) == Kind::kJpeg)
+        return decode_jpeg_window(bytes, name, window, target_width, target_height);
+    Image image = decode_png(bytes, name);
+    check_window(window, image.width, image.height, name);
+    return {std::move(image), box_of(window)};
 }
 
 Image read_image(const std::filesystem::path& path) {

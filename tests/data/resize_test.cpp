@@ -58,10 +58,10 @@ double kernel(double x, Filter filter) {
     return 0;
 }
 
-/// The filter's definition for one output byte of a line of bytes, in floating point.
-double filtered(const std::vector<double>& line, int out_size, int output, Filter filter) {
-    const double scale = static_cast<double>(line.size()) / out_size, stretch = std::max(1.0, scale);
-    const double center = (output + 0.5) * scale;
+/// The filter's definition for one output byte of the stretch [from, to) of a line of bytes, in floating point.
+double filtered(const std::vector<double>& line, double from, double to, int out_size, int output, Filter filter) {
+    const double scale = (to - from) / out_size, stretch = std::max(1.0, scale);
+    const double center = from + (output + 0.5) * scale;
     const double support = (filter == Filter::kBilinear ? 1 : 2) * stretch;
     double sum = 0, total = 0;
     for (std::size_t i = 0; i < line.size(); ++i) {
@@ -124,10 +124,92 @@ TEST(Resize, OnePassIsTheDefinitionOfTheFilter) {
                     std::vector<double> line(in_size);
                     for (int x = 0; x < in_size; ++x) line[x] = image.at(x, y)[c];
                     for (int x = 0; x < out_size; ++x) {
-                        const double wanted = std::clamp(filtered(line, out_size, x, filter), 0.0, 255.0);
+                        const double wanted = std::clamp(filtered(line, 0, in_size, out_size, x, filter), 0.0, 255.0);
                         EXPECT_NEAR(wide.at(x, y)[c], wanted, 0.513) << in_size << " to " << out_size << " at " << x;
                     }
                 }
+        }
+}
+
+// As above, for stretches that begin and end inside a pixel; eighths are exact in single precision.
+TEST(Resize, ABoxIsTheDefinitionOfTheFilter) {
+    struct Case {
+        int in_size;
+        double from, to;
+        int out_size;
+    };
+    for (const Filter filter : {Filter::kBilinear, Filter::kBicubic})
+        for (const auto& [in_size, from, to, out_size] : std::vector<Case>{{40, 3.125, 33.5, 11},
+                                                                           {40, 0.5, 40, 40},
+                                                                           {40, 0, 39.875, 57},
+                                                                           {90, 89, 89.125, 5},
+                                                                           {90, 10.25, 80.75, 1},
+                                                                           {7, 1.375, 6.625, 30},
+                                                                           {33, 4, 20, 16},
+                                                                           {3, 0.125, 2.5, 9}}) {
+            const int other = 13;
+            const Image image = random_image(in_size, other, mix_seed({9, static_cast<std::uint64_t>(in_size)}));
+            const auto left = static_cast<float>(from), right = static_cast<float>(to);
+            const Image wide = resize(image, SourceBox{left, 0, right, 13}, out_size, other, filter);
+            const Image high = resize(turned(image), SourceBox{0, left, 13, right}, other, out_size, filter);
+            EXPECT_EQ(turned(high).pixels, wide.pixels) << in_size << " to " << out_size;
+            for (int y = 0; y < other; ++y)
+                for (int c = 0; c < 3; ++c) {
+                    std::vector<double> line(in_size);
+                    for (int x = 0; x < in_size; ++x) line[x] = image.at(x, y)[c];
+                    for (int x = 0; x < out_size; ++x) {
+                        const double wanted = filtered(line, from, to, out_size, x, filter);
+                        EXPECT_NEAR(wide.at(x, y)[c], std::clamp(wanted, 0.0, 255.0), 0.513)
+                            << from << " to " << to << " at " << x;
+                    }
+                }
+        }
+}
+
+// Both filters keep a ramp of one level a pixel as it is where they enlarge: an output's level is its middle's place
+// less half a pixel. A box in the wrong place would show as a constant difference. Two roundings of 1/2.
+TEST(Resize, ABoxShiftsNothing) {
+    Image ramp(100, 80);
+    for (int y = 0; y < 80; ++y)
+        for (int x = 0; x < 100; ++x) {
+            ramp.at(x, y)[0] = static_cast<std::uint8_t>(2 * x);
+            ramp.at(x, y)[1] = static_cast<std::uint8_t>(2 * y);
+            ramp.at(x, y)[2] = static_cast<std::uint8_t>(x + y);
+        }
+    const SourceBox box{20.25f, 11.5f, 71.125f, 58.875f};
+    for (const Filter filter : {Filter::kBilinear, Filter::kBicubic}) {
+        const Image result = resize(ramp, box, 130, 111, filter);
+        for (int y = 0; y < 111; ++y)
+            for (int x = 0; x < 130; ++x) {
+                const double at_x = 20.25 + (x + 0.5) * (71.125 - 20.25) / 130 - 0.5;
+                const double at_y = 11.5 + (y + 0.5) * (58.875 - 11.5) / 111 - 0.5;
+                ASSERT_NEAR(result.at(x, y)[0], 2 * at_x, 1.01);
+                ASSERT_NEAR(result.at(x, y)[1], 2 * at_y, 1.01);
+                ASSERT_NEAR(result.at(x, y)[2], at_x + at_y, 1.01);
+            }
+    }
+}
+
+TEST(Resize, APartIsTheCroppedPicture) {
+    const Image image = random_image(61, 47, 21);
+    for (const Window& window :
+         {Window{0, 0, 61, 47}, Window{5, 7, 40, 33}, Window{58, 44, 3, 3}, Window{60, 0, 1, 47}})
+        for (const auto& [width, height] :
+             {std::pair{20, 16}, {100, 90}, {window.width, 10}, {9, window.height}, {window.width, window.height}})
+            EXPECT_EQ(resize(part(image, window), width, height).pixels,
+                      resize(crop(image, window), width, height).pixels);
+}
+
+TEST(Resize, MirroredIsTheSameFromRightToLeft) {
+    const Image image = random_image(41, 30, 22);
+    const SourceBox whole{0, 0, 41, 30}, box{3.5f, 2, 39.25f, 28.5f};
+    for (const SourceBox& from : {whole, box})
+        for (const auto& [width, height] : {std::pair{17, 12}, {80, 61}, {41, 30}, {41, 9}, {24, 30}, {40, 7}}) {
+            const Image plain = resize(image, from, width, height);
+            const Image mirrored = resize(image, from, width, height, Filter::kBicubic, true);
+            for (int y = 0; y < height; ++y)
+                for (int x = 0; x < width; ++x)
+                    ASSERT_TRUE(std::equal(plain.at(x, y), plain.at(x, y) + 3, mirrored.at(width - 1 - x, y)));
         }
 }
 
@@ -192,6 +274,14 @@ TEST(Resize, SizesNobodyCanHaveAreErrors) {
     EXPECT_NE(test::error_of([&] { resize(Image(), 4, 4); }).find("resize from 0 x 0"), std::string::npos);
     EXPECT_NE(test::error_of([&] { resize_short_side(Image(1 << 20, 1), 300); }).find("2^28"), std::string::npos);
     EXPECT_NE(test::error_of([&] { crop(image, {0, 0, 0, 3}); }).find("crop to 0 x 3"), std::string::npos);
+    for (const Window& window :
+         {Window{-1, 0, 2, 2}, Window{0, 3, 2, 2}, Window{0, 0, 0, 2}, Window{4, 0, 2147483647, 1}})
+        EXPECT_NE(test::error_of([&] { part(image, window); }).find("expected one inside 4 x 4"), std::string::npos);
+    const float nan = std::nanf("");
+    for (const SourceBox& box : {SourceBox{-0.1f, 0, 2, 2}, SourceBox{0, 0, 4.1f, 2}, SourceBox{1, 0, 1, 2},
+                                 SourceBox{0, 3, 2, 2}, SourceBox{nan, 0, 2, 2}, SourceBox{0, 0, 2, nan}})
+        EXPECT_NE(test::error_of([&] { resize(image, box, 3, 3); }).find("expected one inside 4 x 4"),
+                  std::string::npos);
 }
 
 // torchvision: the longer side is int(size * long / short).

@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
+#include "dynvit/core/files.hpp"
+#include "jpeg_support.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -156,6 +159,88 @@ TEST(TrainTransform, OnePixelFillsTheInput) {
     EXPECT_EQ(result.height, 6);
     for (int y = 0; y < 6; ++y)
         for (int x = 0; x < 8; ++x) EXPECT_TRUE(std::equal(image.pixels.begin(), image.pixels.end(), result.at(x, y)));
+}
+
+Sample encoded(const std::vector<std::uint8_t>& bytes) {
+    Sample sample;
+    sample.encoded = bytes;
+    sample.name = "sample";
+    return sample;
+}
+
+// Windows of less than twice the target are decoded at full size, where decode_window gives the whole picture's pixels.
+TEST(TrainTransform, OfAFileIsThatOfItsPicture) {
+    const TrainTransform transform{.width = 48, .height = 40};
+    TrainTransform exact = transform;
+    exact.exact_decode = true;
+    for (const char* name : {"rgb_420.jpg", "rgb_444.jpg", "grey.jpg", "progressive.jpg", "cmyk.jpg", "rgb.png"}) {
+        const Sample sample = encoded(read_file(test::golden(std::string("images/") + name), "test"));
+        const Image image = decode_image(sample.encoded, name);
+        ASSERT_TRUE(image.width < 96 || image.height < 80) << name;
+        for (std::uint64_t seed = 0; seed < 10; ++seed) {
+            Random fast(seed), slow(seed), whole(seed);
+            const Image expected = apply(transform, image, whole);
+            expect_equal(apply(transform, sample, fast), expected);
+            expect_equal(apply(exact, sample, slow), expected);
+            EXPECT_EQ(fast.bits(), whole.bits());
+        }
+    }
+}
+
+TEST(TrainTransform, OfADrawnPictureIsThatOfThePicture) {
+    Sample sample;
+    sample.image = speckled(40, 30);
+    Random one(3), other(3);
+    expect_equal(apply(TrainTransform{}, sample, one), apply(TrainTransform{}, sample.image, other));
+}
+
+TEST(TrainTransform, NamesTheFileThatCannotBeDecoded) {
+    Random random(1);
+    const Sample sample = encoded({1, 2, 3});
+    EXPECT_EQ(test::error_of([&] { apply(TrainTransform{}, sample, random); }).find("[image] sample: "), 0u);
+}
+
+/// Waves of colour: of red the shortest, `period` pixels across and 1.4 times as many down.
+Image waves(int width, int height, double period) {
+    Image image(width, height);
+    for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x)
+            for (int c = 0; c < 3; ++c) {
+                const double across = std::sin(2 * M_PI * x / (period * (1 + 0.4 * c)));
+                const double down = std::cos(2 * M_PI * y / (period * (1.4 + 0.2 * c)));
+                image.at(x, y)[c] = static_cast<std::uint8_t>(std::lround(128 + 50 * across + 50 * down));
+            }
+    return image;
+}
+
+// The waves are 8 and more reduced pixels long, which no scale leaves out. What remains is rounding to 8 bits: of luma
+// and chroma, of the colours and of each of two passes, which at full size is mostly averaged away. 1/12 each, counted
+// six times. Half a reduced pixel off, waves of 10 output pixels and amplitude 50 would give a mean square above 100.
+TEST(TrainTransform, ReducedDecodingIsCloseToFullDecoding) {
+    for (const int size : {96, 48, 24}) {  // the reduced scales 1/2, 1/4 and 1/8 of most windows
+        const Image image = waves(512, 384, 50 * 96 / size);
+        for (const auto& [horizontal, vertical] : {std::pair{1, 1}, {2, 1}, {1, 2}, {2, 2}}) {
+            const Sample sample =
+                encoded(test::encode_jpeg(image, {.quality = 100, .horizontal = horizontal, .vertical = vertical}));
+            const TrainTransform fast{.width = size, .height = size, .scale = {0.6, 1}};
+            TrainTransform exact = fast;
+            exact.exact_decode = true;
+            for (std::uint64_t seed = 0; seed < 5; ++seed) {
+                Random a(seed), b(seed);
+                const Image got = apply(fast, sample, a), wanted = apply(exact, sample, b);
+                double squares = 0, sum = 0;
+                for (std::size_t i = 0; i < got.pixels.size(); ++i) {
+                    const int difference = got.pixels[i] - wanted.pixels[i];
+                    squares += difference * difference;
+                    sum += difference;
+                }
+                const double count = static_cast<double>(got.pixels.size());
+                EXPECT_TRUE(squares > 0 || horizontal != vertical) << "another decoding was expected";
+                EXPECT_LT(squares / count, 0.5) << size << ", subsampled " << horizontal << " x " << vertical;
+                EXPECT_LT(std::abs(sum / count), 0.2) << size;
+            }
+        }
+    }
 }
 
 TEST(EvalTransform, IsResizeAndCentreCrop) {

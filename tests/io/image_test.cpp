@@ -1,5 +1,6 @@
-// Compares with Pillow (golden tensors), and with PNG files put together here byte by byte and JPEG files of one
-// colour, whose pixels are known.
+// Compares with Pillow (golden tensors), with PNG files put together here byte by byte and JPEG files of one colour,
+// whose pixels are known; windows with the same pixels of the whole picture, decoded by libjpeg alone at the same
+// scale.
 #include "dynvit/io/image.hpp"
 
 #include <ATen/core/Tensor.h>
@@ -7,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -21,6 +23,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/random.hpp"
 #include "dynvit/io/safetensors.hpp"
+#include "jpeg_support.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -325,6 +328,164 @@ TEST(Image, TheNameDoesNotDecideTheKind) {
     EXPECT_EQ(read_image(folder / "a.jpg").pixels, read_image(test::golden("images/rgb.png")).pixels);
 }
 
+// ---- windows --------------------------------------------------------------------------------------------------------
+
+Image speckled(int width, int height) {
+    Image image(width, height);
+    Random random(mix_seed({static_cast<std::uint64_t>(width), static_cast<std::uint64_t>(height)}));
+    for (std::uint8_t& byte : image.pixels) byte = static_cast<std::uint8_t>(random.integer(0, 256));
+    return image;
+}
+
+/// The whole picture at eighths / 8 of its size, by libjpeg.
+Image decode_scaled(const Bytes& bytes, int eighths) {
+    jpeg_decompress_struct info{};
+    jpeg_error_mgr errors{};
+    info.err = jpeg_std_error(&errors);
+    jpeg_create_decompress(&info);
+    jpeg_mem_src(&info, bytes.data(), bytes.size());
+    jpeg_read_header(&info, TRUE);
+    info.out_color_space = JCS_RGB;
+    info.scale_num = static_cast<unsigned>(eighths);
+    info.scale_denom = 8;
+    jpeg_start_decompress(&info);
+    Image image(static_cast<int>(info.output_width), static_cast<int>(info.output_height));
+    while (info.output_scanline < info.output_height) {
+        JSAMPROW row = image.at(0, static_cast<int>(info.output_scanline));
+        jpeg_read_scanlines(&info, &row, 1);
+    }
+    jpeg_destroy_decompress(&info);
+    return image;
+}
+
+Window random_window(int width, int height, Random& random) {
+    Window window;
+    window.width = static_cast<int>(random.integer(1, width + 1));
+    window.height = static_cast<int>(random.integer(1, height + 1));
+    window.left = static_cast<int>(random.integer(0, width - window.width + 1));
+    window.top = static_cast<int>(random.integer(0, height - window.height + 1));
+    return window;
+}
+
+/// Fails unless every pixel that `part.box` touches is the one of `whole`, in which it lies at (left, top).
+void expect_pixels(const DecodedWindow& part, const Image& whole, double left, double top) {
+    const int x0 = static_cast<int>(left), y0 = static_cast<int>(top);
+    const int from_x = static_cast<int>(part.box.left), from_y = static_cast<int>(part.box.top);
+    ASSERT_EQ(part.box.left - static_cast<float>(from_x), left - x0);
+    ASSERT_EQ(part.box.top - static_cast<float>(from_y), top - y0);
+    const int width = static_cast<int>(std::ceil(part.box.right)) - from_x;
+    const int height = static_cast<int>(std::ceil(part.box.bottom)) - from_y;
+    ASSERT_LE(from_x + width, part.image.width);
+    ASSERT_LE(from_y + height, part.image.height);
+    for (int y = 0; y < height; ++y)
+        ASSERT_EQ(std::memcmp(part.image.at(from_x, from_y + y), whole.at(x0, y0 + y), std::size_t{3} * width), 0)
+            << "row " << y << " of " << width << " x " << height << " at (" << x0 << ", " << y0 << ")";
+}
+
+const std::vector<test::JpegKind> kKinds = {{.horizontal = 2, .vertical = 2},
+                                            {.horizontal = 2, .vertical = 1},
+                                            {.horizontal = 1, .vertical = 2},
+                                            {.horizontal = 1, .vertical = 1},
+                                            {.horizontal = 2, .vertical = 2, .restart_rows = 1},
+                                            {.horizontal = 4, .vertical = 1},
+                                            {.grey = true},
+                                            {.progressive = true}};
+
+TEST(Window, AtFullSizeHasTheWholePicturesPixels) {
+    Random random(1);
+    for (const test::JpegKind& kind : kKinds)
+        for (const auto& [width, height] : {std::pair{97, 75}, {64, 48}, {5, 3}, {1, 40}}) {
+            const Bytes bytes = test::encode_jpeg(speckled(width, height), kind);
+            const Image whole = decode_image(bytes, "whole");
+            for (int i = 0; i < 60; ++i) {
+                const Window window = random_window(width, height, random);
+                const DecodedWindow part = decode_window(bytes, "part", window, width, height);
+                EXPECT_EQ(part.box.right - part.box.left, window.width);
+                EXPECT_EQ(part.box.bottom - part.box.top, window.height);
+                expect_pixels(part, whole, window.left, window.top);
+            }
+        }
+}
+
+TEST(Window, AtAReducedScaleHasTheReducedPicturesPixels) {
+    Random random(2);
+    for (const test::JpegKind& kind : kKinds) {
+        if (kind.progressive || kind.horizontal > 2) continue;  // decoded whole
+        for (const auto& [width, height] : {std::pair{203, 151}, {160, 96}}) {
+            const Bytes bytes = test::encode_jpeg(speckled(width, height), kind);
+            for (const int eighths : {4, 2, 1}) {
+                const Image whole = decode_scaled(bytes, eighths);
+                for (int i = 0; i < 30; ++i) {
+                    Window window = random_window(width, height, random);
+                    if (window.width < 16 || window.height < 16) continue;
+                    const int times = 8 / eighths;  // the target that this scale just reaches
+                    const int chroma = kind.grey || kind.horizontal == kind.vertical ? 1 : 2;
+                    const DecodedWindow part = decode_window(bytes, "part", window, window.width / times / chroma,
+                                                             window.height / times / chroma);
+                    EXPECT_EQ((part.box.right - part.box.left) * 8, window.width * eighths);
+                    EXPECT_EQ((part.box.bottom - part.box.top) * 8, window.height * eighths);
+                    expect_pixels(part, whole, window.left * eighths / 8.0, window.top * eighths / 8.0);
+                }
+            }
+        }
+    }
+}
+
+TEST(Window, IsReducedOnlyAsFarAsTheTargetAllows) {
+    const Bytes bytes = test::encode_jpeg(speckled(200, 200));
+    for (const auto& [width, height, scale] : std::vector<std::tuple<int, int, double>>{{161, 10, 1},
+                                                                                        {81, 80, 1},
+                                                                                        {80, 81, 1},
+                                                                                        {80, 80, 0.5},
+                                                                                        {41, 40, 0.5},
+                                                                                        {40, 40, 0.25},
+                                                                                        {20, 20, 0.125},
+                                                                                        {1, 1, 0.125}}) {
+        const DecodedWindow part = decode_window(bytes, "part", {7, 9, 160, 160}, width, height);
+        EXPECT_EQ(part.box.right - part.box.left, 160 * scale) << width << " x " << height;
+        EXPECT_EQ(part.box.bottom - part.box.top, 160 * scale) << width << " x " << height;
+    }
+}
+
+TEST(Window, OfKindsThatAreDecodedWholeIsTheWindow) {
+    for (const char* name : {"progressive.jpg", "cmyk.jpg", "rgb.png", "palette.png"}) {
+        const Bytes bytes = golden_file(name);
+        const Image whole = decode_image(bytes, name);
+        const DecodedWindow part = decode_window(bytes, name, {3, 2, 11, 7}, 2, 2);
+        EXPECT_EQ(part.image.pixels, whole.pixels) << name;
+        EXPECT_EQ(part.box.left, 3);
+        EXPECT_EQ(part.box.top, 2);
+        EXPECT_EQ(part.box.right, 14);
+        EXPECT_EQ(part.box.bottom, 9);
+    }
+}
+
+TEST(Window, OutsideThePictureIsAnError) {
+    for (const char* name : {"rgb_420.jpg", "progressive.jpg", "rgb.png"}) {
+        const Bytes bytes = golden_file(name);
+        const PictureSize size = picture_size(bytes, name);
+        for (const Window& window : {Window{-1, 0, 4, 4}, Window{0, -1, 4, 4}, Window{0, 0, 0, 4}, Window{0, 0, 4, -1},
+                                     Window{size.width - 3, 0, 4, 4}, Window{0, size.height - 3, 4, 4},
+                                     Window{2147483647, 0, 2147483647, 4}, Window{0, 0, 4, 2147483647}})
+            EXPECT_NE(error_of([&] { decode_window(bytes, name, window, 4, 4); }).find("not inside the picture of "),
+                      std::string::npos)
+                << name;
+    }
+}
+
+TEST(PictureSize, IsTheDecodedPictures) {
+    for (const char* name : {"rgb_420.jpg", "grey.jpg", "progressive.jpg", "cmyk.jpg", "rgb.png", "palette.png"}) {
+        const Bytes bytes = golden_file(name);
+        const Image image = decode_image(bytes, name);
+        const PictureSize size = picture_size(bytes, name);
+        EXPECT_EQ(size.width, image.width) << name;
+        EXPECT_EQ(size.height, image.height) << name;
+        EXPECT_NE(error_of([&] { picture_size(std::span(bytes).first(20), "cut"); }).find("[image] cut: damaged "),
+                  std::string::npos);
+    }
+    EXPECT_NE(error_of([] { picture_size({}, "none"); }).find("it is empty"), std::string::npos);
+}
+
 // ---- writing --------------------------------------------------------------------------------------------------------
 
 TEST(Image, PngComesBack) {
@@ -461,6 +622,62 @@ TEST(Image, AnyOneWrongByteIsDecodedOrRefused) {
                 bytes[at] = static_cast<std::uint8_t>(value);
                 refused += !decodes(bytes);
             }
+        EXPECT_GT(refused, 0) << name;
+    }
+}
+
+// What is above the cut may be decoded; then it is right.
+TEST(Window, OfATruncatedFileIsRightOrAnError) {
+    const Bytes whole = golden_file("rgb_420.jpg");
+    const Image picture = decode_image(whole, "whole");
+    const Window upper{3, 2, 12, 5}, lower{3, picture.height - 5, 12, 5};
+    int decoded = 0;
+    for (std::size_t length = 0; length < whole.size(); ++length) {
+        const Bytes cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
+        try {
+            expect_pixels(decode_window(cut, "cut", upper, 12, 5), picture, upper.left, upper.top);
+            ++decoded;
+        } catch (const Error&) {
+        }
+        if (length < whole.size() / 2) error_of([&] { decode_window(cut, "cut", lower, 12, 5); });
+    }
+    EXPECT_GT(decoded, 0);
+}
+
+TEST(Window, OfAPictureThatIsLessThanItSaysIsAnError) {
+    Bytes jpeg = golden_file("rgb_420.jpg");
+    const Bytes marker = {0xff, 0xc0};  // start of frame
+    const auto frame = std::search(jpeg.begin(), jpeg.end(), marker.begin(), marker.end());
+    ASSERT_NE(frame, jpeg.end());
+    std::copy_n(Bytes{0x20, 0x00, 0x20, 0x00}.begin(), 4, frame + 5);  // height and width
+    for (const Window& window : {Window{0, 8000, 100, 100}, Window{8000, 100, 192, 100}, Window{0, 0, 8192, 8192}})
+        for (const int target : {1, 100})
+            EXPECT_NE(error_of([&] { decode_window(jpeg, "lies", window, target, target); }).find("damaged JPEG"),
+                      std::string::npos);
+}
+
+TEST(Window, OfAFileWithOneWrongByteIsDecodedOrRefused) {
+    for (const char* name : {"rgb_420.jpg", "rgb_444.jpg", "grey.jpg"}) {
+        const Bytes whole = golden_file(name);
+        const PictureSize size = picture_size(whole, name);
+        const Window window{size.width / 3, size.height / 3, size.width / 2, size.height / 2};
+        int refused = 0;
+        for (std::size_t at = 0; at < whole.size(); ++at)
+            for (const int value : {0x00, 0xff, whole[at] ^ 0x10})
+                for (const int target : {window.width, 1}) {
+                    Bytes bytes = whole;
+                    bytes[at] = static_cast<std::uint8_t>(value);
+                    try {
+                        const DecodedWindow part = decode_window(bytes, "fuzz", window, target, 1);
+                        ASSERT_EQ(part.image.pixels.size(), std::size_t{3} * part.image.width * part.image.height);
+                        ASSERT_GE(part.box.left, 0);
+                        ASSERT_GE(part.box.top, 0);
+                        ASSERT_LE(part.box.right, part.image.width);
+                        ASSERT_LE(part.box.bottom, part.image.height);
+                    } catch (const Error&) {
+                        ++refused;
+                    }
+                }
         EXPECT_GT(refused, 0) << name;
     }
 }

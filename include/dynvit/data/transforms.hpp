@@ -13,7 +13,8 @@ namespace dynvit {
 inline constexpr std::array<float, 3> kImageNetMean = {0.485f, 0.456f, 0.406f};
 inline constexpr std::array<float, 3> kImageNetStd = {0.229f, 0.224f, 0.225f};
 
-/// Evaluation: short side to `resize` pixels (0: int(min(width, height) / 0.875)), centre crop of width x height, bicubic.
+/// Evaluation: short side to `resize` pixels (0: int(min(width, height) / 0.875)), centre crop of width x height,
+/// bicubic.
 struct EvalTransform {
     int width = 224;
     int height = 224;
@@ -22,16 +23,24 @@ struct EvalTransform {
 
 /// Training: a random window of `scale` of the area and an aspect ratio of `ratio`, resized (bicubic); mirrored with
 /// probability `flip`. As torchvision's RandomResizedCrop: ten tries, then the largest window of a legal shape.
+/// A window of at least twice the size asked for comes from a JPEG decoded at a reduced scale (see decode_window);
+/// every pixel is decoded, and the values are Pillow's, with `exact_decode`.
 struct TrainTransform {
     int width = 224;
     int height = 224;
     std::array<double, 2> scale = {0.08, 1.0};
     std::array<double, 2> ratio = {3.0 / 4.0, 4.0 / 3.0};
     double flip = 0.5;
+    bool exact_decode = false;
 };
 
 Image apply(const EvalTransform& transform, const Image& image);
 Image apply(const TrainTransform& transform, const Image& image, Random& random);
+
+/// The same for a picture that may not be decoded yet, of which only what is needed is decoded. The random numbers, and
+/// so window and mirroring, are those of the decoded picture. Throws Error naming the sample where its file is no valid
+/// picture.
+Image apply(const TrainTransform& transform, const Sample& sample, Random& random);
 
 /// The window that a training crop takes of a width x height picture.
 Window random_resized_crop(int width, int height, const TrainTransform& transform, Random& random);
