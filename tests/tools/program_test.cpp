@@ -349,9 +349,31 @@ TEST_F(Program, ConfigPrintsWhatTrainTakesBack) {
     EXPECT_NE(defaults.find("keep_ratio: [0.7] "), std::string::npos);
 }
 
+// Whole batches are counted, of each number of workers, and the figures of a row belong together.
+TEST_F(Program, BenchCountsWhatTheLoaderPrepares) {
+    write_pictures("val");
+    const std::string out = succeed({"bench", "loader", "--data", "val", "--image-size", "16", "-b", "8", "-j", "1,2",
+                                     "--images", "50", "--json", "bench.json"});
+    EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 3) << out;
+    const json report = json::parse(text_of(folder_ / "bench.json"));
+    EXPECT_EQ(report.at("height"), 16);
+    EXPECT_EQ(report.at("data"), "val");
+    ASSERT_EQ(report.at("results").size(), 2u);
+    for (const json& row : report.at("results")) {
+        EXPECT_EQ(row.at("images"), 56);
+        EXPECT_GT(row.at("seconds").get<double>(), 0);
+        EXPECT_DOUBLE_EQ(row.at("images_per_second").get<double>(), 56 / row.at("seconds").get<double>());
+        EXPECT_DOUBLE_EQ(row.at("images_per_core_second").get<double>(), 56 / row.at("core_seconds").get<double>());
+    }
+    EXPECT_EQ(report.at("results")[1].at("workers"), 2);
+    write("a.yaml", kAlone);
+    EXPECT_NE(succeed({"bench", "loader", "-c", "a.yaml", "--images", "8", "-b", "8"}).find("      1         8 "),
+              std::string::npos);
+}
+
 TEST_F(Program, HelpNamesEveryOption) {
     const std::map<std::string, Words> options = {
-        {"", {"--help", "--version", "--log-level", "--threads", "train", "eval", "visualize", "config"}},
+        {"", {"--help", "--version", "--log-level", "--threads", "train", "eval", "visualize", "config", "bench"}},
         {"train", {"--config", "--set", "--output", "--resume"}},
         {"eval",
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
@@ -360,6 +382,7 @@ TEST_F(Program, HelpNamesEveryOption) {
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
           "--precision", "--images", "--samples", "--policy", "--output"}},
         {"config", {"--config", "--set"}},
+        {"bench", {"loader"}},
     };
     for (const auto& [command, expected] : options) {
         const Outcome help = run(command.empty() ? Words{"--help"} : Words{command, "--help"});
@@ -552,6 +575,9 @@ TEST_F(BadInput, CommandLine) {
     fail({"eval", "--data", "."}, {"--weights is required"});
     fail({"eval", "-w", "w", "-k", "much"}, {"--keep-ratio", "much"});
     fail({"eval", "-w", "w", "-b", "0"}, {"--batch-size"});
+    fail({"bench"}, {"subcommand is required"});
+    fail({"bench", "loader"}, {"--config", "--data"});
+    fail({"bench", "loader", "--data", "nowhere"}, {"nowhere: no such folder"});
     const Outcome level = run({"config", "--log-level", "loud"});
     EXPECT_EQ(level.code, 1);
     EXPECT_EQ(level.err, "error: [log] unknown level 'loud'; expected debug, info, warn, error or off\n");

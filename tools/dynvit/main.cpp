@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
     dynvit::tool::add_visualize(program);
     dynvit::tool::add_shard(program);
     dynvit::tool::add_config(program);
+    dynvit::tool::add_bench(program);
     try {
         program.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
