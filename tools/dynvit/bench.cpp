@@ -130,8 +130,9 @@ void add_loader(CLI::App& bench) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = bench.add_subcommand("loader", "Pictures a second that the training loader prepares");
     arguments->config.add_to(*command);
-    command->add_option("--data", arguments->data, "in place of --config: a folder that holds a folder of pictures a "
-                                                "class");
+    command->add_option("--data", arguments->data,
+                        "in place of --config: a folder that holds a folder of pictures a "
+                        "class");
     command->add_option("--image-size", arguments->image_size, "with --data: the pictures' height and width, pixels")
         ->check(CLI::Range(1, 4096))
         ->capture_default_str();
