@@ -64,10 +64,12 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("scale", scale, "training: the random crop's share of the area, [least, most]", above_up_to(0, 1));
     v.field("ratio", ratio, "training: its width / height, [least, most]", above(0));
     v.field("flip", flip, "training: probability of a mirrored picture", between(0, 1));
+    v.field("exact_decode", exact_decode, "training: decode every pixel, not only what the crop needs at its size; slower");
     v.field("train_images", train_images, "cluttered_shapes: pictures of an epoch", at_least(1));
     v.field("val_images", val_images, "cluttered_shapes: pictures that are never trained on", at_least(1));
     v.field("seed", seed, "cluttered_shapes: another seed, other pictures", at_least(0));
     v.field("workers", workers, "threads that prepare pictures; 0: one a processor core", between(0, 1024));
+    v.section("augment", augment, "training: what is done to a cropped picture");
     for (const auto& [key, range] : {std::pair{"scale", scale}, std::pair{"ratio", ratio}}) {
         if (range.size() != 2 || range[0] > range[1]) v.reject(key, "expected [least, most]");
     }
@@ -124,10 +126,10 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
     }
     if (split == Split::kTrain) {
         TrainTransform transform{static_cast<int>(width), static_cast<int>(height), {settings.scale[0], settings.scale[1]},
-                                 {settings.ratio[0], settings.ratio[1]}, settings.flip};
-        return [transform](Sample& sample, Random& random) {
+                                 {settings.ratio[0], settings.ratio[1]}, settings.flip, settings.exact_decode};
+        return [transform, augmentation = make_augmentation(settings.augment)](Sample& sample, Random& random) {
             sample.object_mask.clear();
-            return apply(transform, sample, random);
+            return apply(augmentation, apply(transform, sample, random), random);
         };
     }
     EvalTransform transform{static_cast<int>(width), static_cast<int>(height), static_cast<int>(settings.resize)};

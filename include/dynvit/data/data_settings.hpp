@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "dynvit/core/fields.hpp"
+#include "dynvit/data/augment.hpp"
 #include "dynvit/data/loader.hpp"
 #include "dynvit/data/transforms.hpp"
 
@@ -23,6 +24,8 @@ struct DataSettings {
     std::vector<double> scale = {0.08, 1.0};
     std::vector<double> ratio = {0.75, 4.0 / 3.0};
     double flip = 0.5;
+    bool exact_decode = false;
+    AugmentSettings augment;
     std::int64_t train_images = 20000;
     std::int64_t val_images = 1000;
     std::int64_t seed = 0;
@@ -46,7 +49,7 @@ bool has_validation(const DataSettings& settings);
 /// the caller's.
 LoaderOptions loader_options(const DataSettings& settings, Split split);
 
-/// What happens to each picture of a split: random crop and mirror, or resize and centre crop. The pictures of
+/// What happens to each picture of a split: random crop, mirror and augmentation, or resize and centre crop. The pictures of
 /// cluttered_shapes are drawn at the model's size and stay as they are, with their object masks.
 SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
 
