@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/data/planes.hpp"
 #include "dynvit/data/training_order.hpp"
 
 namespace dynvit {
@@ -43,18 +44,6 @@ struct Pending {
     std::vector<std::exception_ptr> failures;
     std::vector<std::vector<CorruptSample>> corrupt;  // met at each place
 };
-
-/// Copies an interleaved picture into three planes.
-void copy_to_planes(const Image& image, std::uint8_t* planes) {
-    const std::size_t pixels = static_cast<std::size_t>(image.width) * image.height;
-    const std::uint8_t* from = image.pixels.data();
-    std::uint8_t *red = planes, *green = planes + pixels, *blue = planes + 2 * pixels;
-    for (std::size_t i = 0; i < pixels; ++i) {
-        red[i] = from[3 * i];
-        green[i] = from[3 * i + 1];
-        blue[i] = from[3 * i + 2];
-    }
-}
 
 /// Throws what went wrong at the batch's first failing place, whichever worker met it first.
 void check(const Pending& pending) {

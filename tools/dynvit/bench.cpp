@@ -31,6 +31,7 @@ class Repeated : public Dataset {
     Repeated(const Dataset& dataset, std::size_t size) : dataset_(dataset), size_(size) {}
     std::size_t size() const override { return size_; }
     Sample get(std::size_t index) const override { return dataset_.get(index % dataset_.size()); }
+    std::string name(std::size_t index) const override { return dataset_.name(index % dataset_.size()); }
     const std::vector<std::string>& class_names() const override { return dataset_.class_names(); }
 
   private:
