@@ -51,14 +51,14 @@ std::vector<fs::path> split_folders(const DataSettings& settings, Split split) {
 
 void DataSettings::fields(FieldVisitor& v) {
     v.field("kind", kind, "where pictures come from", std::vector<std::string>{kFolder, kShards, kShapes});
-    v.field("root", root, "image_folder: the folder with train/ and val/, a folder a class in each; tar_shards: *.tar in each");
+    v.field("root", root, "the folder with train/ and val/: a folder a class in each, or *.tar (tar_shards)");
     v.field("val_root", val_root, "the folder with val/, where it is another");
-    v.field("classes", classes, "a file with a class folder's name a line, in index order; '': sorted names; tar_shards: classes.txt");
+    v.field("classes", classes, "a file with a class folder's name a line, in index order; '': sorted names, or the shards' own");
     v.field("train_folders", train_folders, "folders below root to train on; several only where nothing is labelled");
     v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
-    v.field("strict", strict, "true: a corrupt picture is an error; false: it is replaced (training) or left out, and listed");
+    v.field("strict", strict, "true: a corrupt picture is an error; false: replaced (training) or left out");
     v.field("shuffle_window", shuffle_window, "tar_shards: pictures among which training shuffles; 0: all", at_least(0));
-    v.field("repeats", repeats, "training: times that a picture comes in a row, each time augmented anew; an epoch stays as long",
+    v.field("repeats", repeats, "training: times a picture comes in a row, each time augmented anew; epochs stay as long",
             at_least(1));
     v.field("resize", resize, "evaluation: the short side before the centre crop, pixels; 0: size / 0.875", at_least(0));
     v.field("scale", scale, "training: the random crop's share of the area, [least, most]", above_up_to(0, 1));

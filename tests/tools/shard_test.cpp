@@ -206,6 +206,21 @@ TEST_F(Shard, BadInput) {
     write("out/train/000000.tar", "mine");
     fail({"shard", "--data", "data", "-o", "out"}, "out/train: exists already; remove it or give another --output");
     EXPECT_EQ(text_of(folder_ / "out/train/000000.tar"), "mine");
+    EXPECT_FALSE(fs::exists(folder_ / "out/classes.txt"));
+}
+
+TEST_F(Shard, SplitAfterSplitKeepsOneClassList) {
+    write_data();
+    fs::create_directories(folder_ / "only");
+    fs::rename(folder_ / "data/val", folder_ / "only/val");
+    succeed({"shard", "--data", "data", "-o", "out"});
+    EXPECT_EQ(text_of(folder_ / "out/classes.txt"), "b\nc\n");
+    fail({"shard", "--data", "only", "-o", "out"}, "out/classes.txt: exists already and lists other classes");
+    EXPECT_EQ(text_of(folder_ / "out/classes.txt"), "b\nc\n");
+    EXPECT_FALSE(fs::exists(folder_ / "out/val"));
+    fs::rename(folder_ / "only/val/a", folder_ / "only/val/b");
+    succeed({"shard", "--data", "only", "-o", "out", "--classes", "out/classes.txt"});
+    EXPECT_EQ(TarShards(shards_in(folder_ / "out/val")).size(), 6u);
 }
 
 TEST_F(Shard, FullDiskLeavesNoHalfSplit) {

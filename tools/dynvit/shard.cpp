@@ -89,6 +89,22 @@ std::string class_list_text(const ClassList& list) {
     return text;
 }
 
+void check_absent(const fs::path& path) {
+    if (fs::exists(path)) throw Error(kArea, path.string(), ": exists already; remove it or give another --output");
+}
+
+/// Another split may be there already, whose labels the list must go on to explain.
+void write_classes(const fs::path& path, const std::string& text) {
+    if (fs::exists(path)) {
+        const std::vector<std::uint8_t> before = read_file(path, kArea);
+        if (!std::equal(before.begin(), before.end(), text.begin(), text.end()))
+            throw Error(kArea, path.string(),
+                        ": exists already and lists other classes; give another --output, or --classes ",
+                        path.string());
+    }
+    write_file_atomically(path, text, kArea);
+}
+
 /// Names for a picture's members: its path below the data folder, without dots, which would end the key.
 class Keys {
   public:
@@ -119,7 +135,6 @@ std::string lower_case_ending(const fs::path& picture) {
 class FolderInTheMaking {
   public:
     explicit FolderInTheMaking(const fs::path& path) : path_(path), temporary_(path.string() + ".writing") {
-        if (fs::exists(path)) throw Error(kArea, path.string(), ": exists already; remove it or give another --output");
         fs::remove_all(temporary_);  // of a run that was killed
         make_directory(temporary_, kArea);
     }
@@ -221,9 +236,10 @@ void run(const Arguments& arguments) try {
     std::vector<Split> splits = open_splits(arguments, classes);
     if (!classes) classes = common_classes(splits);
     const fs::path output = arguments.output;
+    for (const Split& split : splits) check_absent(output / split.name);
     make_directory(output, kArea);
     const bool labelled = std::ranges::any_of(splits, [](const Split& split) { return split.pictures->labelled(); });
-    if (labelled) write_file_atomically(output / "classes.txt", class_list_text(*classes), kArea);
+    if (labelled) write_classes(output / "classes.txt", class_list_text(*classes));
     for (const Split& split : splits) {
         FolderInTheMaking folder(output / split.name);
         const Written written = write_split(split, arguments, folder.temporary());
@@ -255,7 +271,7 @@ void add_shard(CLI::App& program) {
     auto* images = command->add_option("--images-per-shard", arguments->images_per_shard, "pictures an archive")
                        ->check(CLI::PositiveNumber)
                        ->capture_default_str();
-    command->add_option("--shard-size", arguments->shard_size, "at most so many bytes an archive, such as 256MB")
+    command->add_option("--shard-size", arguments->shard_size, "about so many bytes an archive, such as 256MB")
         ->transform(CLI::AsSizeValue(true))
         ->check(CLI::PositiveNumber)
         ->excludes(images);

@@ -52,8 +52,9 @@ struct LoaderOptions {
 };
 
 /// Turns a sample into the picture that goes into a batch; every picture of a loader must come out the same size. The
-/// generator is the sample's own, made from (seed, epoch, index, repetition). Called from many threads at once. A transform that keeps
-/// the picture's size and geometry may leave sample.object_mask; any other must clear it.
+/// generator is the sample's own, made from (seed, epoch, index, repetition); a replacement gets that of the sample it
+/// replaces. Called from many threads at once. A transform that keeps the picture's size and geometry may leave
+/// sample.object_mask; any other must clear it.
 using SampleTransform = std::function<Image(Sample& sample, Random& random)>;
 
 /// How many batches an epoch has.

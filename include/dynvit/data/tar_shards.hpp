@@ -1,4 +1,5 @@
-// Pictures in tar archives, in WebDataset's layout: a data set is then a few large files in place of a million small ones.
+// Pictures in tar archives, in WebDataset's layout: a data set is then a few large files in place of a million small
+// ones.
 #pragma once
 
 #include <filesystem>
@@ -15,17 +16,18 @@ std::vector<std::filesystem::path> shards_in(const std::filesystem::path& folder
 /// Whether a folder holds an archive.
 bool has_shards(const std::filesystem::path& folder);
 
-/// A sample is the members of one archive, next to each other, that have the same name up to the first dot after the last
-/// slash: KEY.jpg, .jpeg or .png (any case), and KEY.cls, the class index as a decimal number. Other endings, hidden files
-/// and members without a picture or class are passed over. The constructor reads the archives' headers and classes, several
-/// archives at once, and keeps the files open (where that takes more than the process may open, it raises its own limit as
-/// far as it is allowed to); get() reads one picture's bytes.
+/// A sample is the members of one archive, next to each other, that have the same name up to the first dot after the
+/// last slash: KEY.jpg, .jpeg or .png (any case), and KEY.cls, the class index as a decimal number. Other endings,
+/// hidden files and members without a picture or class are passed over. The constructor reads the archives' headers and
+/// classes, several archives at once, and keeps the files open (where that takes more than the process may open, it
+/// raises its own limit as far as it is allowed to); get() reads one picture's bytes.
 class TarShards : public Dataset {
   public:
     /// @param classes the names of the indices; without it they are named "0", "1", ...
     /// @param labelled false: leaves classes unread
-    /// Throws Error naming the file and the byte: a damaged archive, a class without a picture, a sample of two pictures,
-    /// a class that is no index or not in the list, some pictures with a class and some without, no picture at all.
+    /// Throws Error naming the file and the byte: a damaged archive, a class without a picture, a sample of two
+    /// pictures, a class that is no index or not in the list, some pictures with a class and some without, no picture
+    /// at all.
     explicit TarShards(const std::vector<std::filesystem::path>& shards,
                        const std::optional<ClassList>& classes = std::nullopt, bool labelled = true);
 

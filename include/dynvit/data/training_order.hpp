@@ -7,11 +7,12 @@
 
 namespace dynvit {
 
-/// Every index below `samples` once, in an order that depends on the arguments alone, so that a resumed epoch finds it again.
+/// Every index below `samples` once, in an order that depends on the arguments alone, so that a resumed epoch finds it
+/// again.
 ///
-/// Without shards, or with a window of 0 or of at least `samples`: a uniform permutation. Else the shards are put in random
-/// order and the stream of their samples, each shard from its start to its end, is shuffled within a window: no sample
-/// comes `window` or more places before or after its place in the stream. So at any time only samples of about
+/// Without shards, or with a window of 0 or of at least `samples`: a uniform permutation. Else the shards are put in
+/// random order and the stream of their samples, each shard from its start to its end, is shuffled within a window: no
+/// sample comes `window` or more places before or after its place in the stream. So at any time only samples of about
 /// 2 window / shard size files are read.
 /// @param shard_sizes samples a shard, in index order; their sum is `samples`; empty where the data set has no shards
 /// @param window samples

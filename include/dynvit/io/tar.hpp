@@ -27,10 +27,10 @@ class TarFile {
     TarFile(TarFile&& other) noexcept;
     TarFile& operator=(TarFile&&) = delete;
 
-    /// The regular files in the archive's order, from its headers alone: v7, ustar and GNU ones, GNU long names, pax path
-    /// and size. Folders, links and devices are passed over. Every header's checksum and length is checked against the file.
-    /// Throws Error naming the file and the byte where it goes wrong: a header that is none, a member that passes the
-    /// file's end, no end-of-archive block (a file cut short), anything behind it, a sparse file.
+    /// The regular files in the archive's order, from its headers alone: v7, ustar and GNU ones, GNU long names, pax
+    /// path and size. Folders, links and devices are passed over. Every header's checksum and length is checked against
+    /// the file. Throws Error naming the file and the byte where it goes wrong: a header that is none, a member that
+    /// passes the file's end, no end-of-archive block (a file cut short), anything behind it, a sparse file.
     std::vector<TarMember> members() const;
 
     /// A member's bytes. Safe for concurrent calls. Throws Error if the file was cut short meanwhile.
@@ -47,8 +47,8 @@ class TarFile {
     int descriptor_ = -1;
 };
 
-/// Writes an archive beside `path`, which commit() puts in place. Equal members give equal bytes: time, user and group are
-/// 0. Headers are ustar, with pax records before them for a name that ustar has no room for or that is not ASCII.
+/// Writes an archive beside `path`, which commit() puts in place. Equal members give equal bytes: time, user and group
+/// are 0. Headers are ustar, with pax records before them for a name that ustar has no room for or that is not ASCII.
 class TarWriter {
   public:
     explicit TarWriter(std::filesystem::path path);
