@@ -65,12 +65,13 @@ std::vector<std::string> names_of(const std::vector<Batch>& batches) {
 }
 
 std::string progress_text(const nlohmann::json& line) {
-    std::string text = "loss " + (line["loss"].is_number() ? fixed(line["loss"], 4) : "-");
-    if (!line["keep_ratio"].empty()) {
-        text += "  kept";
-        for (const nlohmann::json& ratio : line["keep_ratio"]) text += " " + (ratio.is_number() ? fixed(ratio, 2) : "-");
-    }
-    return text + "  " + fixed(line["images_per_second"], 0) + " img/s";
+    const auto number = [](const nlohmann::json& value, int digits) {
+        return value.is_number() ? fixed(value, digits) : std::string("-");  // "-": every step was skipped
+    };
+    std::string text = str("loss ", number(line["loss"], 4));
+    if (!line["keep_ratio"].empty()) text += "  kept";
+    for (const nlohmann::json& ratio : line["keep_ratio"]) text += str(' ', number(ratio, 2));
+    return str(text, "  ", number(line["images_per_second"], 0), " img/s");
 }
 
 // Names each corrupt picture in the log once.
@@ -170,7 +171,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
             std::string text;
             while (progress.step < std::min(last_step, (epoch + 1) * steps_per_epoch)) {
                 const std::vector<Batch> batches = next_batches(loader, settings.accumulate);
-                StepPlan plan{.step = progress.step};
+                StepPlan plan;
+                plan.step = progress.step;
                 plan.lr = learning_rate(settings.schedule, plan.step, steps_per_epoch, settings.epochs);
                 plan.backbone_lr = plan.lr * backbone_scale(settings.schedule, plan.step, steps_per_epoch);
                 plan.selection = step_selection(settings.selection, targets, plan.step, all_steps,

@@ -1,8 +1,10 @@
 // The parts of a step against their closed forms: running average, loss scaling, skipped steps, selection over time.
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "dynvit/core/error.hpp"
 #include "dynvit/train/adamw.hpp"
 #include "dynvit/train/ema.hpp"
 #include "dynvit/train/loss_scaler.hpp"
@@ -89,10 +91,11 @@ TEST(AdamW, SkippedStepChangesNothing) {
 
 TEST(Meters, MeansOfStepsThatWereNotSkipped) {
     Meters meters;
-    for (const auto& [loss, skipped] : {std::pair{1.0, 0.0}, std::pair{NAN, 1.0}, std::pair{4.0, 0.0}}) {
+    const std::vector<std::pair<double, double>> given = {{1.0, 0.0}, {NAN, 1.0}, {4.0, 0.0}};
+    for (const auto& [loss, skipped] : given) {
         StepOutput output;
         output.losses.total = at::full({}, loss);
-        output.keep_ratios = {at::full({}, loss / 8)};
+        output.keep_ratios.push_back(at::full({}, loss / 8));
         output.skipped = at::full({1}, skipped, at::kFloat);
         meters.add(output);
     }
