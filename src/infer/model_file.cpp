@@ -5,6 +5,7 @@
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
+#include "dynvit/io/weights_format.hpp"
 
 namespace dynvit {
 namespace {
@@ -14,21 +15,38 @@ constexpr const char* kSettingsKey = "dynvit.model";
 bool of_prediction_module(const std::string& key) { return key.rfind("score_predictor.", 0) == 0; }
 bool of_head(const std::string& key) { return key.rfind("head.", 0) == 0; }
 
+ModelFile read_checkpoint(const std::filesystem::path& path, WeightsPart part) {
+    Pth read = read_pth(path, part);
+    return {path, std::nullopt, std::move(read.tensors), std::move(read.part), std::move(read.skipped)};
+}
+
 }  // namespace
 
-ModelFile read_model_file(const std::filesystem::path& path) {
+ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part) {
+    if (weights_format(path) == WeightsFormat::kPth) return read_checkpoint(path, part);
+    if (part == WeightsPart::kEma) {
+        throw Error("weights", path.string(), ": is a safetensors file, which holds one set of weights; "
+                                              "EMA weights are read from PyTorch checkpoints");
+    }
     Safetensors read = read_safetensors(path);
-    ModelFile file{path, std::nullopt, std::move(read.tensors)};
+    ModelFile file{path, std::nullopt, without_wrapper_prefixes(std::move(read.tensors))};
     if (const auto found = read.metadata.find(kSettingsKey); found != read.metadata.end()) {
         file.settings = read_config<ModelSettings>({found->second, path.string() + " (its " + kSettingsKey + ")", {}});
     }
     return file;
 }
 
+void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
+                      const std::optional<ModelSettings>& settings) {
+    std::map<std::string, std::string> metadata;
+    if (settings) metadata.emplace(kSettingsKey, write_config(*settings, false));
+    write_safetensors(path, weights, metadata);
+}
+
 void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type) {
     TensorMap weights = state_dict(model);
     for (auto& [name, tensor] : weights) tensor = tensor.to(type);
-    write_safetensors(path, weights, {{kSettingsKey, write_config(model.settings(), false)}});
+    write_model_file(path, weights, model.settings());
 }
 
 void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {

@@ -8,7 +8,6 @@
 #include <array>
 #include <bit>
 #include <cstdint>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -17,6 +16,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "input_file.hpp"
 
 namespace dynvit {
 namespace {
@@ -51,14 +51,9 @@ constexpr std::array<StoredType, 12> kTypes = {{
 }};
 
 std::string type_names() {
-    std::string names;
-    for (const StoredType& type : kTypes) names += (names.empty() ? "" : " ") + std::string(type.name);
-    return names;
-}
-
-/// A name from a file as it may be printed: in quotes, one line, ASCII.
-std::string quoted(const std::string& text) {
-    return json(text).dump(-1, ' ', true, json::error_handler_t::replace);
+    std::vector<std::string> names;
+    for (const StoredType& type : kTypes) names.emplace_back(type.name);
+    return join(names, " ");
 }
 
 /// A short rendering of a wrong value.
@@ -78,17 +73,7 @@ struct Entry {
 
 class Reader {
   public:
-    explicit Reader(const std::filesystem::path& path) : path_(path.string()) {
-        std::error_code problem;
-        const std::filesystem::file_status status = std::filesystem::status(path, problem);
-        if (!std::filesystem::exists(status)) fail("no such file");
-        if (std::filesystem::is_directory(status)) fail("is a folder, not a file");
-        if (!std::filesystem::is_regular_file(status)) fail("is not a regular file");
-        file_bytes_ = std::filesystem::file_size(path, problem);
-        if (problem) fail("cannot be read: ", problem.message());
-        stream_.open(path, std::ios::binary);
-        if (!stream_) fail("cannot be opened for reading");
-    }
+    explicit Reader(const std::filesystem::path& path) : file_(path, "safetensors") {}
 
     Safetensors read() {
         Safetensors result;
@@ -109,7 +94,7 @@ class Reader {
   private:
     template <class... Parts>
     [[noreturn]] void fail(const Parts&... parts) const {
-        throw Error("safetensors", path_, ": ", parts...);
+        file_.fail(parts...);
     }
 
     template <class... Parts>
@@ -117,24 +102,20 @@ class Reader {
         fail("tensor ", quoted(name), ": ", parts...);
     }
 
-    void read_bytes(void* target, std::uint64_t count) {
-        stream_.read(static_cast<char*>(target), static_cast<std::streamsize>(count));
-        if (static_cast<std::uint64_t>(stream_.gcount()) != count) fail("could not be read to its end");
-    }
-
     /// Reads up to where the data starts.
     json read_header() {
         std::uint64_t length = 0;
-        if (file_bytes_ < sizeof length)
-            fail("has ", file_bytes_, " bytes; even an empty safetensors file has more than ", sizeof length);
-        read_bytes(&length, sizeof length);
-        if (length > file_bytes_ - sizeof length)
-            fail("header length ", length, " is larger than the file (", file_bytes_, " bytes)");
+        if (file_.bytes() < sizeof length)
+            fail("has ", file_.bytes(), " bytes; even an empty safetensors file has more than ", sizeof length);
+        file_.read(0, &length, sizeof length);
+        if (length > file_.bytes() - sizeof length)
+            fail("header length ", length, " is larger than the file (", file_.bytes(), " bytes)");
         if (length > kMaxHeaderBytes)
             fail("header length ", length, " is over the limit of ", kMaxHeaderBytes, " bytes");
-        data_bytes_ = file_bytes_ - sizeof length - length;
+        data_begin_ = sizeof length + length;
+        data_bytes_ = file_.bytes() - data_begin_;
         std::string text(length, '\0');
-        read_bytes(text.data(), length);
+        file_.read(sizeof length, text.data(), length);
         if (text.empty() || text[0] != '{') fail("is not a safetensors file: its header does not start with '{'");
 
         // The names seen in the objects that are open: JSON leaves open which of two equal names counts.
@@ -239,7 +220,7 @@ class Reader {
     at::Tensor read_tensor(const Entry& entry) {
         at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(entry.type));
         if (entry.begin == entry.end) return tensor;
-        read_bytes(tensor.mutable_data_ptr(), entry.end - entry.begin);
+        file_.read(data_begin_ + entry.begin, tensor.mutable_data_ptr(), entry.end - entry.begin);
         if (entry.type == at::kBool) {  // reading another value as a bool is undefined
             const auto* bytes = static_cast<const std::uint8_t*>(tensor.const_data_ptr());
             const auto* wrong = std::find_if(bytes, bytes + tensor.numel(), [](std::uint8_t byte) { return byte > 1; });
@@ -249,9 +230,8 @@ class Reader {
         return tensor;
     }
 
-    std::string path_;
-    std::ifstream stream_;
-    std::uint64_t file_bytes_ = 0;
+    InputFile file_;
+    std::uint64_t data_begin_ = 0;
     std::uint64_t data_bytes_ = 0;
 };
 

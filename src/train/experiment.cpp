@@ -17,8 +17,8 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("keep_ratio", keep_ratio, "target rho (stages aim at rho, rho^2, ...), or a target a stage", above_up_to(0, 1));
     v.field("target_gmacs", target_gmacs, "in place of keep_ratio: the largest rho of at most so many GMACs; 0: keep_ratio",
             at_least(0));
-    v.field("weights", weights, "start from this safetensors file; '': from random weights");
-    v.field("teacher", teacher, "dense teacher's safetensors file; '': the starting weights");
+    v.field("weights", weights, "start from this safetensors or .pth file; '': from random weights");
+    v.field("teacher", teacher, "dense teacher's safetensors or .pth file; '': the starting weights");
     v.field("precision", precision, "of matrix products", std::vector<std::string>{"float32", "bfloat16", "float16"});
     v.field("device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1, ...");
     v.field("seed", seed, "of the order of pictures, augmentation, decisions, new weights", at_least(0));

@@ -3,7 +3,10 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "dynvit/io/pth.hpp"
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/models/state_dict.hpp"
 
@@ -13,13 +16,21 @@ namespace dynvit {
 struct ModelFile {
     std::filesystem::path path;
     std::optional<ModelSettings> settings;  // of a file that dynvit wrote
-    TensorMap weights;
+    TensorMap weights;                 // names without "module." where all have it
+    std::string part = {};                  // of a PyTorch checkpoint: the key that they stood under
+    std::vector<std::string> skipped = {};  // of a PyTorch checkpoint: what else is there, quoted
 };
 
-/// Reads a safetensors file. Throws Error naming it.
-ModelFile read_model_file(const std::filesystem::path& path);
+/// Reads a safetensors file or a PyTorch checkpoint, whichever its first bytes say it is.
+/// @param part which weights of a checkpoint; a safetensors file has the plain ones only
+/// Throws Error naming the file, as read_safetensors and read_pth do.
+ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part = WeightsPart::kPlain);
 
-/// Writes a model's weights with its settings, beside `path` and renamed.
+/// Writes the weights, and the settings if there are any, beside `path` and renamed: a safetensors file.
+void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
+                      const std::optional<ModelSettings>& settings);
+
+/// The same of a model. @param type what its weights are stored in
 void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type = at::kFloat);
 
 /// How strictly weights must fit.

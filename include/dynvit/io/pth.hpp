@@ -1,0 +1,40 @@
+// Reading PyTorch's checkpoints (.pth, .pt, .bin), of torch.save since PyTorch 1.6 (a zip archive) and before it
+// (pickles, then the storages). They hold pickles, which in Python are programs; here they are read as data, and
+// nothing in them is ever imported, called or looked up. Writing is left to safetensors.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "dynvit/io/safetensors.hpp"
+
+namespace dynvit {
+
+/// Which of a checkpoint's weights are meant.
+enum class WeightsPart {
+    kPlain,  // of the model as it was trained: under "model", "state_dict" or "model_state_dict", or all of the file
+    kEma,    // their moving average: under "model_ema", "state_dict_ema" or "model_ema_state_dict"
+};
+
+/// What a checkpoint holds.
+struct Pth {
+    /// Contiguous CPU tensors in the stored type, by name without "module." and "_orig_mod." where all names have them.
+    /// Tensors that share memory in the file do so here.
+    TensorMap tensors;
+    std::string part;  // the key that they stood under; "" for a bare state dict
+    std::vector<std::string>
+        skipped;  // keys of what else is there (optimizer, epoch ...), up to 100, quoted for printing
+};
+
+/// Reads one state dict of a checkpoint. Parameters, views and tensors of any device are understood; what is no dense
+/// tensor is skipped. Every size, offset and stride is checked against the file before it is used, and memory stays in
+/// proportion to the file's size. Throws Error("pth", path ...) for a missing, truncated or damaged file (the zip
+/// archive's checksums are compared), one of another format (TorchScript, the tar files before PyTorch 0.2,
+/// big-endian), one that lies, or one without such weights: then the error lists what is there.
+Pth read_pth(const std::filesystem::path& path, WeightsPart part = WeightsPart::kPlain);
+
+/// Takes "module." (DataParallel) and "_orig_mod." (torch.compile) off the names, where all of them start so.
+TensorMap without_wrapper_prefixes(TensorMap tensors);
+
+}  // namespace dynvit

@@ -1,0 +1,23 @@
+#include "dynvit/io/weights_format.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "input_file.hpp"
+
+namespace dynvit {
+
+WeightsFormat weights_format(const std::filesystem::path& path) {
+    InputFile file(path, "weights");
+    std::array<std::uint8_t, 9> first{};
+    file.read(0, first.data(), std::min<std::uint64_t>(file.bytes(), first.size()));
+    // After a safetensors file's 8-byte length, which may be any, its header starts; neither a zip archive nor a pickle
+    // of torch.save has '{' there.
+    if (first[8] == '{') return WeightsFormat::kSafetensors;
+    const bool zip = first[0] == 'P' && first[1] == 'K', pickle = first[0] == 0x80;
+    if (zip || pickle) return WeightsFormat::kPth;
+    file.fail("is neither a safetensors file nor a PyTorch checkpoint");
+}
+
+}  // namespace dynvit

@@ -1,0 +1,96 @@
+// Compares models loaded from PyTorch's checkpoints with the same model loaded from safetensors: equal weights must
+// give equal outputs, bit by bit.
+#include "dynvit/infer/model_file.hpp"
+
+#include <ATen/ATen.h>
+
+#include <fstream>
+
+#include "dynvit/infer/pruned_vit.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "models/golden_model.hpp"
+
+namespace dynvit {
+namespace {
+
+struct Outputs {
+    at::Tensor dense, pruned;  // logits
+};
+
+Outputs outputs(const ModelFile& file) {
+    const at::NoGradGuard no_grad;
+    DynamicVit model(test::tiny_settings(), test::generator());
+    load_weights(*model, file, Fit::kEvaluate);
+    model->eval();
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(1));
+    const auto run = [&](double keep_ratio) {
+        const auto tokens = tokens_per_stage(stage_ratios(keep_ratio, 3), model->settings().patches());
+        return pruned_forward(*model, images, *make_policy("predicted", model), tokens).logits;
+    };
+    return {run(1.0), run(0.7)};
+}
+
+TEST(ModelFile, CheckpointsGiveTheOutputsOfSafetensors) {
+    const Outputs expected = outputs(read_model_file(test::golden("model/tiny_student.safetensors")));
+    for (const char* name : {"model/tiny_student_zip.pth", "model/tiny_student_legacy.pth"}) {
+        const ModelFile file = read_model_file(test::golden(name));
+        EXPECT_FALSE(file.settings);
+        EXPECT_EQ(file.part, "model");
+        const Outputs found = outputs(file);
+        EXPECT_TRUE(found.dense.equal(expected.dense)) << name;
+        EXPECT_TRUE(found.pruned.equal(expected.pruned)) << name;
+    }
+}
+
+TEST(ModelFile, HalfPrecisionCheckpointGivesTheOutputsOfRoundedWeights) {
+    const ModelFile file = read_model_file(test::golden("model/tiny_student_half_bare.pth"));
+    ModelFile rounded = read_model_file(test::golden("model/tiny_student.safetensors"));
+    for (auto& [name, tensor] : rounded.weights) tensor = tensor.to(at::kHalf).to(at::kFloat);
+    const Outputs found = outputs(file), expected = outputs(rounded);
+    EXPECT_TRUE(found.dense.equal(expected.dense));
+    EXPECT_TRUE(found.pruned.equal(expected.pruned));
+}
+
+TEST(ModelFile, SafetensorsOfAWrappedModel) {
+    const test::TemporaryFolder folder;
+    const TensorMap weights = read_safetensors(test::golden("model/tiny_student.safetensors")).tensors;
+    TensorMap wrapped;
+    for (const auto& [name, tensor] : weights) wrapped.emplace("module." + name, tensor);
+    write_safetensors(folder / "w.safetensors", wrapped);
+    const ModelFile file = read_model_file(folder / "w.safetensors");
+    ASSERT_EQ(file.weights.size(), weights.size());
+    for (const auto& [name, tensor] : weights) EXPECT_TRUE(file.weights.at(name).equal(tensor)) << name;
+}
+
+TEST(ModelFile, WeightsAndSettingsComeBack) {
+    const test::TemporaryFolder folder;
+    const ModelSettings settings = test::tiny_settings();
+    const TensorMap weights = {{"a", at::arange(3)}};
+    write_model_file(folder / "with", weights, settings);
+    write_model_file(folder / "without", weights, std::nullopt);
+    const ModelFile with = read_model_file(folder / "with"), without = read_model_file(folder / "without");
+    ASSERT_TRUE(with.settings);
+    EXPECT_EQ(with.settings->embed_dim, settings.embed_dim);
+    EXPECT_EQ(with.settings->pruning_loc, settings.pruning_loc);
+    EXPECT_FALSE(without.settings);
+    EXPECT_TRUE(with.weights.at("a").equal(at::arange(3)));
+    EXPECT_TRUE(without.weights.at("a").equal(at::arange(3)));
+}
+
+TEST(ModelFile, ErrorsNameTheFileAndWhatItIs) {
+    const test::TemporaryFolder folder;
+    const std::string path = (folder / "notes.pth").string();
+    std::ofstream(path) << "These are notes.";
+    EXPECT_EQ(test::error_of([&] { read_model_file(path); }),
+              "[weights] " + path + ": is neither a safetensors file nor a PyTorch checkpoint");
+    EXPECT_EQ(test::error_of([&] { read_model_file(folder / "none.pth"); }),
+              "[weights] " + (folder / "none.pth").string() + ": no such file");
+    const std::string student = test::golden("model/tiny_student.safetensors").string();
+    EXPECT_EQ(test::error_of([&] { read_model_file(student, WeightsPart::kEma); }),
+              "[weights] " + student +
+                  ": is a safetensors file, which holds one set of weights; EMA weights are read from "
+                  "PyTorch checkpoints");
+}
+
+}  // namespace
+}  // namespace dynvit
