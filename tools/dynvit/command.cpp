@@ -24,7 +24,7 @@ void ModelArguments::add_to(CLI::App& command) {
     config.add_to(command);
     command.add_option("-m,--model", model, "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
                                             "deit_base_384; not needed for weights that dynvit wrote");
-    command.add_option("-w,--weights", weights, "safetensors file, a published one or one of dynvit's")->required();
+    command.add_option("-w,--weights", weights, "safetensors file or PyTorch checkpoint (.pth), a published one or one of dynvit's")->required();
     command.add_option("--image-size", image_size, "pixels, or height,width; the position embedding is resized")->delimiter(',');
     command.add_option("--pruning-loc", pruning_loc, "blocks with a prediction module before them, from 0")->delimiter(',');
     command.add_option("-k,--keep-ratio", keep_ratios, "share of the patches that stage 1 keeps, rho; the following keep "

@@ -17,6 +17,7 @@ void add_train(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_visualize(CLI::App& program);
 void add_shard(CLI::App& program);
+void add_convert(CLI::App& program);
 void add_config(CLI::App& program);
 void add_bench(CLI::App& program);
 

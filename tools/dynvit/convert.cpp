@@ -1,0 +1,66 @@
+// dynvit convert: weights from a PyTorch checkpoint, or from a safetensors file, to a safetensors file.
+#include <ATen/ATen.h>
+
+#include <iostream>
+
+#include "command.hpp"
+#include "dynvit/core/error.hpp"
+
+namespace dynvit::tool {
+namespace {
+
+struct Arguments {
+    std::string in, out, precision;
+    bool ema = false;
+};
+
+// Integers and truth values stay what they are.
+void convert_precision(ModelFile& file, const std::string& precision) {
+    const at::ScalarType type = parse_precision(precision);
+    for (auto& [name, tensor] : file.weights) {
+        if (!tensor.is_floating_point()) continue;
+        const at::Tensor converted = tensor.to(type);
+        if (tensor.isfinite().logical_and(converted.isfinite().logical_not()).any().item<bool>()) {
+            throw Error("convert", file.path.string(), ": ", name, " has values too large for ", precision,
+                        "; try bfloat16");
+        }
+        tensor = converted;
+    }
+}
+
+std::int64_t parameters(const TensorMap& weights) {
+    std::int64_t count = 0;
+    for (const auto& [name, tensor] : weights) count += tensor.numel();
+    return count;
+}
+
+void run(const Arguments& arguments) {
+    ModelFile file = read_model_file(arguments.in, arguments.ema ? WeightsPart::kEma : WeightsPart::kPlain);
+    if (!arguments.precision.empty()) convert_precision(file, arguments.precision);
+    write_model_file(arguments.out, file.weights, file.settings);
+    std::cout << arguments.out << ": " << file.weights.size() << " tensors, " << parameters(file.weights)
+              << " parameters";
+    if (!file.part.empty()) std::cout << ", from \"" << file.part << '"';
+    if (!file.skipped.empty()) std::cout << "; skipped " << join(file.skipped, ", ");
+    std::cout << '\n';
+}
+
+}  // namespace
+
+void add_convert(CLI::App& program) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = program.add_subcommand("convert", "Write a PyTorch checkpoint's weights as a safetensors file");
+    command
+        ->add_option("IN", arguments->in,
+                     "PyTorch checkpoint (.pth, .pt, .bin; nothing in it is executed) or safetensors file")
+        ->required();
+    command->add_option("OUT", arguments->out, "safetensors file to write")->required();
+    command->add_flag("--ema", arguments->ema,
+                      "the weights' moving average, which training scripts keep under model_ema, "
+                      "state_dict_ema or model_ema_state_dict");
+    command->add_option("-p,--precision", arguments->precision,
+                        "float32, bfloat16 or float16; as they are stored if not given");
+    command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace dynvit::tool
