@@ -158,7 +158,11 @@ std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalC
         const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
         bar.update(done, fixed(static_cast<double>(done) / seconds, 0) + " img/s");
     });
-    for (const CorruptSample& sample : loader.corrupt()) log::warn("left out: " + sample.reason);
+    const std::vector<CorruptSample> corrupt = loader.corrupt();
+    if (corrupt.size() == dataset->size()) {
+        throw Error("eval", "none of the ", corrupt.size(), " pictures can be read; the first: ", corrupt.front().reason);
+    }
+    for (const CorruptSample& sample : corrupt) log::warn("left out: " + sample.reason);
     return results;
 }
 

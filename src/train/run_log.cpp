@@ -19,22 +19,26 @@ double seconds_since_1970() {
 
 }  // namespace
 
-RunLog::RunLog(const RunFolder& run, const Experiment& experiment, std::int64_t step) : run_(run), experiment_(experiment) {
-    if (experiment.train.tensorboard) {
-        tensorboard_.emplace(run.path() / "tensorboard", step > 0 ? step + 1 : 0, seconds_since_1970);
-    }
+RunLog::RunLog(const RunFolder& run, const Experiment& experiment, std::int64_t step)
+    : run_(run), experiment_(experiment), first_step_(step > 0 ? step + 1 : 0) {}
+
+TensorBoardWriter* RunLog::tensorboard() {
+    if (!experiment_.train.tensorboard) return nullptr;
+    if (!writer_) writer_.emplace(run_.path() / "tensorboard", first_step_, seconds_since_1970);
+    return &*writer_;
 }
 
 void RunLog::train(const nlohmann::json& line) {
     run_.log_metrics(line);
-    if (!tensorboard_) return;
+    TensorBoardWriter* const board = tensorboard();
+    if (!board) return;
     const std::int64_t step = line.at("step");
     for (const auto& [name, value] : line.items()) {
-        if (value.is_number() && name != "step") tensorboard_->scalar("train/" + name, step, value.get<float>());
+        if (value.is_number() && name != "step") board->scalar("train/" + name, step, value.get<float>());
     }
     const nlohmann::json& kept = line.at("keep_ratio");
     for (std::size_t s = 0; s < kept.size(); ++s) {
-        if (kept[s].is_number()) tensorboard_->scalar(str("keep_ratio/stage ", s + 1), step, kept[s].get<float>());
+        if (kept[s].is_number()) board->scalar(str("keep_ratio/stage ", s + 1), step, kept[s].get<float>());
     }
 }
 
@@ -44,16 +48,18 @@ void RunLog::eval(std::int64_t step, const EvalResult& result, const std::string
     line["step"] = step;
     line["weights"] = weights;
     run_.log_metrics(line);
-    if (!tensorboard_) return;
+    TensorBoardWriter* const board = tensorboard();
+    if (!board) return;
     const std::string name = str(result.policy == "dense" ? "dense" : "pruned", weights == "ema" ? " (ema)" : "");
-    tensorboard_->scalar("top1/" + name, step, static_cast<float>(result.top1()));
-    tensorboard_->scalar("top5/" + name, step, static_cast<float>(result.top5()));
-    tensorboard_->scalar("val_loss/" + name, step, static_cast<float>(result.loss));
+    board->scalar("top1/" + name, step, static_cast<float>(result.top1()));
+    board->scalar("top5/" + name, step, static_cast<float>(result.top5()));
+    board->scalar("val_loss/" + name, step, static_cast<float>(result.loss));
 }
 
 void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& options) {
     const ModelSettings& settings = model->settings();
-    if (!tensorboard_ || settings.stages() == 0) return;
+    TensorBoardWriter* const board = tensorboard();
+    if (!board || settings.stages() == 0) return;
     if (!samples_) {
         try {
             samples_ = sample_pictures(experiment_.data, settings, kPictures);
@@ -65,7 +71,7 @@ void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& op
     const auto policy = make_policy("predicted", model);
     const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
     for (const NamedImage& sample : *samples_) {
-        tensorboard_->image("kept tokens/" + sample.name, step, draw_stages(model, *policy, tokens, sample.image, options));
+        board->image("kept tokens/" + sample.name, step, draw_stages(model, *policy, tokens, sample.image, options));
     }
 }
 

@@ -401,8 +401,12 @@ TEST_F(Program, RunFolderHoldsWhatItSays) {
     write("a.yaml", kAlone);
     succeed({"train", "-c", "a.yaml", "-o", "deep/run"});
     const auto before = contents(folder_ / "deep/run");
-    EXPECT_EQ(names(before), (Words{"checkpoints/best.safetensors", "checkpoints/last.safetensors",
-                                    "checkpoints/state.safetensors", "config.yaml", "metrics.jsonl"}));
+    Words files = names(before);
+    ASSERT_EQ(files.size(), 6u);
+    EXPECT_EQ(files.back().rfind("tensorboard/events.out.tfevents.", 0), 0u) << files.back();
+    files.pop_back();
+    EXPECT_EQ(files, (Words{"checkpoints/best.safetensors", "checkpoints/last.safetensors",
+                            "checkpoints/state.safetensors", "config.yaml", "metrics.jsonl"}));
     std::vector<std::pair<std::string, int>> found;
     for (const json& line : lines_of(folder_ / "deep/run/metrics.jsonl"))
         found.emplace_back(line.at("kind"), line.at("step"));

@@ -54,7 +54,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
                                  const EvalOptions& options, const std::function<void(std::int64_t)>& progress = {});
 
 /// Evaluates on the settings' validation pictures, a progress bar beside. Corrupt pictures are left out and named in the
-/// log (with data.strict they are an Error).
+/// log; with data.strict, or where no picture is left, they are an Error.
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
                                        std::int64_t batch_size, const EvalOptions& options);
 

@@ -27,9 +27,13 @@ class RunLog {
     void pictures(std::int64_t step, DynamicVit model, const EvalOptions& options);
 
   private:
+    /// TensorBoard's file, made when there is something to write; null where the experiment wants none.
+    TensorBoardWriter* tensorboard();
+
     const RunFolder& run_;
     const Experiment& experiment_;
-    std::optional<TensorBoardWriter> tensorboard_;
+    std::int64_t first_step_;
+    std::optional<TensorBoardWriter> writer_;
     std::optional<std::vector<NamedImage>> samples_;  // read when they are first drawn
 };
 
