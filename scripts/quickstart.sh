@@ -29,9 +29,9 @@ say "Training prediction modules (configs/shapes_r0.7.yaml) into $run"
 rm -rf "$run"
 "$dynvit" train --config "$config" "${short[@]}" --output "$run"
 
-say "Evaluating on pictures never trained on: dense, pruned, and pruned at random"
-"$dynvit" eval --config "$run/config.yaml" --weights "$run/checkpoints/last.safetensors" --policy predicted,random \
-    --json "$run/eval.json"
+say "Evaluating on pictures never trained on: the dense model it started from, pruned, and pruned at random"
+"$dynvit" eval --config "$run/config.yaml" --weights "$run/checkpoints/last.safetensors" \
+    --baseline configs/shapes_dense.safetensors --keep-ratio 0.7 --policy predicted,random --json "$run/eval.json"
 
 say "Drawing what each stage keeps"
 "$dynvit" visualize --config "$run/config.yaml" --weights "$run/checkpoints/last.safetensors" --output "$run/pictures"

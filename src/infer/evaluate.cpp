@@ -19,6 +19,7 @@ namespace {
 
 // Sums over the batches of one case; on the device until the end, so that no batch waits for the host.
 struct Tally {
+    DynamicVit model{nullptr};
     std::unique_ptr<SelectionPolicy> policy;
     EvalResult result;
     at::Tensor sums;                // (6): top-1, top-5, loss; lost, gained, agreeing with the dense model
@@ -68,13 +69,20 @@ struct Tally {
     }
 };
 
-std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, std::uint64_t seed) {
+std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, const EvalOptions& options) {
     const ModelSettings& settings = model->settings();
     std::vector<Tally> tallies;
+    if (options.baseline) {
+        Tally tally{options.baseline, make_policy("predicted", options.baseline), {}, {}, {}, {}, {}};
+        tally.result.policy = "baseline";
+        tally.result.gmacs = 1e-9 * static_cast<double>(count_macs(options.baseline->settings()));
+        tallies.push_back(std::move(tally));
+    }
     for (const EvalCase& one : cases) {
         Tally tally;
         const bool dense = one.dense() || settings.stages() == 0;
-        tally.policy = make_policy(one.policy, model, seed);
+        tally.model = model;
+        tally.policy = make_policy(one.policy, model, options.seed);
         tally.result.policy = dense ? "dense" : one.policy;
         tally.result.keep_ratio = dense ? 1.0 : one.keep_ratio;
         if (!dense) {
@@ -114,7 +122,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
                                  const EvalOptions& options, const std::function<void(std::int64_t)>& progress) {
     const torch::NoGradGuard no_grad;
     const ModelSettings& settings = model->settings();
-    std::vector<Tally> tallies = prepare(model, cases, options.seed);
+    std::vector<Tally> tallies = prepare(model, cases, options);
     std::int64_t images = 0;
     double object_total = 0;
     while (std::optional<Batch> batch = loader.next()) {
@@ -132,7 +140,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         const Tally* dense = nullptr;
         for (Tally& tally : tallies) {
             const Autocast autocast(options.device, options.precision);
-            tally.add(pruned_forward(*model, inputs, *tally.policy, tally.result.tokens_per_stage), labels, objects, dense);
+            tally.add(pruned_forward(*tally.model, inputs, *tally.policy, tally.result.tokens_per_stage), labels, objects, dense);
             if (tally.result.tokens_per_stage.empty() && !dense) dense = &tally;
         }
         images += labels.size(0);

@@ -14,7 +14,7 @@ namespace {
 
 struct Arguments {
     ModelArguments model;
-    std::string data, classes, json;
+    std::string data, classes, json, baseline;
     std::int64_t resize = -1;
     std::int64_t batch_size = 64;
     std::int64_t workers = 0;
@@ -43,6 +43,16 @@ std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experi
     return made;
 }
 
+// A dense model of the same sizes.
+DynamicVit load_baseline(const std::string& weights, ModelSettings settings, const at::Device& device) {
+    settings.pruning_loc = {};
+    DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
+    load_weights(*model, read_model_file(weights), Fit::kTeacher);
+    model->to(device);
+    model->eval();
+    return model;
+}
+
 void run(const Arguments& arguments) {
     ModelArguments::Choice choice = arguments.model.choose();
     Experiment& experiment = choice.experiment;
@@ -59,14 +69,16 @@ void run(const Arguments& arguments) {
     if (arguments.workers > 0) experiment.data.workers = arguments.workers;
 
     const DynamicVit model = arguments.model.load(choice);
-    const std::vector<EvalResult> results = evaluate_split(model, cases(arguments, experiment), experiment.data,
-                                                           arguments.batch_size, arguments.model.options());
+    EvalOptions options = arguments.model.options();
+    if (!arguments.baseline.empty()) options.baseline = load_baseline(arguments.baseline, experiment.model, options.device);
+    const std::vector<EvalResult> results =
+        evaluate_split(model, cases(arguments, experiment), experiment.data, arguments.batch_size, options);
     std::cout << eval_table(results);
     if (arguments.json.empty()) return;
     nlohmann::json report = {{"model", experiment.model.name},
                              {"weights", arguments.model.weights},
                              {"precision", arguments.model.precision},
-                             {"device", arguments.model.options().device.str()},
+                             {"device", options.device.str()},
                              {"results", nlohmann::json::array()}};
     for (const EvalResult& result : results) report["results"].push_back(eval_json(result));
     write_file_atomically(arguments.json, report.dump(2) + "\n", "eval");
@@ -84,6 +96,8 @@ void add_eval(CLI::App& program) {
     command->add_option("--policy", arguments->policies, "who selects: predicted, random, cls_attention; several: predicted,random")
         ->delimiter(',')
         ->capture_default_str();
+    command->add_option("--baseline", arguments->baseline,
+                        "weights of the dense model to compare with, such as those that training started from; else --weights, dense");
     command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();

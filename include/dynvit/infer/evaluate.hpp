@@ -18,7 +18,7 @@ struct EvalCase {
 };
 
 struct EvalResult {
-    std::string policy;  // "dense" for a keep ratio of 1
+    std::string policy;  // "dense" for a keep ratio of 1, "baseline" for EvalOptions::baseline
     double keep_ratio = 1.0;
     std::int64_t images = 0;
     std::int64_t top1_count = 0;
@@ -26,8 +26,8 @@ struct EvalResult {
     double loss = 0.0;   // cross-entropy with the labels, mean
     double gmacs = 0.0;  // of one image
     std::vector<std::int64_t> tokens_per_stage;
-    /// Beside the dense model on the same pictures, where that is among the cases before: pictures that only it, or only this
-    /// one, gets right, and those where both name the same class. -1 where it isn't.
+    /// Beside the baseline or, without one, the dense case before, on the same pictures: pictures that only it, or only this
+    /// one, gets right, and those where both name the same class. -1 where there is neither.
     std::int64_t lost = -1, gained = -1, agree = -1;
     /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set knows
     /// its objects; empty elsewhere.
@@ -45,6 +45,7 @@ struct EvalOptions {
     at::Device device = at::kCPU;
     at::ScalarType precision = at::kFloat;  // kFloat, or kBFloat16 / kHalf under autocast
     std::uint64_t seed = 0;                 // of the random policy
+    DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once.
