@@ -14,10 +14,12 @@
 namespace dynvit::test {
 
 /// Tensors and pictures made by the reference implementation and Pillow; in the repository.
-inline std::filesystem::path golden(const std::string& name) { return std::filesystem::path(DYNVIT_GOLDEN) / name; }
+inline std::filesystem::path golden(const std::string& name) {
+    return std::filesystem::path(DYNVIT_GOLDEN) / name;
+}
 
-/// Photographs and published weights, which the repository must not hold: DYNVIT_SHARED, or `shared` beside the checkout.
-/// Empty where there is none.
+/// Photographs and published weights, which the repository must not hold: DYNVIT_SHARED, or `shared` beside the
+/// checkout. Empty where there is none.
 inline std::filesystem::path shared_data() {
     const char* given = std::getenv("DYNVIT_SHARED");
     const std::filesystem::path folder = given ? given : DYNVIT_SHARED_DEFAULT;
@@ -77,6 +79,6 @@ std::string error_of(Action&& action) {
 
 }  // namespace dynvit::test
 
-#define DYNVIT_NEEDS_SHARED(variable)                                                                  \
-    const std::filesystem::path variable = ::dynvit::test::shared_data();                              \
+#define DYNVIT_NEEDS_SHARED(variable)                                     \
+    const std::filesystem::path variable = ::dynvit::test::shared_data(); \
     if (variable.empty()) GTEST_SKIP() << "needs photographs and weights: set DYNVIT_SHARED to their folder"

@@ -18,5 +18,5 @@ inline double relative_error(const at::Tensor& found, const at::Tensor& expected
 
 }  // namespace dynvit::test
 
-#define EXPECT_CLOSE(found, expected, tolerance)                                             \
+#define EXPECT_CLOSE(found, expected, tolerance) \
     EXPECT_LE(::dynvit::test::relative_error((found), (expected)), (tolerance)) << #found " against " #expected

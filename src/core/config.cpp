@@ -53,10 +53,14 @@ std::string limited(const std::string& what, const Limits& limits) {
 
 std::string describe(const YAML::Node& node) {
     switch (node.Type()) {
-        case YAML::NodeType::Map: return "a map";
-        case YAML::NodeType::Sequence: return "a list";
-        case YAML::NodeType::Scalar: return str('\'', node.Scalar(), '\'');
-        default: return "nothing";
+        case YAML::NodeType::Map:
+            return "a map";
+        case YAML::NodeType::Sequence:
+            return "a list";
+        case YAML::NodeType::Scalar:
+            return str('\'', node.Scalar(), '\'');
+        default:
+            return "nothing";
     }
 }
 
@@ -143,7 +147,7 @@ class Reader : public FieldVisitor {
     void apply(YAML::Node root, const std::string& override) {
         const std::size_t equals = override.find('=');
         if (equals == std::string::npos || equals == 0) {
-            throw Error("config", "--set ", override, ": expected KEY=VALUE, such as train.lr=1e-4");
+            throw Error("config", "--set ", override, ": expected KEY=VALUE, such as train.schedule.lr=1e-4");
         }
         const std::string key = override.substr(0, equals);
         YAML::Node node = root;
@@ -188,11 +192,12 @@ class Reader : public FieldVisitor {
 
     [[noreturn]] void unknown(const std::string& key) const {
         const Level& level = levels_.back();
-        const auto nearest = std::min_element(level.known.begin(), level.known.end(), [&](const auto& a, const auto& b) {
-            return edit_distance(key, a) < edit_distance(key, b);
-        });
+        const auto nearest = std::min_element(
+            level.known.begin(), level.known.end(),
+            [&](const auto& a, const auto& b) { return edit_distance(key, a) < edit_distance(key, b); });
         std::string expected = "expected one of " + join(level.known, ", ");
-        if (nearest != level.known.end() && edit_distance(key, *nearest) <= 2) expected = "did you mean " + *nearest + "?";
+        if (nearest != level.known.end() && edit_distance(key, *nearest) <= 2)
+            expected = "did you mean " + *nearest + "?";
         throw Error("config", place(key), ": ", path(key), ": unknown key; ", expected);
     }
 

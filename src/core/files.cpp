@@ -14,7 +14,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string reason(int code) { return std::strerror(code); }
+std::string reason(int code) {
+    return std::strerror(code);
+}
 
 }  // namespace
 
@@ -92,8 +94,8 @@ void make_directory(const fs::path& path, const std::string& area) {
     std::error_code code;
     fs::create_directories(path, code);
     if (!fs::is_directory(path)) {
-        throw Error(area, path.string(), ": the folder cannot be made: ",
-                    code ? code.message() : "something else stands there");
+        throw Error(area, path.string(),
+                    ": the folder cannot be made: ", code ? code.message() : "something else stands there");
     }
 }
 

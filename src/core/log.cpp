@@ -20,10 +20,18 @@ spdlog::logger& logger() {
 
 }  // namespace
 
-void debug(const std::string& message) { logger().debug(message); }
-void info(const std::string& message) { logger().info(message); }
-void warn(const std::string& message) { logger().warn(message); }
-void error(const std::string& message) { logger().error(message); }
+void debug(const std::string& message) {
+    logger().debug(message);
+}
+void info(const std::string& message) {
+    logger().info(message);
+}
+void warn(const std::string& message) {
+    logger().warn(message);
+}
+void error(const std::string& message) {
+    logger().error(message);
+}
 
 void set_level(const std::string& level) {
     const auto parsed = spdlog::level::from_str(level);

@@ -27,7 +27,8 @@ std::string clock_text(double seconds) {
     const auto whole = static_cast<std::int64_t>(std::max(0.0, seconds) + 0.5);
     char text[32];
     if (whole >= 3600) {
-        std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", long(whole / 3600), long(whole / 60 % 60), long(whole % 60));
+        std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", long(whole / 3600), long(whole / 60 % 60),
+                      long(whole % 60));
     } else {
         std::snprintf(text, sizeof text, "%ld:%02ld", long(whole / 60), long(whole % 60));
     }
@@ -41,14 +42,20 @@ std::string fixed(double value, int digits) {
 }
 
 Progress::Progress(std::string label, std::int64_t total, std::int64_t first)
-    : label_(std::move(label)), total_(total), first_(first), terminal_(isatty(STDERR_FILENO)), started_(Clock::now()),
+    : label_(std::move(label)),
+      total_(total),
+      first_(first),
+      terminal_(isatty(STDERR_FILENO)),
+      started_(Clock::now()),
       drawn_(terminal_ ? started_ - kRedraw : started_) {}
 
 Progress::~Progress() {
     if (terminal_) std::fputs("\r\x1b[K", stderr);
 }
 
-bool Progress::due() const { return Clock::now() - drawn_ >= (terminal_ ? Clock::duration(kRedraw) : Clock::duration(kPlainLine)); }
+bool Progress::due() const {
+    return Clock::now() - drawn_ >= (terminal_ ? Clock::duration(kRedraw) : Clock::duration(kPlainLine));
+}
 
 void Progress::update(std::int64_t done, const std::string& text) {
     if (due()) draw(done, text);
@@ -59,7 +66,8 @@ void Progress::draw(std::int64_t done, const std::string& text) {
     const double elapsed = std::chrono::duration<double>(drawn_ - started_).count();
     const double share = total_ > 0 ? static_cast<double>(done) / static_cast<double>(total_) : 1.0;
     const double remaining = done > first_ ? elapsed / double(done - first_) * double(total_ - done) : 0.0;
-    std::string line = str(label_, ' ', done, '/', total_, "  ", text, "  ", clock_text(elapsed), " + ", clock_text(remaining));
+    std::string line =
+        str(label_, ' ', done, '/', total_, "  ", text, "  ", clock_text(elapsed), " + ", clock_text(remaining));
     if (!terminal_) {
         std::fprintf(stderr, "%s\n", line.c_str());
         return;

@@ -22,11 +22,17 @@ std::uint64_t mix_seed(std::initializer_list<std::uint64_t> parts) {
     return seed;
 }
 
-std::uint64_t Random::bits() { return finalize(state_ += kGoldenGamma); }
+std::uint64_t Random::bits() {
+    return finalize(state_ += kGoldenGamma);
+}
 
-double Random::uniform() { return static_cast<double>(bits() >> 11) * 0x1.0p-53; }
+double Random::uniform() {
+    return static_cast<double>(bits() >> 11) * 0x1.0p-53;
+}
 
-double Random::uniform(double low, double high) { return low + (high - low) * uniform(); }
+double Random::uniform(double low, double high) {
+    return low + (high - low) * uniform();
+}
 
 std::int64_t Random::integer(std::int64_t low, std::int64_t high) {
     const auto range = static_cast<std::uint64_t>(high - low);

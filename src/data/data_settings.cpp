@@ -53,18 +53,23 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("kind", kind, "where pictures come from", std::vector<std::string>{kFolder, kShards, kShapes});
     v.field("root", root, "the folder with train/ and val/: a folder a class in each, or *.tar (tar_shards)");
     v.field("val_root", val_root, "the folder with val/, where it is another");
-    v.field("classes", classes, "a file with a class folder's name a line, in index order; '': sorted names, or the shards' own");
-    v.field("train_folders", train_folders, "folders below root to train on; several only where nothing is labelled");
+    v.field("classes", classes,
+            "a file with a class folder's name a line, in index order; '': sorted names, or the shards' own");
+    v.field("train_folders", train_folders,
+            "folders below root to train on; of image_folder several only where nothing is labelled");
     v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
     v.field("strict", strict, "true: a corrupt picture is an error; false: replaced (training) or left out");
-    v.field("shuffle_window", shuffle_window, "tar_shards: pictures among which training shuffles; 0: all", at_least(0));
-    v.field("repeats", repeats, "training: times a picture comes in a row, each time augmented anew; epochs stay as long",
-            at_least(1));
-    v.field("resize", resize, "evaluation: the short side before the centre crop, pixels; 0: size / 0.875", at_least(0));
+    v.field("shuffle_window", shuffle_window, "tar_shards: pictures among which training shuffles; 0: all",
+            at_least(0));
+    v.field("repeats", repeats,
+            "training: times a picture comes in a row, each time augmented anew; epochs stay as long", at_least(1));
+    v.field("resize", resize, "evaluation: the short side before the centre crop, pixels; 0: size / 0.875",
+            between(0, 16384));
     v.field("scale", scale, "training: the random crop's share of the area, [least, most]", above_up_to(0, 1));
     v.field("ratio", ratio, "training: its width / height, [least, most]", above(0));
     v.field("flip", flip, "training: probability of a mirrored picture", between(0, 1));
-    v.field("exact_decode", exact_decode, "training: decode every pixel, not only what the crop needs at its size; slower");
+    v.field("exact_decode", exact_decode,
+            "training: decode every pixel, not only what the crop needs at its size; slower");
     v.field("train_images", train_images, "cluttered_shapes: pictures of an epoch", at_least(1));
     v.field("val_images", val_images, "cluttered_shapes: pictures that are never trained on", at_least(1));
     v.field("seed", seed, "cluttered_shapes: another seed, other pictures", at_least(0));
@@ -81,10 +86,12 @@ void DataSettings::fields(FieldVisitor& v) {
 }
 
 int DataSettings::worker_count() const {
-    return workers > 0 ? static_cast<int>(workers) : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    return workers > 0 ? static_cast<int>(workers)
+                       : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width) {
+std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height,
+                                      std::int64_t width) {
     if (settings.kind == kShapes) {
         if (height != width) {
             throw Error("data", "cluttered_shapes draws squares; model.image_size is ", height, " x ", width);
@@ -125,8 +132,12 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
         return [](Sample& sample, Random&) { return std::move(sample.image); };
     }
     if (split == Split::kTrain) {
-        TrainTransform transform{static_cast<int>(width), static_cast<int>(height), {settings.scale[0], settings.scale[1]},
-                                 {settings.ratio[0], settings.ratio[1]}, settings.flip, settings.exact_decode};
+        TrainTransform transform{static_cast<int>(width),
+                                 static_cast<int>(height),
+                                 {settings.scale[0], settings.scale[1]},
+                                 {settings.ratio[0], settings.ratio[1]},
+                                 settings.flip,
+                                 settings.exact_decode};
         return [transform, augmentation = make_augmentation(settings.augment)](Sample& sample, Random& random) {
             sample.object_mask.clear();
             return apply(augmentation, apply(transform, sample, random), random);
@@ -141,9 +152,14 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
 
 at::Tensor normalize_images(const at::Tensor& images, const at::Device& device) {
     const auto channels = [&](const std::array<float, 3>& values) {
-        return at::tensor(at::ArrayRef<float>(values.data(), 3)).mul_(255).view({1, 3, 1, 1}).to(device);
+        return at::tensor(at::ArrayRef<float>(values.data(), 3))
+            .mul_(255)
+            .view({1, 3, 1, 1})
+            .to(device, /*non_blocking=*/true);
     };
-    return images.to(device, at::kFloat, /*non_blocking=*/true).sub_(channels(kImageNetMean)).div_(channels(kImageNetStd));
+    return images.to(device, at::kFloat, /*non_blocking=*/true)
+        .sub_(channels(kImageNetMean))
+        .div_(channels(kImageNetStd));
 }
 
 }  // namespace dynvit

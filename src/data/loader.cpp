@@ -219,10 +219,12 @@ struct Loader::State {
         return {index, std::move(sample), std::move(image)};
     }
 
-    /// The sample that belongs at a place or, where that one is corrupt, what the options put there: nothing, or another.
+    /// The sample that belongs at a place or, where that one is corrupt, what the options put there: nothing, or
+    /// another.
     std::optional<Made> make_or_replace(Pending& current, std::size_t place) const {
         const std::size_t index = current.batch.indices[place];
-        const std::uint64_t seed = sample_seed(index, (current.begin + static_cast<std::int64_t>(place)) % options.repeats);
+        const std::uint64_t seed =
+            sample_seed(index, (current.begin + static_cast<std::int64_t>(place)) % options.repeats);
         if (options.on_corrupt == OnCorrupt::kFail) return make(index, seed);
         std::vector<CorruptSample>& corrupt = current.corrupt[place];
         Random choice(mix_seed({options.seed, epoch(), index, kReplacementTag}));
@@ -303,8 +305,8 @@ struct Loader::State {
 
     mutable std::mutex mutex;  // guards what follows
     std::condition_variable room, finished;
-    std::vector<CorruptSample> corrupt;   // of the batches handed out
-    std::set<std::size_t> known_corrupt;  // their indices
+    std::vector<CorruptSample> corrupt;            // of the batches handed out
+    std::set<std::size_t> known_corrupt;           // their indices
     std::deque<std::unique_ptr<Pending>> pending;  // from the next to be delivered to the newest
     std::size_t position = 0;                      // the newest batch's next sample to be begun
     std::int64_t opened = 0, delivered = 0;        // numbers of the next batch to be begun and to be handed out

@@ -5,7 +5,9 @@
 namespace dynvit {
 
 Autocast::Autocast(const at::Device& device, at::ScalarType precision)
-    : device_(device.type()), previous_type_(at::autocast::get_autocast_dtype(device_)), active_(precision != at::kFloat) {
+    : device_(device.type()),
+      previous_type_(at::autocast::get_autocast_dtype(device_)),
+      active_(precision != at::kFloat) {
     if (!active_) return;
     previous_ = at::autocast::is_autocast_enabled(device_);
     at::autocast::set_autocast_enabled(device_, true);

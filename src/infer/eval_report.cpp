@@ -8,16 +8,11 @@
 
 namespace dynvit {
 nlohmann::json eval_json(const EvalResult& r) {
-    nlohmann::json row = {{"policy", r.policy},
-                          {"keep_ratio", r.keep_ratio},
-                          {"images", r.images},
-                          {"top1_count", r.top1_count},
-                          {"top5_count", r.top5_count},
-                          {"top1", r.top1()},
-                          {"top5", r.top5()},
-                          {"loss", r.loss},
-                          {"gmacs", r.gmacs},
-                          {"tokens_per_stage", r.tokens_per_stage}};
+    nlohmann::json row = {{"policy", r.policy},         {"keep_ratio", r.keep_ratio},
+                          {"images", r.images},         {"top1_count", r.top1_count},
+                          {"top5_count", r.top5_count}, {"top1", r.top1()},
+                          {"top5", r.top5()},           {"loss", r.loss},
+                          {"gmacs", r.gmacs},           {"tokens_per_stage", r.tokens_per_stage}};
     if (r.paired()) {
         row["drop"] = r.drop();
         row["drop_error"] = r.drop_error();
@@ -35,22 +30,26 @@ std::string eval_table(const std::vector<EvalResult>& results) {
     }
     const auto line = [&](const std::string& policy, const std::string& ratio, const std::string& images,
                           const std::string& top1, const std::string& top5, const std::string& loss,
-                          const std::string& gmacs, const std::string& tokens, const std::string& drop, const std::string& object) {
+                          const std::string& gmacs, const std::string& tokens, const std::string& drop,
+                          const std::string& object) {
         char text[256];
-        std::snprintf(text, sizeof text, "%-13s %6s %7s %8s %8s %7s %7s  %-16s %s %s", policy.c_str(), ratio.c_str(),
-                      images.c_str(), top1.c_str(), top5.c_str(), loss.c_str(), gmacs.c_str(), tokens.c_str(),
-                      paired ? str(drop, std::string(std::max<std::size_t>(drop.size(), 15) - drop.size(), ' ')).c_str() : "",
-                      objects ? object.c_str() : "");
+        std::snprintf(
+            text, sizeof text, "%-13s %6s %7s %8s %8s %7s %7s  %-16s %s %s", policy.c_str(), ratio.c_str(),
+            images.c_str(), top1.c_str(), top5.c_str(), loss.c_str(), gmacs.c_str(), tokens.c_str(),
+            paired ? str(drop, std::string(std::max<std::size_t>(drop.size(), 15) - drop.size(), ' ')).c_str() : "",
+            objects ? object.c_str() : "");
         std::string row = text;
         row.erase(row.find_last_not_of(' ') + 1);
         return row + '\n';
     };
-    std::string table = line("policy", "ratio", "images", "top-1 %", "top-5 %", "loss", "GMACs", "kept tokens", "drop (error)", "object kept %");
+    std::string table = line("policy", "ratio", "images", "top-1 %", "top-5 %", "loss", "GMACs", "kept tokens",
+                             "drop (error)", "object kept %");
     for (const EvalResult& r : results) {
         const std::string object =
             r.object_kept_per_stage.empty() ? "" : fixed(100 * r.object_kept_per_stage.back(), 1);
         table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), fixed(r.top1(), 2), fixed(r.top5(), 2),
-                      fixed(r.loss, 3), fixed(r.gmacs, 3), r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"),
+                      fixed(r.loss, 3), fixed(r.gmacs, 3),
+                      r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"),
                       r.paired() ? str(fixed(r.drop(), 2), " (", fixed(r.drop_error(), 2), ')') : "", object);
     }
     return table;

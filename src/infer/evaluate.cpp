@@ -81,8 +81,8 @@ std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>&
     for (const EvalCase& one : cases) {
         Tally tally;
         const bool dense = one.dense() || settings.stages() == 0;
-        tally.model = model;
-        tally.policy = make_policy(one.policy, model, options.seed);
+        tally.model = one.model ? one.model : model;
+        tally.policy = make_policy(one.policy, tally.model, options.seed);
         tally.result.policy = dense ? "dense" : one.policy;
         tally.result.keep_ratio = dense ? 1.0 : one.keep_ratio;
         if (!dense) {
@@ -128,7 +128,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
     while (std::optional<Batch> batch = loader.next()) {
         check_labels(batch->labels, settings.num_classes);
         const at::Tensor inputs = normalize_images(batch->images, options.device);
-        const at::Tensor labels = batch->labels.to(options.device);
+        const at::Tensor labels = batch->labels.to(options.device, at::kLong, /*non_blocking=*/true);
         at::Tensor objects;  // (B, N)
         if (std::ranges::none_of(batch->object_masks, [](const auto& mask) { return mask.empty(); })) {
             std::vector<at::Tensor> rows;
@@ -140,8 +140,11 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         const Tally* dense = nullptr;
         for (Tally& tally : tallies) {
             const Autocast autocast(options.device, options.precision);
-            tally.add(pruned_forward(*tally.model, inputs, *tally.policy, tally.result.tokens_per_stage), labels, objects, dense);
-            if (tally.result.tokens_per_stage.empty() && !dense) dense = &tally;
+            const bool is_dense = tally.result.tokens_per_stage.empty();
+            const Tally* beside = is_dense && !options.baseline ? nullptr : dense;
+            tally.add(pruned_forward(*tally.model, inputs, *tally.policy, tally.result.tokens_per_stage), labels,
+                      objects, beside);
+            if (is_dense && (!dense || !options.baseline)) dense = &tally;
         }
         images += labels.size(0);
         if (progress) progress(images);
@@ -154,12 +157,19 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
                                        std::int64_t batch_size, const EvalOptions& options) {
     const ModelSettings& settings = model->settings();
-    const auto dataset = make_dataset(data, Split::kVal, settings.image_height(), settings.image_width());
+    const auto pictures = make_dataset(data, Split::kVal, settings.image_height(), settings.image_width());
+    return evaluate_split(std::move(model), cases, *pictures, data, batch_size, options);
+}
+
+std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const Dataset& pictures,
+                                       const DataSettings& data, std::int64_t batch_size, const EvalOptions& options) {
+    const ModelSettings& settings = model->settings();
     LoaderOptions loading = loader_options(data, Split::kVal);
     loading.batch_size = batch_size;
     loading.pin_memory = options.device.is_cuda();
-    Loader loader(*dataset, make_transform(data, Split::kVal, settings.image_height(), settings.image_width()), loading);
-    Progress bar("evaluating", static_cast<std::int64_t>(dataset->size()));
+    Loader loader(pictures, make_transform(data, Split::kVal, settings.image_height(), settings.image_width()),
+                  loading);
+    Progress bar("evaluating", static_cast<std::int64_t>(pictures.size()));
     using Clock = std::chrono::steady_clock;
     const Clock::time_point start = Clock::now();
     std::vector<EvalResult> results = evaluate(model, cases, loader, options, [&](std::int64_t done) {
@@ -167,8 +177,9 @@ std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalC
         bar.update(done, fixed(static_cast<double>(done) / seconds, 0) + " img/s");
     });
     const std::vector<CorruptSample> corrupt = loader.corrupt();
-    if (corrupt.size() == dataset->size()) {
-        throw Error("eval", "none of the ", corrupt.size(), " pictures can be read; the first: ", corrupt.front().reason);
+    if (corrupt.size() == pictures.size()) {
+        throw Error("eval", "none of the ", corrupt.size(),
+                    " pictures can be read; the first: ", corrupt.front().reason);
     }
     for (const CorruptSample& sample : corrupt) log::warn("left out: " + sample.reason);
     return results;

@@ -1,5 +1,7 @@
 #include "dynvit/infer/model_file.hpp"
 
+#include <ATen/CPUGeneratorImpl.h>
+
 #include <algorithm>
 
 #include "dynvit/core/config.hpp"
@@ -12,8 +14,12 @@ namespace {
 
 constexpr const char* kSettingsKey = "dynvit.model";
 
-bool of_prediction_module(const std::string& key) { return key.rfind("score_predictor.", 0) == 0; }
-bool of_head(const std::string& key) { return key.rfind("head.", 0) == 0; }
+bool of_prediction_module(const std::string& key) {
+    return key.rfind("score_predictor.", 0) == 0;
+}
+bool of_head(const std::string& key) {
+    return key.rfind("head.", 0) == 0;
+}
 
 ModelFile read_checkpoint(const std::filesystem::path& path, WeightsPart part) {
     Pth read = read_pth(path, part);
@@ -25,8 +31,9 @@ ModelFile read_checkpoint(const std::filesystem::path& path, WeightsPart part) {
 ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part) {
     if (weights_format(path) == WeightsFormat::kPth) return read_checkpoint(path, part);
     if (part == WeightsPart::kEma) {
-        throw Error("weights", path.string(), ": is a safetensors file, which holds one set of weights; "
-                                              "EMA weights are read from PyTorch checkpoints");
+        throw Error("weights", path.string(),
+                    ": is a safetensors file, which holds one set of weights; "
+                    "EMA weights are read from PyTorch checkpoints");
     }
     Safetensors read = read_safetensors(path);
     ModelFile file{path, std::nullopt, without_wrapper_prefixes(std::move(read.tensors))};
@@ -54,7 +61,8 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     const std::size_t missing = report.missing.size();
     if (fit != Fit::kTeacher) std::erase_if(report.missing, of_prediction_module);
     if (report.missing.size() < missing) {
-        log::warn(str(file.path.string(), " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
+        log::warn(str(file.path.string(),
+                      " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
     }
     if (fit == Fit::kTeacher || model.settings().stages() == 0) std::erase_if(report.unexpected, of_prediction_module);
     if (fit == Fit::kFineTune) {
@@ -65,8 +73,20 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     }
     if (!report.clean()) throw Error("weights", file.path.string(), ": does not fit the model: ", report.text());
     if (report.pos_embed_resized) {
-        log::info(str("pos_embed resized to a grid of ", model.settings().grid_height(), " x ", model.settings().grid_width()));
+        log::info(str("pos_embed resized to a grid of ", model.settings().grid_height(), " x ",
+                      model.settings().grid_width()));
     }
+}
+
+DynamicVit load_dense(const std::filesystem::path& path, ModelSettings settings, const at::Device& device) {
+    settings.pruning_loc = {};
+    settings.drop_path = 0;
+    DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
+    load_weights(*model, read_model_file(path), Fit::kTeacher);
+    model->to(device);
+    model->eval();
+    for (at::Tensor& parameter : model->parameters()) parameter.requires_grad_(false);
+    return model;
 }
 
 }  // namespace dynvit

@@ -11,10 +11,7 @@ namespace {
 class PredictedPolicy : public SelectionPolicy {
   public:
     explicit PredictedPolicy(DynamicVit model) : model_(std::move(model)) {}
-    std::string name() const override { return "predicted"; }
-    at::Tensor scores(const StageInput& input) override {
-        return model_->predicted_scores()(input);
-    }
+    at::Tensor scores(const StageInput& input) override { return model_->predicted_scores()(input); }
 
   private:
     DynamicVit model_;
@@ -23,7 +20,6 @@ class PredictedPolicy : public SelectionPolicy {
 class RandomPolicy : public SelectionPolicy {
   public:
     explicit RandomPolicy(std::uint64_t seed) : generator_(at::make_generator<at::CPUGeneratorImpl>(seed)) {}
-    std::string name() const override { return "random"; }
     at::Tensor scores(const StageInput& input) override {  // drawn on the CPU: the same numbers on every device
         return at::rand({input.tokens.size(0), input.tokens.size(1)}, generator_).to(input.tokens.device());
     }
@@ -35,7 +31,6 @@ class RandomPolicy : public SelectionPolicy {
 class ClsAttentionPolicy : public SelectionPolicy {
   public:
     explicit ClsAttentionPolicy(DynamicVit model) : model_(std::move(model)) {}
-    std::string name() const override { return "cls_attention"; }
     at::Tensor scores(const StageInput& input) override {
         if (!input.before.defined()) {
             throw Error("policy", "cls_attention was asked for at a stage before block 0, expected a block before it");

@@ -49,8 +49,7 @@ std::optional<at::ScalarType> type_of(const char* TypeName::*column, const std::
     return found->type;
 }
 
-// ---- Since PyTorch 1.6: a zip archive of NAME/data.pkl, NAME/byteorder and NAME/data/KEY for each storage
-// ------------
+// Since PyTorch 1.6: a zip archive of NAME/data.pkl, NAME/byteorder and NAME/data/KEY for each storage.
 
 /// The archive's name with '/', which all its files start with.
 std::string archive_prefix(const InputFile& file, const ZipDirectory& directory) {
@@ -96,9 +95,8 @@ PthContainer read_zip(InputFile& file) {
     return container;
 }
 
-// ---- Before: five pickles (a magic number, a protocol, the machine, the object, the storages' keys), then for each
-// key the number of its elements in 8 bytes, and they
-// ----------------------------------------------------------------------
+// Before: five pickles (a magic number, a protocol, the machine, the object, the storages' keys), then for each key the
+// number of its elements in 8 bytes, and they.
 
 constexpr std::string_view kMagic = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 constexpr std::int64_t kProtocol = 1001;

@@ -10,7 +10,8 @@ namespace dynvit {
 DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator generator)
     : VisionTransformerImpl(settings, generator) {
     if (settings.stages() == 0) return;
-    for (std::int64_t s = 0; s < settings.stages(); ++s) score_predictor_->push_back(PredictionModule(settings.embed_dim));
+    for (std::int64_t s = 0; s < settings.stages(); ++s)
+        score_predictor_->push_back(PredictionModule(settings.embed_dim));
     register_module("score_predictor", score_predictor_);
     draw_weights(*score_predictor_, generator);
 }
@@ -18,9 +19,9 @@ DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator gene
 TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature) {
     TORCH_CHECK(std::ssize(noise.gumbel) == settings_.stages(), "one Gumbel tensor a stage is needed");
     TrainingOutput output;
-    at::Tensor x = embed(images);                                                       // (B, N + 1, C)
+    at::Tensor x = embed(images);                                                               // (B, N + 1, C)
     at::Tensor decision = at::ones({x.size(0), x.size(1) - 1}, x.options().dtype(at::kFloat));  // (B, N)
-    at::Tensor policy;                                                                  // (B, N + 1), after a first stage
+    at::Tensor policy;  // (B, N + 1), after a first stage
     for (std::int64_t i = 0, stage = 0; i < settings_.depth; ++i) {
         if (stage < settings_.stages() && settings_.pruning_loc[stage] == i) {
             const at::Tensor log_prob = score_predictor(stage)(x.slice(1, 1), decision);
@@ -80,9 +81,13 @@ TrainingNoise DynamicVitImpl::draw_noise(std::int64_t batch, at::Generator gener
         noise.gumbel.push_back(sample_gumbel({batch, settings_.patches(), 2}, generator, device));
     }
     if (settings_.drop_path > 0) {  // the rate grows linearly from 0 in the first block
-        const at::Tensor keep = (1 - at::linspace(0, settings_.drop_path, settings_.depth)).repeat_interleave(2).view({-1, 1, 1, 1});
-        const at::Tensor uniform = at::empty({2 * settings_.depth, batch, 1, 1}, at::device(device)).uniform_(0, 1, generator);
-        noise.drop_path = (uniform < keep.to(device)).to(at::kFloat) / keep.to(device);
+        const at::Tensor keep = (1 - at::linspace(0, settings_.drop_path, settings_.depth))
+                                    .repeat_interleave(2)
+                                    .view({-1, 1, 1, 1})
+                                    .to(device, /*non_blocking=*/true);
+        const at::Tensor uniform =
+            at::empty({2 * settings_.depth, batch, 1, 1}, at::device(device)).uniform_(0, 1, generator);
+        noise.drop_path = (uniform < keep).to(at::kFloat) / keep;
     }
     return noise;
 }

@@ -37,7 +37,8 @@ double find_keep_ratio(const ModelSettings& settings, double gmacs) {
 std::int64_t count_parameters(const ModelSettings& s) {
     const std::int64_t c = s.embed_dim, hidden = s.hidden_dim();
     const auto linear = [](std::int64_t in, std::int64_t out, bool bias = true) { return in * out + (bias ? out : 0); };
-    const std::int64_t block = 4 * c + linear(c, 3 * c, s.qkv_bias) + linear(c, c) + linear(c, hidden) + linear(hidden, c);
+    const std::int64_t block =
+        4 * c + linear(c, 3 * c, s.qkv_bias) + linear(c, c) + linear(c, hidden) + linear(hidden, c);
     const std::int64_t predictor = 2 * c + linear(c, c) + linear(c, c / 2) + linear(c / 2, c / 4) + linear(c / 4, 2);
     return c + (1 + s.patches()) * c + linear(3 * s.patch_size * s.patch_size, c) + s.depth * block + 2 * c +
            linear(c, s.num_classes) + s.stages() * predictor;

@@ -40,7 +40,8 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
                                        ", expected blocks counted from 0, at most ", s.depth - 1)};
         }
         if (i > 0 && block <= s.pruning_loc[i - 1]) {
-            return {"pruning_loc", str("found block ", block, " after ", s.pruning_loc[i - 1], ", expected ascending blocks")};
+            return {"pruning_loc",
+                    str("found block ", block, " after ", s.pruning_loc[i - 1], ", expected ascending blocks")};
         }
     }
     if (s.stages() > 0 && s.embed_dim % 4 != 0) {

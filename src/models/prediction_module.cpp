@@ -15,15 +15,15 @@ using torch::nn::Sequential;
 PredictionModuleImpl::PredictionModuleImpl(std::int64_t channels)
     : in_conv_(register_module("in_conv", Sequential(LayerNorm(LayerNormOptions({channels}).eps(1e-5)),
                                                      Linear(channels, channels), GELU()))),
-      out_conv_(register_module("out_conv", Sequential(Linear(channels, channels / 2), GELU(),
-                                                       Linear(channels / 2, channels / 4), GELU(),
-                                                       Linear(channels / 4, 2)))) {}
+      out_conv_(register_module(
+          "out_conv", Sequential(Linear(channels, channels / 2), GELU(), Linear(channels / 2, channels / 4), GELU(),
+                                 Linear(channels / 4, 2)))) {}
 
 at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& decision) {
     const at::Tensor h = in_conv_->forward(x);
     const std::int64_t half = h.size(2) / 2;
     const at::Tensor local = h.slice(2, 0, half), global = h.slice(2, half);  // (B, n, C/2)
-    at::Tensor mean;                                                         // over the kept tokens, (B, 1, C/2)
+    at::Tensor mean;                                                          // over the kept tokens, (B, 1, C/2)
     if (decision.defined()) {
         const at::Tensor kept = decision.unsqueeze(-1);  // (B, n, 1)
         const at::Tensor count = kept.sum(1, true);

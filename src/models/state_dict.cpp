@@ -9,7 +9,9 @@
 namespace dynvit {
 namespace {
 
-std::string shape_text(at::IntArrayRef shape) { return '(' + join(shape, ", ") + ')'; }
+std::string shape_text(at::IntArrayRef shape) {
+    return '(' + join(shape, ", ") + ')';
+}
 
 // The embedding for the model's grid, where the stored one is that of a square.
 at::Tensor fit_pos_embed(const at::Tensor& stored, const ModelSettings& settings) {
@@ -67,6 +69,20 @@ LoadReport load_state_dict(VisionTransformerImpl& model, const TensorMap& weight
         if (!parameters.contains(key)) report.unexpected.push_back(key);
     }
     return report;
+}
+
+void copy_state(const TensorMap& from, const TensorMap& to, const std::string& file) {
+    const torch::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : to) {
+        const auto found = from.find(name);
+        if (found == from.end())
+            throw Error("run", file, ": found no ", name, ", expected the state of this experiment's run");
+        if (found->second.sizes() != tensor.sizes()) {
+            throw Error("run", file, ": ", name, ": found the shape ", shape_text(found->second.sizes()), ", expected ",
+                        shape_text(tensor.sizes()));
+        }
+        tensor.copy_(found->second);
+    }
 }
 
 }  // namespace dynvit

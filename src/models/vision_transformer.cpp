@@ -17,8 +17,8 @@ torch::nn::LayerNorm layer_norm(std::int64_t channels) {
     return torch::nn::LayerNorm(torch::nn::LayerNormOptions({channels}).eps(kNormEpsilon));
 }
 
-// Normal numbers cut at two units (not two standard deviations), which is what the field's trunc_normal_ does by default;
-// with a deviation of 0.02 nothing is ever cut.
+// Normal numbers cut at two units (not two standard deviations), which is what the field's trunc_normal_ does by
+// default; with a deviation of 0.02 nothing is ever cut.
 void draw_normal(at::Tensor tensor, const at::Generator& generator) {
     const torch::NoGradGuard no_grad;
     tensor.normal_(0.0, kInitStd, generator);
@@ -32,7 +32,8 @@ at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const Branc
 
 AttentionImpl::AttentionImpl(const ModelSettings& s)
     : num_heads_(s.num_heads),
-      qkv_(register_module("qkv", torch::nn::Linear(torch::nn::LinearOptions(s.embed_dim, 3 * s.embed_dim).bias(s.qkv_bias)))),
+      qkv_(register_module("qkv",
+                           torch::nn::Linear(torch::nn::LinearOptions(s.embed_dim, 3 * s.embed_dim).bias(s.qkv_bias)))),
       proj_(register_module("proj", torch::nn::Linear(s.embed_dim, s.embed_dim))) {}
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x, const at::Tensor& policy) {
@@ -57,7 +58,9 @@ MlpImpl::MlpImpl(const ModelSettings& s)
     : fc1_(register_module("fc1", torch::nn::Linear(s.embed_dim, s.hidden_dim()))),
       fc2_(register_module("fc2", torch::nn::Linear(s.hidden_dim(), s.embed_dim))) {}
 
-at::Tensor MlpImpl::forward(const at::Tensor& x) { return fc2_(at::gelu(fc1_(x))); }
+at::Tensor MlpImpl::forward(const at::Tensor& x) {
+    return fc2_(at::gelu(fc1_(x)));
+}
 
 BlockImpl::BlockImpl(const ModelSettings& s)
     : norm1_(register_module("norm1", layer_norm(s.embed_dim))),
@@ -72,8 +75,8 @@ at::Tensor BlockImpl::forward(const at::Tensor& x, const at::Tensor& policy, con
 }
 
 PatchEmbedImpl::PatchEmbedImpl(const ModelSettings& s)
-    : proj_(register_module("proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, s.embed_dim, s.patch_size)
-                                                          .stride(s.patch_size)))) {}
+    : proj_(register_module(
+          "proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, s.embed_dim, s.patch_size).stride(s.patch_size)))) {}
 
 at::Tensor PatchEmbedImpl::forward(const at::Tensor& images) {
     return proj_(images).flatten(2).transpose(1, 2);  // (B, C, H/P, W/P) -> (B, N, C)
@@ -108,8 +111,9 @@ void VisionTransformerImpl::draw_weights(torch::nn::Module& module, at::Generato
 }
 
 at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
-    TORCH_CHECK(images.dim() == 4 && images.size(2) == settings_.image_height() && images.size(3) == settings_.image_width(),
-                "images must be (B, 3, ", settings_.image_height(), ", ", settings_.image_width(), "), found ", images.sizes());
+    TORCH_CHECK(
+        images.dim() == 4 && images.size(2) == settings_.image_height() && images.size(3) == settings_.image_width(),
+        "images must be (B, 3, ", settings_.image_height(), ", ", settings_.image_width(), "), found ", images.sizes());
     const at::Tensor patches = patch_embed_(images);
     const at::Tensor cls = cls_token_.expand({images.size(0), -1, -1}).to(patches.scalar_type());
     return at::cat({cls, patches}, 1) + pos_embed_;
@@ -124,8 +128,8 @@ VisionTransformerImpl::Output VisionTransformerImpl::forward(const at::Tensor& i
 
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,
                             std::int64_t to_height, std::int64_t to_width) {
-    TORCH_CHECK(pos_embed.dim() == 3 && pos_embed.size(1) == 1 + from_height * from_width,
-                "pos_embed must be (1, 1 + ", from_height * from_width, ", C), found ", pos_embed.sizes());
+    TORCH_CHECK(pos_embed.dim() == 3 && pos_embed.size(1) == 1 + from_height * from_width, "pos_embed must be (1, 1 + ",
+                from_height * from_width, ", C), found ", pos_embed.sizes());
     const std::int64_t channels = pos_embed.size(2);
     const at::Tensor grid = pos_embed.slice(1, 1).to(at::kFloat).reshape({1, from_height, from_width, channels});
     const at::Tensor resized = at::_upsample_bicubic2d_aa(grid.permute({0, 3, 1, 2}), {to_height, to_width}, false);

@@ -40,7 +40,8 @@ void for_each_head(const at::Tensor& logits, const Work& work) {
 struct CpuPolicySoftmax : torch::autograd::Function<CpuPolicySoftmax> {
     static Variable forward(AutogradContext* context, const Variable& logits, const Variable& policy) {
         const at::Tensor softmax = at::softmax(logits, -1).contiguous(), visible = policy.contiguous();
-        at::Tensor probabilities = at::empty_like(softmax), row_sum = at::empty(softmax.sizes().slice(0, 3), softmax.options());
+        at::Tensor probabilities = at::empty_like(softmax),
+                   row_sum = at::empty(softmax.sizes().slice(0, 3), softmax.options());
         const std::int64_t n = softmax.size(3);
         const float *p = softmax.const_data_ptr<float>(), *v = visible.const_data_ptr<float>();
         float *a = probabilities.mutable_data_ptr<float>(), *sums = row_sum.mutable_data_ptr<float>();
@@ -61,10 +62,11 @@ struct CpuPolicySoftmax : torch::autograd::Function<CpuPolicySoftmax> {
         const std::int64_t n = softmax.size(3);
         const float *d = to_probabilities.const_data_ptr<float>(), *p = softmax.const_data_ptr<float>(),
                     *v = visible.const_data_ptr<float>(), *sums = row_sum.const_data_ptr<float>();
-        float *out = to_logits.mutable_data_ptr<float>(), *columns = wants_policy ? to_policy.mutable_data_ptr<float>() : nullptr;
+        float *out = to_logits.mutable_data_ptr<float>(),
+              *columns = wants_policy ? to_policy.mutable_data_ptr<float>() : nullptr;
         for_each_head(softmax, [&](std::int64_t b, std::int64_t head) {
-            cpu::policy_softmax_backward(d + head * n * n, p + head * n * n, v + b * n, sums + head * n, n, out + head * n * n,
-                                         columns ? columns + head * n : nullptr);
+            cpu::policy_softmax_backward(d + head * n * n, p + head * n * n, v + b * n, sums + head * n, n,
+                                         out + head * n * n, columns ? columns + head * n : nullptr);
         });
         return {to_logits, wants_policy ? to_policy.sum(1) : at::Tensor()};
     }
@@ -80,7 +82,7 @@ struct PolicySoftmax : torch::autograd::Function<PolicySoftmax> {
         }
 #endif
         const at::ScalarType type = compute_type(logits);
-        const at::Tensor row_max = logits.amax(-1, true).to(type);                                  // (B, h, N, 1)
+        const at::Tensor row_max = logits.amax(-1, true).to(type);                                // (B, h, N, 1)
         at::Tensor weights = logits.to(type).sub(row_max).exp_().mul_(visibility(policy, type));  // exp(P - max) G
         const at::Tensor row_sum = weights.sum(-1, true).add_(kPolicyEpsilon);
         const double floor = kPolicyEpsilon / static_cast<double>(logits.size(-1));

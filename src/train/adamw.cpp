@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "dynvit/core/error.hpp"
+#include "dynvit/models/state_dict.hpp"
 
 namespace dynvit {
 
@@ -80,16 +80,7 @@ TensorMap AdamW::state() const {
 }
 
 void AdamW::load_state(const TensorMap& state, const std::string& file) {
-    const torch::NoGradGuard no_grad;
-    for (auto& [name, tensor] : this->state()) {
-        const auto found = state.find(name);
-        if (found == state.end()) throw Error("checkpoint", file, ": no optimizer state ", name);
-        if (found->second.sizes() != tensor.sizes()) {
-            throw Error("checkpoint", file, ": ", name, " has the shape of another model: ", found->second.sizes(),
-                        ", expected ", tensor.sizes());
-        }
-        tensor.copy_(found->second);
-    }
+    copy_state(state, this->state(), file);
 }
 
 at::Tensor clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm) {

@@ -14,9 +14,10 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("max_steps", max_steps, "stop after so many steps; 0: after all epochs", at_least(0));
     v.field("batch_size", batch_size, "pictures a step", at_least(1));
     v.field("accumulate", accumulate, "batches whose gradients are added up before a step", at_least(1));
-    v.field("keep_ratio", keep_ratio, "target rho (stages aim at rho, rho^2, ...), or a target a stage", above_up_to(0, 1));
-    v.field("target_gmacs", target_gmacs, "in place of keep_ratio: the largest rho of at most so many GMACs; 0: keep_ratio",
-            at_least(0));
+    v.field("keep_ratio", keep_ratio, "target rho (stages aim at rho, rho^2, ...), or a target a stage",
+            above_up_to(0, 1));
+    v.field("target_gmacs", target_gmacs,
+            "in place of keep_ratio: the largest rho of at most so many GMACs; 0: keep_ratio", at_least(0));
     v.field("weights", weights, "start from this safetensors or .pth file; '': from random weights");
     v.field("teacher", teacher, "dense teacher's safetensors or .pth file; '': the starting weights");
     v.field("precision", precision, "of matrix products", std::vector<std::string>{"float32", "bfloat16", "float16"});
@@ -30,8 +31,8 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("best_by", best_by, "top-1 that chooses best.safetensors and its weights; *_ema: of the averaged weights",
             std::vector<std::string>{"pruned", "dense", "pruned_ema", "dense_ema"});
     v.field("stop_at", stop_at, "stop once that top-1 reaches so many percent; 0: never", between(0, 100));
-    v.field("max_skipped_steps", max_skipped_steps, "so many steps in a row without a finite loss and gradient stop the run",
-            at_least(1));
+    v.field("max_skipped_steps", max_skipped_steps,
+            "so many steps in a row without a finite loss and gradient stop the run", at_least(1));
     v.field("tensorboard", tensorboard, "write RUN/tensorboard too: scalars and kept tokens");
     v.section("schedule", schedule, "learning rate: linear warm-up, then half a cosine");
     v.section("optimizer", optimizer, "AdamW");
@@ -39,12 +40,14 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.section("selection", selection, "which tokens go on in training");
     v.section("mixup", mixup, "pictures blended two by two");
     v.section("ema", ema, "running average of the weights");
-    if (ema.on() == false && best_by.ends_with("_ema")) v.reject("best_by", "found " + best_by + ", expected ema.decay above 0 with it");
+    if (ema.on() == false && best_by.ends_with("_ema"))
+        v.reject("best_by", "found " + best_by + ", expected ema.decay above 0 with it");
 }
 
 std::vector<double> TrainSettings::stage_targets(std::int64_t stages) const {
-    return static_cast<std::int64_t>(keep_ratio.size()) == stages && stages != 1 ? keep_ratio
-                                                                                  : stage_ratios(keep_ratio.front(), stages);
+    return static_cast<std::int64_t>(keep_ratio.size()) == stages && stages != 1
+               ? keep_ratio
+               : stage_ratios(keep_ratio.front(), stages);
 }
 
 void Experiment::fields(FieldVisitor& v) {
@@ -56,12 +59,16 @@ void Experiment::fields(FieldVisitor& v) {
         if (rho > 0) {
             train.keep_ratio = {rho};
         } else {
-            v.reject("train", str("target_gmacs is ", train.target_gmacs, ", expected at least the ", 1e-9 * static_cast<double>(count_macs(model, std::vector<std::int64_t>(model.pruning_loc.size(), 0))), " of a model that keeps no patch"));
+            v.reject("train", str("target_gmacs is ", train.target_gmacs, ", expected at least the ",
+                                  1e-9 * static_cast<double>(
+                                             count_macs(model, std::vector<std::int64_t>(model.pruning_loc.size(), 0))),
+                                  " of a model that keeps no patch"));
         }
     }
     const auto given = static_cast<std::int64_t>(train.keep_ratio.size());
     if (given == 0 || (given > 1 && given != model.stages())) {
-        v.reject("train", str("keep_ratio has ", given, " numbers, expected one or as many as model.pruning_loc, ", model.stages()));
+        v.reject("train", str("keep_ratio has ", given, " numbers, expected one or as many as model.pruning_loc, ",
+                              model.stages()));
     }
     for (std::size_t i = 1; i < train.keep_ratio.size(); ++i) {
         if (train.keep_ratio[i] > train.keep_ratio[i - 1]) {
@@ -69,11 +76,27 @@ void Experiment::fields(FieldVisitor& v) {
                                   ", expected shares that do not grow: a dropped patch does not come back"));
         }
     }
+    const LossSettings& loss = train.loss;
+    const bool by_ratio_alone = loss.classification == 0 && !loss.need_teacher();
+    if (v.reads() && by_ratio_alone &&
+        (loss.ratio == 0 || model.stages() == 0 || train.selection.deterministic_from < 1)) {
+        v.reject("train",
+                 "loss has no weight above 0 that moves the backbone, expected classification, kl or distill "
+                 "above 0, or ratio with stages that are drawn to the end");
+    }
+    if (v.reads() && train.stop_at > 0 && train.eval_every == 0) {
+        v.reject("train", "stop_at is set, expected eval_every above 0 with it");
+    }
+    if (v.reads() && train.target_gmacs > 0 && model.stages() == 0) {
+        v.reject("train", "target_gmacs is set, expected model.pruning_loc to name stages that can save them");
+    }
     if (v.reads() && !data.labelled && train.loss.classification > 0) {
-        v.reject("train", str("loss.classification is ", train.loss.classification, ", expected 0 where data.labelled is false"));
+        v.reject("train", str("loss.classification is ", train.loss.classification,
+                              ", expected 0 where data.labelled is false"));
     }
     if (v.reads() && train.loss.need_teacher() && train.weights.empty() && train.teacher.empty()) {
-        v.reject("train", "loss.kl and loss.distill need a teacher: give train.weights or train.teacher, or set both to 0");
+        v.reject("train",
+                 "loss.kl and loss.distill need a teacher: give train.weights or train.teacher, or set both to 0");
     }
 }
 
@@ -87,7 +110,8 @@ at::Device parse_device(const std::string& name) {
     }
     const int index = numbered ? std::stoi(name.substr(5)) : 0;
     const int available = torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
-    if (index >= available) throw Error("device", name, " was asked for, but LibTorch sees ", available, " CUDA devices");
+    if (index >= available)
+        throw Error("device", name, " was asked for, but LibTorch sees ", available, " CUDA devices");
     return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
 }
 

@@ -18,19 +18,15 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
     DynamicVit model(e.model, at::make_generator<at::CPUGeneratorImpl>(seed_for(e.train.seed, SeedUse::kWeights)));
     if (!e.train.weights.empty()) load_weights(*model, read_model_file(e.train.weights), Fit::kFineTune);
     model->to(device);
+    if (!e.train.optimizer.train_embeddings) {  // no gradient where nobody would use it
+        for (auto& item : model->named_parameters(/*recurse=*/false)) item.value().requires_grad_(false);
+    }
     return model;
 }
 
 DynamicVit make_teacher(const Experiment& e, const at::Device& device) {
     if (!e.train.loss.need_teacher()) return DynamicVit(nullptr);
-    ModelSettings settings = e.model;
-    settings.pruning_loc = {};
-    settings.drop_path = 0;
-    DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*model, read_model_file(e.train.teacher.empty() ? e.train.weights : e.train.teacher), Fit::kTeacher);
-    model->to(device);
-    for (at::Tensor& parameter : model->parameters()) parameter.requires_grad_(false);
-    return model;
+    return load_dense(e.train.teacher.empty() ? e.train.weights : e.train.teacher, e.model, device);
 }
 
 void add_parameters(TensorMap& state, const std::string& prefix, const DynamicVit& model) {

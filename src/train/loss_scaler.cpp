@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "dynvit/core/error.hpp"
+#include "dynvit/models/state_dict.hpp"
 
 namespace dynvit {
 namespace {
@@ -13,7 +13,8 @@ constexpr std::int64_t kGrowthInterval = 2000;
 }  // namespace
 
 LossScaler::LossScaler(const at::Device& device, bool active)
-    : active_(active), scale_(at::full({1}, active ? kFirstScale : 1.0, at::device(device).dtype(at::kFloat))),
+    : active_(active),
+      scale_(at::full({1}, active ? kFirstScale : 1.0, at::device(device).dtype(at::kFloat))),
       growth_(at::zeros({1}, at::device(device).dtype(at::kInt))) {}
 
 at::Tensor LossScaler::unscale(const std::vector<at::Tensor>& gradients) const {
@@ -32,11 +33,7 @@ TensorMap LossScaler::state() const {
 }
 
 void LossScaler::load_state(const TensorMap& state, const std::string& file) {
-    for (auto& [name, tensor] : this->state()) {
-        const auto found = state.find(name);
-        if (found == state.end()) throw Error("checkpoint", file, ": no loss scaler state ", name);
-        tensor.copy_(found->second);
-    }
+    copy_state(state, this->state(), file);
 }
 
 }  // namespace dynvit

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "dynvit/core/error.hpp"
@@ -9,7 +11,9 @@
 namespace dynvit {
 namespace {
 
-std::string keep_ratio_name(std::size_t stage) { return str("keep_ratio.", stage); }
+std::string keep_ratio_name(std::size_t stage) {
+    return str("keep_ratio.", stage);
+}
 
 }  // namespace
 
@@ -55,19 +59,23 @@ nlohmann::json Meters::take() {
     return line;
 }
 
-void SkippedSteps::add(std::int64_t step, const at::Tensor& skipped, std::vector<std::string> names) {
+void SkippedSteps::add(std::int64_t step, const StepOutput& output, std::vector<std::string> names) {
     steps_.push_back({step, std::move(names)});
-    flags_.push_back(skipped);
+    flags_.push_back(output.skipped + output.bad_loss);
 }
 
 std::vector<SkippedSteps::Skipped> SkippedSteps::take() {
     std::vector<Skipped> found;
     if (flags_.empty()) return found;
     const at::Tensor flags = at::cat(flags_).cpu();
+    longest_ = streak_;
     for (std::size_t i = 0; i < steps_.size(); ++i) {
-        const bool skipped = flags[static_cast<std::int64_t>(i)].item<float>() > 0;
-        in_a_row_ = skipped ? in_a_row_ + 1 : 0;
-        if (skipped) found.push_back(std::move(steps_[i]));
+        const float flag = flags[static_cast<std::int64_t>(i)].item<float>();
+        streak_ = flag > 0 ? streak_ + 1 : 0;
+        longest_ = std::max(longest_, streak_);
+        if (flag == 0) continue;
+        steps_[i].bad_loss = flag > 1;
+        found.push_back(std::move(steps_[i]));
     }
     steps_.clear();
     flags_.clear();

@@ -37,12 +37,13 @@ MixShare draw_share(const MixupSettings& s, std::int64_t height, std::int64_t wi
     mix.bottom = std::clamp<std::int64_t>(y + cut_height / 2, 0, height);
     mix.left = std::clamp<std::int64_t>(x - cut_width / 2, 0, width);
     mix.right = std::clamp<std::int64_t>(x + cut_width / 2, 0, width);
-    mix.share = 1.0 - static_cast<double>((mix.bottom - mix.top) * (mix.right - mix.left)) / static_cast<double>(height * width);
+    mix.share = 1.0 - static_cast<double>((mix.bottom - mix.top) * (mix.right - mix.left)) /
+                          static_cast<double>(height * width);
     return mix;
 }
 
-at::Tensor column(const std::vector<float>& values, const at::Tensor& like) {
-    return at::tensor(at::ArrayRef<float>(values)).to(like.options());
+at::Tensor column(const std::vector<float>& values, const at::TensorOptions& options) {
+    return at::tensor(at::ArrayRef<float>(values)).to(options, /*non_blocking=*/true);
 }
 
 // How much of each pixel a picture keeps: (B, 1, 1, 1), or (B, 1, H, W) where windows are cut.
@@ -53,19 +54,20 @@ at::Tensor pixel_shares(const std::vector<MixShare>& shares, const at::Tensor& i
         const std::int64_t of[4] = {mix.top, mix.bottom, mix.left, mix.right};
         for (int i = 0; i < 4; ++i) edges[i].push_back(mix.cut() ? static_cast<float>(of[i]) : 0.0f);
     }
-    const at::Tensor outside = column(share, images).view({-1, 1, 1, 1});
+    const at::Tensor outside = column(share, images.options()).view({-1, 1, 1, 1});
     if (std::none_of(shares.begin(), shares.end(), [](const MixShare& mix) { return mix.cut(); })) return outside;
-    const auto edge = [&](int i) { return column(edges[i], images).to(at::kFloat).view({-1, 1, 1, 1}); };
+    const auto edge = [&](int i) { return column(edges[i], images.options().dtype(at::kFloat)).view({-1, 1, 1, 1}); };
     const at::Tensor y = at::arange(images.size(2), images.options().dtype(at::kFloat)).view({1, 1, -1, 1});
     const at::Tensor x = at::arange(images.size(3), images.options().dtype(at::kFloat)).view({1, 1, 1, -1});
-    const at::Tensor inside = (y >= edge(0)).logical_and(y < edge(1)).logical_and(x >= edge(2)).logical_and(x < edge(3));
+    const at::Tensor inside =
+        (y >= edge(0)).logical_and(y < edge(1)).logical_and(x >= edge(2)).logical_and(x < edge(3));
     return outside.mul(inside.logical_not().to(images.scalar_type()));
 }
 
 }  // namespace
 
-std::vector<MixShare> draw_mix(const MixupSettings& settings, std::int64_t batch, std::int64_t height, std::int64_t width,
-                               Random& random) {
+std::vector<MixShare> draw_mix(const MixupSettings& settings, std::int64_t batch, std::int64_t height,
+                               std::int64_t width, Random& random) {
     const auto count = static_cast<std::size_t>(batch);
     if (settings.mode == "batch") return std::vector<MixShare>(count, draw_share(settings, height, width, random));
     std::vector<MixShare> shares(count);
@@ -87,7 +89,7 @@ at::Tensor mix_targets(const at::Tensor& target, const std::vector<MixShare>& sh
     std::vector<float> share;
     for (const MixShare& mix : shares) share.push_back(static_cast<float>(mix.share));
     const at::Tensor partner = target.flip(0);
-    return at::lerp(partner, target, column(share, target).unsqueeze(1));
+    return at::lerp(partner, target, column(share, target.options()).unsqueeze(1));
 }
 
 }  // namespace dynvit

@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     const bool started = fs::exists(state());
     if (started && !resume) {
-        throw Error("run", path_.string(), ": a run is already in this folder; give --resume to go on, or another --output");
+        throw Error("run", path_.string(),
+                    ": a run is already in this folder; give --resume to go on, or another --output");
     }
     if (resume && !started) {
         throw Error("run", path_.string(), ": nothing to resume: ", state().string(), " is not there");
@@ -37,28 +38,37 @@ void RunFolder::log_metrics(const nlohmann::json& line) const {
     if (!out) throw Error("run", file.string(), ": cannot be written; is the disk full?");
 }
 
-void RunFolder::save(const Learner& learner, const RunProgress& progress, const DynamicVit& best, at::ScalarType type) const {
+void RunFolder::save(const Learner& learner, const RunProgress& progress, const DynamicVit& best,
+                     at::ScalarType type) const {
     TensorMap tensors = learner.state();
     tensors.emplace("progress.step", at::scalar_tensor(progress.step, at::kLong));
-    tensors.emplace("progress.best_top1", at::scalar_tensor(progress.best_top1, at::kDouble));  // reads back to the same bits
+    tensors.emplace("progress.best_top1",
+                    at::scalar_tensor(progress.best_top1, at::kDouble));  // reads back to the same bits
     tensors.emplace("progress.skipped", at::scalar_tensor(progress.skipped, at::kLong));
+    tensors.emplace("progress.steps_per_epoch", at::scalar_tensor(progress.steps_per_epoch, at::kLong));
     write_model_file(last(), *learner.student, type);
     if (learner.ema) write_model_file(ema(), *learner.ema->average(), type);
     if (best) write_model_file(this->best(), *best, type);
     write_safetensors(state(), tensors);  // last: a run that fails before it does these steps, and these files, again
 }
 
-RunProgress RunFolder::restore(Learner& learner) const {
+RunProgress RunFolder::restore(Learner& learner, std::int64_t steps_per_epoch) const {
     const std::string file = state().string();
     const TensorMap tensors = read_safetensors(state()).tensors;
     learner.load_state(tensors, file);
     const auto number = [&](const char* name) {
         const auto found = tensors.find(name);
-        if (found == tensors.end() || found->second.numel() != 1) throw Error("run", file, ": does not say how far the run was");
+        if (found == tensors.end() || found->second.numel() != 1)
+            throw Error("run", file, ": does not say how far the run was");
         return found->second;
     };
-    const RunProgress progress{number("progress.step").item<std::int64_t>(), number("progress.best_top1").item<double>(),
-                               number("progress.skipped").item<std::int64_t>()};
+    const RunProgress progress{
+        number("progress.step").item<std::int64_t>(), number("progress.best_top1").item<double>(),
+        number("progress.skipped").item<std::int64_t>(), number("progress.steps_per_epoch").item<std::int64_t>()};
+    if (progress.steps_per_epoch != steps_per_epoch) {
+        throw Error("run", file, ": the run has ", progress.steps_per_epoch, " steps an epoch, found ", steps_per_epoch,
+                    ", expected unchanged pictures, train.batch_size and train.accumulate");
+    }
 
     const fs::path metrics = path_ / "metrics.jsonl";
     std::ifstream in(metrics);

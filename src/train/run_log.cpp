@@ -3,6 +3,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/infer/eval_report.hpp"
@@ -24,7 +25,10 @@ RunLog::RunLog(const RunFolder& run, const Experiment& experiment, std::int64_t 
 
 TensorBoardWriter* RunLog::tensorboard() {
     if (!experiment_.train.tensorboard) return nullptr;
-    if (!writer_) writer_.emplace(run_.path() / "tensorboard", first_step_, seconds_since_1970);
+    if (!writer_) {
+        writer_.emplace(run_.path() / "tensorboard", first_step_, seconds_since_1970);
+        writer_->text("config", first_step_, "```\n" + write_config(experiment_) + "```");
+    }
     return &*writer_;
 }
 
@@ -63,6 +67,7 @@ void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& op
     if (!samples_) {
         try {
             samples_ = sample_pictures(experiment_.data, settings, kPictures);
+            make_names_unique(*samples_);
         } catch (const Error& error) {
             log::warn(str("no pictures for TensorBoard: ", error.what()));
             samples_.emplace();
@@ -71,7 +76,12 @@ void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& op
     const auto policy = make_policy("predicted", model);
     const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
     for (const NamedImage& sample : *samples_) {
-        board->image("kept tokens/" + sample.name, step, draw_stages(model, *policy, tokens, sample.image, options));
+        const Image drawn = draw_stages(model, *policy, tokens, sample.image, options);
+        try {
+            board->image("kept tokens/" + sample.name, step, drawn);
+        } catch (const Error& error) {  // a name that TensorBoard cannot show
+            log::warn(error.what());
+        }
     }
 }
 

@@ -7,11 +7,15 @@ namespace dynvit {
 void SelectionSettings::fields(FieldVisitor& v) {
     v.field("temperature", temperature, "of the Gumbel-Softmax that the gradient sees", above(0));
     v.field("deterministic_from", deterministic_from,
-            "share of the run after which the modules rest and tokens are removed as at inference; 1: never", between(0, 1));
-    v.field("keep_ratio_range", keep_ratio_range, "there, each step draws its rho from [least, most]; []: train.keep_ratio",
-            above_up_to(0, 1));
+            "share of the run after which the modules rest and tokens are removed as at inference; 1: never",
+            between(0, 1));
+    v.field("keep_ratio_range", keep_ratio_range,
+            "there, each step draws its rho from [least, most]; []: train.keep_ratio", above_up_to(0, 1));
     if (!keep_ratio_range.empty() && (keep_ratio_range.size() != 2 || keep_ratio_range[0] > keep_ratio_range[1])) {
         v.reject("keep_ratio_range", "expected [least, most]");
+    }
+    if (v.reads() && !keep_ratio_range.empty() && deterministic_from >= 1) {
+        v.reject("keep_ratio_range", "is set, expected deterministic_from below 1 with it");
     }
 }
 

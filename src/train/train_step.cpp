@@ -30,7 +30,8 @@ Inputs make_inputs(const Batch& batch, const TrainSettings& settings, std::int64
                                      settings.loss.label_smoothing);
     }
     if (settings.mixup.on()) {
-        const auto shares = draw_mix(settings.mixup, inputs.images.size(0), inputs.images.size(2), inputs.images.size(3), random);
+        const auto shares =
+            draw_mix(settings.mixup, inputs.images.size(0), inputs.images.size(2), inputs.images.size(3), random);
         inputs.images = mix_images(inputs.images, shares);
         if (inputs.target.defined()) inputs.target = mix_targets(inputs.target, shares);
     }
@@ -39,7 +40,8 @@ Inputs make_inputs(const Batch& batch, const TrainSettings& settings, std::int64
 
 // Tokens removed as at inference. The teacher's features become those of the tokens that were kept.
 TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& images, const StepSelection& selection,
-                                     const TrainingNoise& noise, std::optional<VisionTransformerImpl::Output>& teacher) {
+                                     const TrainingNoise& noise,
+                                     std::optional<VisionTransformerImpl::Output>& teacher) {
     const auto counts = tokens_per_stage(selection.targets, student.settings().patches());
     const PrunedTokens pruned = student.forward_pruned(images, student.predicted_scores(), counts, noise.drop_path);
     const at::Tensor x = student.normalize(pruned.tokens);
@@ -51,7 +53,8 @@ std::vector<at::Tensor> shares_kept(const TrainingOutput& output, const StepSele
     std::vector<at::Tensor> shares;
     for (const at::Tensor& decision : output.decisions) shares.push_back(decision.detach().mean());
     if (shares.empty()) {
-        for (const double target : selection.targets) shares.push_back(at::full({}, target, output.logits.options().dtype(at::kFloat)));
+        for (const double target : selection.targets)
+            shares.push_back(at::full({}, target, output.logits.options().dtype(at::kFloat)));
     }
     return shares;
 }
@@ -80,7 +83,8 @@ void divide(StepOutput& sum, double by) {
 
 }  // namespace
 
-StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan, const std::vector<Batch>& batches) {
+StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan,
+                      const std::vector<Batch>& batches) {
     DynamicVitImpl& student = *learner.student;
     const at::Device device = student.parameters().front().device();
     const at::ScalarType precision = parse_precision(settings.precision);
@@ -90,8 +94,9 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
     for (std::size_t b = 0; b < batches.size(); ++b) {
         Random mixing(seed_for(settings.seed, SeedUse::kMix, plan.step, b));
         const Inputs inputs = make_inputs(batches[b], settings, student.settings().num_classes, device, mixing);
-        const TrainingNoise noise = student.draw_noise(
-            inputs.images.size(0), make_generator(device, seed_for(settings.seed, SeedUse::kNoise, plan.step, b)), device);
+        const TrainingNoise noise =
+            student.draw_noise(inputs.images.size(0),
+                               make_generator(device, seed_for(settings.seed, SeedUse::kNoise, plan.step, b)), device);
         Losses losses;
         {
             const Autocast autocast(device, precision);
@@ -100,9 +105,10 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
                 const torch::NoGradGuard no_grad;
                 teacher = learner.teacher->forward(inputs.images);
             }
-            const TrainingOutput out = plan.selection.deterministic
-                                           ? forward_deterministic(student, inputs.images, plan.selection, noise, teacher)
-                                           : student.forward_train(inputs.images, noise, settings.selection.temperature);
+            const TrainingOutput out =
+                plan.selection.deterministic
+                    ? forward_deterministic(student, inputs.images, plan.selection, noise, teacher)
+                    : student.forward_train(inputs.images, noise, settings.selection.temperature);
             losses = compute_losses(settings.loss, out, teacher, inputs.target, plan.selection.targets);
             add(output, losses, shares_kept(out, plan.selection));
         }
@@ -111,7 +117,8 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
     divide(output, count);
 
     const at::Tensor bad_gradient = learner.scaler.unscale(learner.optimizer.gradients());
-    output.skipped = at::maximum(bad_gradient, output.losses.total.isfinite().logical_not().to(at::kFloat).unsqueeze(0));
+    output.bad_loss = output.losses.total.isfinite().logical_not().to(at::kFloat).unsqueeze(0);
+    output.skipped = at::maximum(bad_gradient, output.bad_loss);
     learner.optimizer.step(plan.lr, plan.backbone_lr, output.skipped);
     learner.scaler.update(output.skipped);
     if (learner.ema) learner.ema->update(student, plan.step);

@@ -35,7 +35,8 @@ Image draw_kept_tokens(const Image& image, const std::vector<std::int64_t>& kept
             if (stays[static_cast<std::size_t>(y / patch * columns + x / patch)]) continue;
             std::uint8_t* pixel = drawn.at(x, y);
             for (int c = 0; c < 3; ++c) {
-                pixel[c] = static_cast<std::uint8_t>((pixel[c] * kPictureShare + 255 * (255 - kPictureShare) + 127) / 255);
+                pixel[c] =
+                    static_cast<std::uint8_t>((pixel[c] * kPictureShare + 255 * (255 - kPictureShare) + 127) / 255);
             }
         }
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "dynvit/core/error.hpp"
 #include "dynvit/infer/autocast.hpp"
 #include "dynvit/viz/kept_tokens.hpp"
 
@@ -35,10 +36,18 @@ std::vector<NamedImage> sample_pictures(const DataSettings& data, const ModelSet
     return pictures;
 }
 
-Image draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens, const Image& picture,
-                  const EvalOptions& options) {
+void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> taken) {
+    for (NamedImage& picture : pictures) {
+        const std::string name = picture.name;
+        for (int copy = 2; !taken.insert(picture.name).second; ++copy) picture.name = str(name, '~', copy);
+    }
+}
+
+Image draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
+                  const Image& picture, const EvalOptions& options) {
     const Autocast autocast(options.device, options.precision);
-    const PrunedOutput result = pruned_forward(*model, normalize_images(as_batch(picture), options.device), policy, tokens);
+    const PrunedOutput result =
+        pruned_forward(*model, normalize_images(as_batch(picture), options.device), policy, tokens);
     std::vector<Image> panels = {picture};
     for (const at::Tensor& kept : result.kept) {
         const at::Tensor places = kept[0].cpu().contiguous();

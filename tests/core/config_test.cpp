@@ -46,7 +46,8 @@ TEST(Config, DefaultsStandWhereNothingIsSaid) {
 }
 
 TEST(Config, ReadsEveryType) {
-    const Outer s = read("name: base\nflip: false\nscale: [0.25, 1]\nstages: 4\nroot: x\ntrain:\n  lr: 5e-4\n  epochs: 3\n");
+    const Outer s =
+        read("name: base\nflip: false\nscale: [0.25, 1]\nstages: 4\nroot: x\ntrain:\n  lr: 5e-4\n  epochs: 3\n");
     EXPECT_EQ(s.name, "base");
     EXPECT_FALSE(s.flip);
     EXPECT_EQ(s.scale, (std::vector<double>{0.25, 1.0}));
@@ -90,8 +91,7 @@ TEST(Config, ReadsListsOfTexts) {
     EXPECT_EQ(read("", {"folders=[x, y]"}).folders, (Strings{"x", "y"}));
     EXPECT_EQ(error_of([] { read("folders: {a: 1}"); }),
               "[config] a.yaml:1: folders: found a map, expected a list of texts");
-    EXPECT_EQ(error_of([] { read("folders: [a, [b]]"); }),
-              "[config] a.yaml:1: folders: found a list, expected a text");
+    EXPECT_EQ(error_of([] { read("folders: [a, [b]]"); }), "[config] a.yaml:1: folders: found a list, expected a text");
 }
 
 TEST(Config, ListsOfTextsReadBackToTheSame) {
@@ -120,7 +120,8 @@ TEST(Config, ErrorsNameFileLineKeyAndWhatWouldBeRight) {
     EXPECT_EQ(error_of([] { read("scale: [0.5, 1.5]"); }),
               "[config] a.yaml:1: scale: found '1.5', expected a number of at least 0 and at most 1");
     EXPECT_EQ(error_of([] { read("flip: maybe"); }), "[config] a.yaml:1: flip: found 'maybe', expected true or false");
-    EXPECT_EQ(error_of([] { read("name: huge"); }), "[config] a.yaml:1: name: found 'huge', expected one of small, base");
+    EXPECT_EQ(error_of([] { read("name: huge"); }),
+              "[config] a.yaml:1: name: found 'huge', expected one of small, base");
     EXPECT_EQ(error_of([] { read("train: 3"); }), "[config] a.yaml:1: train: found '3', expected a map of settings");
     EXPECT_EQ(error_of([] { read("flip: true\nflip: false"); }).substr(0, 17), "[config] a.yaml:1");
     EXPECT_EQ(error_of([] { read("- 1"); }), "[config] a.yaml: found a list, expected a map of settings");
@@ -133,8 +134,7 @@ TEST(Config, ErrorsInSetNameTheArgument) {
               "[config] --set train.lr=fast: train.lr: found 'fast', expected a number above 0");
     EXPECT_EQ(error_of([] { read("", {"train.bogus=1"}); }),
               "[config] --set train.bogus=1: train.bogus: unknown key; expected one of lr, epochs");
-    EXPECT_EQ(error_of([] { read("", {"train"}); }),
-              "[config] --set train: expected KEY=VALUE, such as train.lr=1e-4");
+    EXPECT_EQ(error_of([] { read("", {"train"}); }), "[config] --set train: expected KEY=VALUE, such as train.lr=1e-4");
     EXPECT_EQ(error_of([] { read("train: {lr: 1}", {"train.lr.x=1"}); }),
               "[config] --set train.lr.x=1: train.lr is a value, not a section");
 }

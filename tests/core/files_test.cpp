@@ -36,7 +36,8 @@ TEST(Files, ErrorsNameThePath) {
     const test::TemporaryFolder folder;
     const std::string here = folder.path().string();
     EXPECT_EQ(error_of([&] { read_file(folder / "none", "test"); }), "[test] " + here + "/none: no such file");
-    EXPECT_EQ(error_of([&] { read_file(folder.path(), "test"); }), "[test] " + here + ": is a directory, expected a file");
+    EXPECT_EQ(error_of([&] { read_file(folder.path(), "test"); }),
+              "[test] " + here + ": is a directory, expected a file");
     EXPECT_EQ(error_of([&] { write_file_atomically(folder / "no/where", "x", "test"); }),
               "[test] " + here + "/no/where: cannot be written: No such file or directory");
     EXPECT_EQ(error_of([&] { write_file_atomically(folder.path(), "x", "test"); }),

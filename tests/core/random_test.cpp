@@ -17,8 +17,8 @@ TEST(Random, FollowsSplitMix64) {  // the published generator's first values fro
 }
 
 TEST(Random, SeedsDependOnEveryPartAndItsPlace) {
-    std::set<std::uint64_t> seeds = {mix_seed({}), mix_seed({0}), mix_seed({1}), mix_seed({0, 0}), mix_seed({0, 1}),
-                                     mix_seed({1, 0}), mix_seed({1, 1}), mix_seed({0, 0, 0})};
+    std::set<std::uint64_t> seeds = {mix_seed({}),     mix_seed({0}),    mix_seed({1}),    mix_seed({0, 0}),
+                                     mix_seed({0, 1}), mix_seed({1, 0}), mix_seed({1, 1}), mix_seed({0, 0, 0})};
     EXPECT_EQ(seeds.size(), 8u);
     EXPECT_EQ(mix_seed({3, 4}), mix_seed({3, 4}));
 }

@@ -37,7 +37,8 @@ TEST_P(GoldenEval, KeptPositionsAndLogitsAtFiveRatios) {  // positions exactly, 
             for (int b = 0; b < 4; ++b) EXPECT_EQ(as_set(output.kept[s][b]), as_set(expected[b])) << ratio << ' ' << s;
         }
     }
-    EXPECT_CLOSE(pruned_forward(*test::tiny_teacher(), images.cpu(), *policy, {}).logits, golden.at("teacher_logits"), 1e-5);
+    EXPECT_CLOSE(pruned_forward(*test::tiny_teacher(), images.cpu(), *policy, {}).logits, golden.at("teacher_logits"),
+                 1e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, GoldenEval, testing::Values(at::kCPU, at::kCUDA),
@@ -59,8 +60,10 @@ TEST(DeitTiny, LogitsOfPhotographs) {
     for (const int size : {256, 248}) {
         std::vector<at::Tensor> batch;
         for (const std::string& file : files) {
-            const Image image = apply(EvalTransform{224, 224, size}, read_image(shared / "data/imagenet-val-300/val" / file));
-            batch.push_back(at::tensor(at::ArrayRef<std::uint8_t>(image.pixels), at::kByte).view({224, 224, 3}).permute({2, 0, 1}));
+            const Image image =
+                apply(EvalTransform{224, 224, size}, read_image(shared / "data/imagenet-val-300/val" / file));
+            batch.push_back(
+                at::tensor(at::ArrayRef<std::uint8_t>(image.pixels), at::kByte).view({224, 224, 3}).permute({2, 0, 1}));
         }
         const at::Tensor logits = model->forward(normalize_images(at::stack(batch), at::kCPU)).logits;
         EXPECT_LE((logits - golden.at(str("logits.resize", size))).abs().max().item<double>(), 1e-3) << size;
@@ -97,8 +100,10 @@ TEST(SelectionPolicy, ClsAttentionIsThatOfTheBlockBefore) {
     const auto parameters = model->named_parameters();
     at::Tensor x = model->embed(images);
     for (int i = 0; i < 2; ++i) x = model->block(i)(x);  // what block 2 reads, which stands before the stage
-    const at::Tensor normed = at::layer_norm(x, {32}, parameters["blocks.2.norm1.weight"], parameters["blocks.2.norm1.bias"], 1e-6);
-    const at::Tensor qkv = at::linear(normed, parameters["blocks.2.attn.qkv.weight"], parameters["blocks.2.attn.qkv.bias"]);
+    const at::Tensor normed =
+        at::layer_norm(x, {32}, parameters["blocks.2.norm1.weight"], parameters["blocks.2.norm1.bias"], 1e-6);
+    const at::Tensor qkv =
+        at::linear(normed, parameters["blocks.2.attn.qkv.weight"], parameters["blocks.2.attn.qkv.bias"]);
     at::Tensor attention = at::zeros({2, 196});
     for (int head = 0; head < 2; ++head) {
         const at::Tensor q = qkv.slice(2, 16 * head, 16 * head + 16), k = qkv.slice(2, 32 + 16 * head, 48 + 16 * head);

@@ -10,7 +10,9 @@
 
 namespace dynvit::test {
 
-inline at::Generator generator(std::uint64_t seed = 0) { return at::make_generator<at::CPUGeneratorImpl>(seed); }
+inline at::Generator generator(std::uint64_t seed = 0) {
+    return at::make_generator<at::CPUGeneratorImpl>(seed);
+}
 
 inline ModelSettings tiny_settings(std::vector<std::int64_t> pruning_loc = {3, 6, 9}) {
     ModelSettings settings;
@@ -24,14 +26,16 @@ inline ModelSettings tiny_settings(std::vector<std::int64_t> pruning_loc = {3, 6
 
 inline DynamicVit tiny_student() {
     DynamicVit model(tiny_settings(), generator());
-    const LoadReport report = load_state_dict(*model, read_safetensors(golden("model/tiny_student.safetensors")).tensors);
+    const LoadReport report =
+        load_state_dict(*model, read_safetensors(golden("model/tiny_student.safetensors")).tensors);
     EXPECT_TRUE(report.clean()) << report.text();
     return model;
 }
 
 inline DynamicVit tiny_teacher() {
     DynamicVit model(tiny_settings({}), generator());
-    const LoadReport report = load_state_dict(*model, read_safetensors(golden("model/tiny_teacher.safetensors")).tensors);
+    const LoadReport report =
+        load_state_dict(*model, read_safetensors(golden("model/tiny_teacher.safetensors")).tensors);
     EXPECT_TRUE(report.clean()) << report.text();
     return model;
 }

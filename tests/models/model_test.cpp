@@ -17,7 +17,7 @@ TEST(Zoo, ParametersAndMacsAreThePublishedOnes) {
     const struct {
         const char* name;
         double parameters, gmacs;
-    } published[] = {{"deit_tiny", 5.7, 1.3},  {"deit_256", 9.98, 2.1},  {"deit_320", 15.43, 3.25},
+    } published[] = {{"deit_tiny", 5.7, 1.3},   {"deit_256", 9.98, 2.1},   {"deit_320", 15.43, 3.25},
                      {"deit_small", 22.1, 4.6}, {"deit_base", 86.6, 17.6}, {"deit_base_384", 86.9, 55.5}};
     ASSERT_EQ(model_names().size(), std::size(published));
     for (const auto& row : published) {
@@ -55,7 +55,8 @@ TEST(Macs, HandCount) {  // 2 x 2 patches of 4, 8 channels, one block after a st
     s.depth = 1;
     s.num_classes = 3;
     s.pruning_loc = {0};
-    const std::int64_t embed = 4 * 48 * 8, predictor = 4 * (64 + 32 + 8 + 4), block = 2 * (8 * 24 + 64 + 2 * 8 * 32) + 2 * 4 * 8;
+    const std::int64_t embed = 4 * 48 * 8, predictor = 4 * (64 + 32 + 8 + 4),
+                       block = 2 * (8 * 24 + 64 + 2 * 8 * 32) + 2 * 4 * 8;
     EXPECT_EQ(count_macs(s, {1}), embed + predictor + block + 24);
 }
 
@@ -108,7 +109,8 @@ TEST(PosEmbed, ResizeOfTheSameGridChangesNothing) {
 
 TEST(PosEmbed, AgreesWithTimm) {
     DYNVIT_NEEDS_SHARED(shared);
-    const at::Tensor stored = read_safetensors(shared / "weights/deit_tiny_patch16_224.safetensors").tensors.at("pos_embed");
+    const at::Tensor stored =
+        read_safetensors(shared / "weights/deit_tiny_patch16_224.safetensors").tensors.at("pos_embed");
     const TensorMap golden = read_safetensors(shared / "golden/photographs/deit_tiny.safetensors").tensors;
     EXPECT_CLOSE(resize_pos_embed(stored, 14, 14, 10, 10), golden.at("pos_embed_160_bicubic_antialias"), 1e-5);
 }
@@ -122,9 +124,11 @@ TEST(StateDict, ReportsMissingUnexpectedAndMisShaped) {
     const LoadReport report = load_state_dict(*model, weights);
     EXPECT_EQ(report.missing, std::vector<std::string>{"norm.weight"});
     EXPECT_EQ(report.unexpected, std::vector<std::string>{"extra"});
-    EXPECT_EQ(report.mis_shaped, std::vector<std::string>{"head.weight: (3, 32) in the weights, (10, 32) in the model"});
-    EXPECT_EQ(report.text(), "1 missing: norm.weight; 1 unexpected: extra; "
-                             "1 mis-shaped: head.weight: (3, 32) in the weights, (10, 32) in the model");
+    EXPECT_EQ(report.mis_shaped,
+              std::vector<std::string>{"head.weight: (3, 32) in the weights, (10, 32) in the model"});
+    EXPECT_EQ(report.text(),
+              "1 missing: norm.weight; 1 unexpected: extra; "
+              "1 mis-shaped: head.weight: (3, 32) in the weights, (10, 32) in the model");
 }
 
 TEST(ModelSettings, ZooNameFillsTheRestAndFieldsOverride) {
@@ -140,9 +144,12 @@ TEST(ModelSettings, FaultsNameTheKey) {
         return error_of([&] { read_config<ModelSettings>({text, "m.yaml", {}}); });
     };
     EXPECT_EQ(read("name: deit_small\npruning_loc: [3, 12]"),
-              "[config] m.yaml:2: pruning_loc: found stage before block 12 of 12, expected blocks counted from 0, at most 11");
-    EXPECT_EQ(read("pruning_loc: [6, 3]"), "[config] m.yaml:1: pruning_loc: found block 3 after 6, expected ascending blocks");
-    EXPECT_EQ(read("image_size: 100"), "[config] m.yaml:1: image_size: found 100, expected a multiple of patch_size 16");
+              "[config] m.yaml:2: pruning_loc: found stage before block 12 of 12, expected blocks counted from 0, at "
+              "most 11");
+    EXPECT_EQ(read("pruning_loc: [6, 3]"),
+              "[config] m.yaml:1: pruning_loc: found block 3 after 6, expected ascending blocks");
+    EXPECT_EQ(read("image_size: 100"),
+              "[config] m.yaml:1: image_size: found 100, expected a multiple of patch_size 16");
     EXPECT_EQ(read("image_size: [16, 16, 16]"),
               "[config] m.yaml:1: image_size: found 3 numbers, expected one, or height and width");
     EXPECT_EQ(read("num_heads: 5"), "[config] m.yaml:1: num_heads: found 5, expected a divisor of embed_dim 384");

@@ -45,7 +45,8 @@ TEST(MaskedAttention, AgreesWithTheReference) {  // golden: values and gradients
 
 TEST(MaskedAttention, FastPathEqualsTheDefinitionWithGradients) {  // against autograd, in float64
     at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
-    for (const auto& [batch, heads, tokens] : std::vector<std::tuple<int, int, int>>{{1, 1, 1}, {1, 2, 2}, {3, 2, 17}, {2, 3, 50}}) {
+    for (const auto& [batch, heads, tokens] :
+         std::vector<std::tuple<int, int, int>>{{1, 1, 1}, {1, 2, 2}, {3, 2, 17}, {2, 3, 50}}) {
         const at::Tensor logits = at::randn({batch, heads, tokens, tokens}, generator, at::kDouble) * 3;
         const at::Tensor weights = at::randn(logits.sizes(), generator, at::kDouble);
         const at::Tensor policy = random_policy(batch, tokens, generator).to(at::kDouble);
@@ -64,7 +65,8 @@ TEST(MaskedAttention, ProcessorLoopsEqualTheDefinitionWithGradients) {  // float
         const at::Tensor weights = at::randn(logits.sizes(), generator);
         const at::Tensor policy = random_policy(2, tokens, generator);
         const Gradients fast = run(policy_softmax, logits, policy, weights);
-        const Gradients plain = run(policy_softmax_plain, logits.to(at::kDouble), policy.to(at::kDouble), weights.to(at::kDouble));
+        const Gradients plain =
+            run(policy_softmax_plain, logits.to(at::kDouble), policy.to(at::kDouble), weights.to(at::kDouble));
         EXPECT_CLOSE(fast.output, plain.output, 2e-6) << tokens;
         EXPECT_CLOSE(fast.logits, plain.logits, 1e-5) << tokens;
         EXPECT_CLOSE(fast.policy, plain.policy, 1e-5) << tokens;
@@ -86,15 +88,16 @@ TEST(MaskedAttention, KeptTokensSeeWhatTheyWouldSeeIfTheOthersWereRemoved) {
     const at::Tensor policy = random_policy(1, 12, generator);
     const at::Tensor kept = policy[0].nonzero().flatten();
     const at::Tensor masked = masked_attention(q, k, v, policy, 0.35).index_select(2, kept);
-    const at::Tensor removed = masked_attention(q.index_select(2, kept), k.index_select(2, kept), v.index_select(2, kept),
-                                                at::ones({1, kept.size(0)}), 0.35);
+    const at::Tensor removed = masked_attention(q.index_select(2, kept), k.index_select(2, kept),
+                                                v.index_select(2, kept), at::ones({1, kept.size(0)}), 0.35);
     EXPECT_CLOSE(masked, removed, 1e-5);
 }
 
 TEST(MaskedAttention, FiniteWhereEveryVisibleWeightUnderflows) {
     at::Tensor logits = at::full({1, 1, 3, 3}, -200.0f);
     logits.select(3, 2).fill_(200.0f);  // all look at the dropped token
-    const Gradients fast = run(policy_softmax, logits, at::tensor({1.0f, 1.0f, 0.0f}).view({1, 3}), at::randn({1, 1, 3, 3}));
+    const Gradients fast =
+        run(policy_softmax, logits, at::tensor({1.0f, 1.0f, 0.0f}).view({1, 3}), at::randn({1, 1, 3, 3}));
     EXPECT_TRUE(fast.output.isfinite().all().item<bool>());
     EXPECT_TRUE(fast.logits.isfinite().all().item<bool>());
     EXPECT_TRUE(fast.policy.isfinite().all().item<bool>());

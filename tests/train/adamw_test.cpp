@@ -27,7 +27,8 @@ TEST(AdamW, FiveStepsOfTheReference) {  // golden: parameters after steps with a
 TEST(AdamW, StateRoundTripContinuesTheSame) {
     const auto train = [](DynamicVit& model, AdamW& optimizer, int steps) {
         for (int i = 0; i < steps; ++i) {
-            for (const auto& item : model->named_parameters()) item.value().mutable_grad() = item.value().detach() * 0.5 + 0.1;
+            for (const auto& item : model->named_parameters())
+                item.value().mutable_grad() = item.value().detach() * 0.5 + 0.1;
             optimizer.step(1e-2, 1e-3);
         }
     };
@@ -44,7 +45,12 @@ TEST(AdamW, StateRoundTripContinuesTheSame) {
     TensorMap broken = b.state();
     broken.erase("exp_avg.norm.weight");
     EXPECT_EQ(test::error_of([&] { c.load_state(broken, "run/last"); }),
-              "[checkpoint] run/last: no optimizer state exp_avg.norm.weight");
+              "[run] run/last: found no exp_avg.norm.weight, expected the state of this experiment's run");
+    broken["exp_avg.norm.weight"] = at::zeros({3});
+    EXPECT_NE(test::error_of([&] {
+                  c.load_state(broken, "run/last");
+              }).find("exp_avg.norm.weight: found the shape (3), expected ("),
+              std::string::npos);
 }
 
 TEST(AdamW, ClipsTheCommonNorm) {
@@ -67,10 +73,14 @@ TEST(Schedule, FollowsTheReferenceStepByStep) {
 TEST(Schedule, BackboneThawsAfterItsEpochs) {
     ScheduleSettings settings;
     settings.backbone_freeze_epochs = 2;
-    EXPECT_EQ(backbone_scale(settings, 19, 10), 0.0);
-    EXPECT_EQ(backbone_scale(settings, 20, 10), 0.01);
+    const auto rate = [&](std::int64_t step) { return backbone_learning_rate(settings, step, 10, 30); };
+    EXPECT_EQ(rate(19), 0.0);
+    EXPECT_EQ(rate(20), 0.01 * learning_rate(settings, 20, 10, 30));
     settings.backbone_freeze_epochs = 0;
-    EXPECT_EQ(backbone_scale(settings, 0, 10), 0.01);
+    EXPECT_EQ(rate(10), 0.01 * learning_rate(settings, 10, 10, 30));
+    settings.backbone_schedule = "capped";
+    EXPECT_EQ(rate(60), 0.01 * settings.lr) << "not the cosine's share";
+    EXPECT_EQ(rate(299), learning_rate(settings, 299, 10, 30)) << "which is lower at the end";
 }
 
 TEST(Schedule, NoWarmupAndOneStepWarmup) {

@@ -5,7 +5,7 @@
 namespace dynvit {
 namespace {
 
-constexpr double kForward = 1e-5;    // float32 against float64, relative to the largest value
+constexpr double kForward = 1e-5;   // float32 against float64, relative to the largest value
 constexpr double kGradient = 5e-5;  // sums over 196 tokens and 4 images of such values
 
 class GoldenStep : public testing::TestWithParam<at::DeviceType> {};
@@ -37,7 +37,8 @@ TEST_P(GoldenStep, EveryTensor) {
     EXPECT_CLOSE(dense.logits, golden.at("teacher_logits"), kForward);
     EXPECT_CLOSE(dense.features, golden.at("teacher_features"), kForward);
 
-    const Losses losses = compute_losses(LossSettings(), out, dense, golden.at("target").to(device), {0.7, 0.49, 0.343});
+    const Losses losses =
+        compute_losses(LossSettings(), out, dense, golden.at("target").to(device), {0.7, 0.49, 0.343});
     EXPECT_CLOSE(losses.classification, golden.at("loss_cls"), kForward);
     EXPECT_CLOSE(losses.ratio, golden.at("loss_ratio"), kForward);
     EXPECT_CLOSE(losses.kl, golden.at("loss_kl"), kForward);
@@ -52,9 +53,8 @@ TEST_P(GoldenStep, EveryTensor) {
         ++gradients;
         EXPECT_CLOSE(item.value().grad(), expected->second, kGradient) << item.key();
     }
-    EXPECT_EQ(gradients, std::count_if(golden.begin(), golden.end(), [](const auto& entry) {
-        return entry.first.rfind("grad.", 0) == 0;
-    }));
+    EXPECT_EQ(gradients, std::count_if(golden.begin(), golden.end(),
+                                       [](const auto& entry) { return entry.first.rfind("grad.", 0) == 0; }));
     EXPECT_GE(gradients, 180);
 }
 

@@ -19,8 +19,10 @@ TEST(Losses, KlInBothDirections) {  // against the sums written out
 }
 
 TEST(Losses, TokenDistillationCountsKeptTokensOnly) {
-    const at::Tensor student = at::zeros({1, 3, 2}), teacher = at::tensor({1.0, 1.0, 5.0, 5.0, 2.0, 0.0}).view({1, 3, 2});
-    EXPECT_NEAR(token_distillation_loss(student, teacher, at::tensor({1.0, 0.0, 1.0}).view({1, 3})).item<double>(), 1.5, 1e-6);
+    const at::Tensor student = at::zeros({1, 3, 2}),
+                     teacher = at::tensor({1.0, 1.0, 5.0, 5.0, 2.0, 0.0}).view({1, 3, 2});
+    EXPECT_NEAR(token_distillation_loss(student, teacher, at::tensor({1.0, 0.0, 1.0}).view({1, 3})).item<double>(), 1.5,
+                1e-6);
     EXPECT_EQ(token_distillation_loss(student, teacher, at::zeros({1, 3})).item<double>(), 0.0);
 }
 
@@ -50,7 +52,8 @@ TEST(Losses, OtherShapesAndAnEmptyImageStayFinite) {
             const torch::NoGradGuard no_grad;
             dense = model->forward(images);
         }
-        const Losses losses = compute_losses(LossSettings(), out, dense, soft_targets(at::tensor({3}, at::kLong), 7, 0.1), {0.7, 0.49});
+        const Losses losses =
+            compute_losses(LossSettings(), out, dense, soft_targets(at::tensor({3}, at::kLong), 7, 0.1), {0.7, 0.49});
         EXPECT_TRUE(losses.total.isfinite().item<bool>());
         losses.total.backward();
         for (const auto& item : model->named_parameters()) {

@@ -25,7 +25,9 @@ at::Tensor blended(const at::Tensor& images, const std::vector<MixShare>& shares
             result[b] = own * mix.share + partner * (1 - mix.share);
             continue;
         }
-        result[b].slice(1, mix.top, mix.bottom).slice(2, mix.left, mix.right)
+        result[b]
+            .slice(1, mix.top, mix.bottom)
+            .slice(2, mix.left, mix.right)
             .copy_(partner.slice(1, mix.top, mix.bottom).slice(2, mix.left, mix.right));
     }
     return result;
@@ -43,7 +45,8 @@ TEST(Mixup, BlendsPicturesAndTargetsAsDefined) {
                 const at::Tensor mixed = mix_targets(target, shares);
                 for (int b = 0; b < 5; ++b) {
                     const float share = static_cast<float>(shares[b].share);
-                    EXPECT_FLOAT_EQ(mixed[b][b].item<float>(), b == 2 ? 1.0f : share) << "the middle one is its own partner";
+                    EXPECT_FLOAT_EQ(mixed[b][b].item<float>(), b == 2 ? 1.0f : share)
+                        << "the middle one is its own partner";
                     EXPECT_NEAR(mixed[b].sum().item<float>(), 1, 1e-6);
                 }
             }
@@ -105,7 +108,8 @@ TEST(Mixup, ModesShareTheirDraws) {
 
 TEST(Mixup, ProbabilitiesOfNothingAndOfCutMix) {
     Random random(5);
-    const MixupSettings settings{.mixup = 1.0, .cutmix = 1.0, .probability = 0.5, .switch_probability = 0.25, .mode = "elem"};
+    const MixupSettings settings{
+        .mixup = 1.0, .cutmix = 1.0, .probability = 0.5, .switch_probability = 0.25, .mode = "elem"};
     int untouched = 0, cut = 0;
     const int count = 8000;
     for (const MixShare& mix : draw_mix(settings, count, 224, 224, random)) {

@@ -78,7 +78,8 @@ TEST(AdamW, SkippedStepChangesNothing) {
         DynamicVit model = small_model();
         AdamW optimizer(*model, {});
         for (const int skip : skips) {
-            for (at::Tensor& parameter : model->parameters()) parameter.mutable_grad() = at::full_like(parameter, skip ? NAN : 0.5);
+            for (at::Tensor& parameter : model->parameters())
+                parameter.mutable_grad() = at::full_like(parameter, skip ? NAN : 0.5);
             optimizer.step(1e-2, 1e-2, at::full({1}, skip, at::kFloat));
         }
         TensorMap state = optimizer.state();
@@ -112,20 +113,30 @@ TEST(Meters, MeansOfStepsThatWereNotSkipped) {
 
 TEST(SkippedSteps, CountsThoseInARow) {
     SkippedSteps steps;
-    const auto add = [&](std::int64_t step, double skipped) { steps.add(step, at::full({1}, skipped, at::kFloat), {str("picture ", step)}); };
+    const auto add = [&](std::int64_t step, double skipped, double bad_loss = 0) {
+        StepOutput output;
+        output.skipped = at::full({1}, skipped, at::kFloat);
+        output.bad_loss = at::full({1}, bad_loss, at::kFloat);
+        steps.add(step, output, {str("picture ", step)});
+    };
     add(1, 1);
     add(2, 0);
-    add(3, 1);
+    add(3, 1, 1);
     auto found = steps.take();
     ASSERT_EQ(found.size(), 2u);
     EXPECT_EQ(found[1].step, 3);
     EXPECT_EQ(found[1].names, std::vector<std::string>{"picture 3"});
+    EXPECT_FALSE(found[0].bad_loss);
+    EXPECT_TRUE(found[1].bad_loss);
     EXPECT_EQ(steps.in_a_row(), 1);
     add(4, 1);
     EXPECT_EQ(steps.take().size(), 1u);
     EXPECT_EQ(steps.in_a_row(), 2);
-    EXPECT_TRUE(steps.take().empty());
-    add(5, 0);
+    add(5, 1);
+    add(6, 0);
+    EXPECT_EQ(steps.take().size(), 1u);
+    EXPECT_EQ(steps.in_a_row(), 3) << "though the last step was good";
+    add(7, 0);
     EXPECT_TRUE(steps.take().empty());
     EXPECT_EQ(steps.in_a_row(), 0);
 }

@@ -397,7 +397,8 @@ TEST_F(Trainer, TooManySkippedStepsEndTheRun) {
     e.train.max_skipped_steps = 2;
     const std::string text = error_of([&] { train_to(0, e, "run"); });
     EXPECT_EQ(text.rfind("[train] the loss or a gradient was not finite in the 2 steps up to ", 0), 0u) << text;
-    EXPECT_NE(text.find("; the last good checkpoint is " + checkpoint("run", "last").string()), std::string::npos) << text;
+    EXPECT_NE(text.find("; the last good checkpoint is " + checkpoint("run", "last").string()), std::string::npos)
+        << text;
     const TensorMap weights = read_safetensors(checkpoint("run", "last")).tensors;
     for (const auto& [name, tensor] : weights) EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
     EXPECT_NE(error_of([&] { train_to(0, e, "new"); }).find("; no checkpoint was written"), std::string::npos);
@@ -480,7 +481,8 @@ TEST_F(Trainer, StopsAtItsTarget) {
     EXPECT_TRUE(result.reached_target);
     EXPECT_LT(result.steps, 200);
     EXPECT_EQ(result.last_eval.front().top1(), result.best_top1);
-    EXPECT_EQ(read_safetensors(checkpoint("run", "state")).tensors.at("progress.step").item<std::int64_t>(), result.steps);
+    EXPECT_EQ(read_safetensors(checkpoint("run", "state")).tensors.at("progress.step").item<std::int64_t>(),
+              result.steps);
     EXPECT_TRUE(bytes(checkpoint("run", "best")) == bytes(checkpoint("run", "last")));
 }
 
@@ -517,7 +519,8 @@ TEST_F(Trainer, LeavesWhatTensorBoardReads) {
 
 TEST(TrainSettings, GmacsGiveTheRatio) {
     const auto read = [](const std::string& gmacs) {
-        return read_config<Experiment>({"data: {kind: cluttered_shapes}\ntrain: {weights: w, target_gmacs: " + gmacs + "}\n", "a.yaml", {}});
+        return read_config<Experiment>(
+            {"data: {kind: cluttered_shapes}\ntrain: {weights: w, target_gmacs: " + gmacs + "}\n", "a.yaml", {}});
     };
     const Experiment e = read("2.98");  // DeiT-S at rho 0.7
     ASSERT_EQ(e.train.keep_ratio.size(), 1u);
@@ -528,7 +531,9 @@ TEST(TrainSettings, GmacsGiveTheRatio) {
     EXPECT_LE(gmacs(e.train.keep_ratio[0]), 2.98);
     EXPECT_GT(gmacs(e.train.keep_ratio[0] + 1e-4), 2.98) << "the largest";
     EXPECT_EQ(read("100").train.keep_ratio, std::vector<double>{1.0});
-    EXPECT_NE(error_of([&] { read("0.5"); }).find("[config] a.yaml:2: train: target_gmacs is 0.5, expected at least the 1."), std::string::npos);
+    EXPECT_NE(
+        error_of([&] { read("0.5"); }).find("[config] a.yaml:2: train: target_gmacs is 0.5, expected at least the 1."),
+        std::string::npos);
 }
 
 TEST(TrainSettings, UnlabelledPicturesHaveNoClassificationLoss) {

@@ -22,14 +22,24 @@ Experiment ConfigArguments::read() const {
 
 void ModelArguments::add_to(CLI::App& command) {
     config.add_to(command);
-    command.add_option("-m,--model", model, "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
-                                            "deit_base_384; not needed for weights that dynvit wrote");
-    command.add_option("-w,--weights", weights, "safetensors file or PyTorch checkpoint (.pth), a published one or one of dynvit's")->required();
-    command.add_option("--image-size", image_size, "pixels, or height,width; the position embedding is resized")->delimiter(',');
-    command.add_option("--pruning-loc", pruning_loc, "blocks with a prediction module before them, from 0")->delimiter(',');
-    command.add_option("-k,--keep-ratio", keep_ratios, "share of the patches that stage 1 keeps, rho; the following keep "
-                                                       "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")->delimiter(',');
-    command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")->capture_default_str();
+    command.add_option("-m,--model", model,
+                       "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
+                       "deit_base_384; not needed for weights that dynvit wrote");
+    command
+        .add_option("-w,--weights", weights,
+                    "safetensors file or PyTorch checkpoint (.pth), a published one or one of dynvit's")
+        ->required();
+    command.add_option("--image-size", image_size, "pixels, or height,width; the position embedding is resized")
+        ->delimiter(',');
+    command.add_option("--pruning-loc", pruning_loc, "blocks with a prediction module before them, from 0")
+        ->delimiter(',');
+    command
+        .add_option("-k,--keep-ratio", keep_ratios,
+                    "share of the patches that stage 1 keeps, rho; the following keep "
+                    "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")
+        ->delimiter(',');
+    command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")
+        ->capture_default_str();
     command.add_option("-p,--precision", precision, "float32, bfloat16 or float16")->capture_default_str();
 }
 
@@ -75,6 +85,8 @@ DynamicVit ModelArguments::load(const Choice& choice) const {
     return loaded;
 }
 
-EvalOptions ModelArguments::options() const { return {parse_device(device), parse_precision(precision), 0}; }
+EvalOptions ModelArguments::options() const {
+    return {parse_device(device), parse_precision(precision), 0};
+}
 
 }  // namespace dynvit::tool

@@ -44,8 +44,8 @@ struct ModelArguments {
 
     void add_to(CLI::App& command);
 
-    /// The experiment with the model that the arguments mean (the config's, or the weights' own settings, or the zoo's with
-    /// as many classes as the weights' head has), and its weights as they stand in the file.
+    /// The experiment with the model that the arguments mean (the config's, or the weights' own settings, or the zoo's
+    /// with as many classes as the weights' head has), and its weights as they stand in the file.
     struct Choice {
         Experiment experiment;
         ModelFile file;

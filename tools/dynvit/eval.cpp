@@ -28,12 +28,14 @@ std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experi
     for (const double ratio : arguments.model.keep_ratios) wanted.push_back({"", ratio, {}});
     if (wanted.empty()) {
         wanted.push_back({"", 1.0, {}});
-        if (stages > 0) wanted.push_back({"", experiment.train.keep_ratio.front(), experiment.train.stage_targets(stages)});
+        if (stages > 0)
+            wanted.push_back({"", experiment.train.keep_ratio.front(), experiment.train.stage_targets(stages)});
     }
     std::vector<EvalCase> made;
     for (const EvalCase& one : wanted) {
         if (one.keep_ratio < 1 && stages == 0) {
-            throw Error("eval", "keep ratio ", one.keep_ratio, " was asked for, but the model has no prediction modules");
+            throw Error("eval", "keep ratio ", one.keep_ratio,
+                        " was asked for, but the model has no prediction modules");
         }
         for (const std::string& policy : arguments.policies) {
             made.push_back({policy, one.keep_ratio, one.per_stage});
@@ -43,16 +45,6 @@ std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experi
     return made;
 }
 
-// A dense model of the same sizes.
-DynamicVit load_baseline(const std::string& weights, ModelSettings settings, const at::Device& device) {
-    settings.pruning_loc = {};
-    DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*model, read_model_file(weights), Fit::kTeacher);
-    model->to(device);
-    model->eval();
-    return model;
-}
-
 void run(const Arguments& arguments) {
     ModelArguments::Choice choice = arguments.model.choose();
     Experiment& experiment = choice.experiment;
@@ -60,7 +52,8 @@ void run(const Arguments& arguments) {
         throw Error("eval", "--data is missing: the folder that holds val/");
     }
     if (!arguments.data.empty()) {
-        experiment.data.kind = has_shards(std::filesystem::path(arguments.data) / "val") ? "tar_shards" : "image_folder";
+        experiment.data.kind =
+            has_shards(std::filesystem::path(arguments.data) / "val") ? "tar_shards" : "image_folder";
         experiment.data.root = arguments.data;
         experiment.data.val_root.clear();
     }
@@ -70,7 +63,8 @@ void run(const Arguments& arguments) {
 
     const DynamicVit model = arguments.model.load(choice);
     EvalOptions options = arguments.model.options();
-    if (!arguments.baseline.empty()) options.baseline = load_baseline(arguments.baseline, experiment.model, options.device);
+    if (!arguments.baseline.empty())
+        options.baseline = load_dense(arguments.baseline, experiment.model, options.device);
     const std::vector<EvalResult> results =
         evaluate_split(model, cases(arguments, experiment), experiment.data, arguments.batch_size, options);
     std::cout << eval_table(results);
@@ -88,16 +82,21 @@ void run(const Arguments& arguments) {
 
 void add_eval(CLI::App& program) {
     auto arguments = std::make_shared<Arguments>();
-    CLI::App* command = program.add_subcommand("eval", "Top-1, top-5, loss, kept tokens and GMACs, dense and at any keep ratio");
+    CLI::App* command =
+        program.add_subcommand("eval", "Top-1, top-5, loss, kept tokens and GMACs, dense and at any keep ratio");
     arguments->model.add_to(*command);
-    command->add_option("--data", arguments->data, "the folder that holds val/, a folder a class or *.tar; in place of the config's");
+    command->add_option("--data", arguments->data,
+                        "the folder that holds val/, a folder a class or *.tar; in place of the config's");
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
     command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
-    command->add_option("--policy", arguments->policies, "who selects: predicted, random, cls_attention; several: predicted,random")
+    command
+        ->add_option("--policy", arguments->policies,
+                     "who selects: predicted, random, cls_attention; several: predicted,random")
         ->delimiter(',')
         ->capture_default_str();
-    command->add_option("--baseline", arguments->baseline,
-                        "weights of the dense model to compare with, such as those that training started from; else --weights, dense");
+    command->add_option(
+        "--baseline", arguments->baseline,
+        "weights of the dense model to compare with, such as those that training started from; else --weights, dense");
     command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();

@@ -1,7 +1,10 @@
 // The program: one file a subcommand beside this one.
 #include <ATen/Parallel.h>
 
+#include <c10/util/Exception.h>
+
 #include <csignal>
+#include <filesystem>
 #include <iostream>
 
 #include "command.hpp"
@@ -29,7 +32,8 @@ int main(int argc, char** argv) {
     std::string level = "info";
     int threads = 0;
     program.add_option("--log-level", level, "debug, info, warn, error or off")->capture_default_str();
-    program.add_option("--threads", threads, "processor threads of LibTorch; 0: one a core")->check(CLI::NonNegativeNumber);
+    program.add_option("--threads", threads, "processor threads of LibTorch; 0: one a core")
+        ->check(CLI::NonNegativeNumber);
     program.parse_complete_callback([&] {
         dynvit::log::set_level(level);
         if (threads > 0) at::set_num_threads(threads);
@@ -52,6 +56,10 @@ int main(int argc, char** argv) {
         return report(error.what());
     } catch (const std::bad_alloc&) {
         return report("[memory] not enough memory; a smaller batch needs less");
+    } catch (const c10::OutOfMemoryError&) {
+        return report("[memory] not enough GPU memory; a smaller batch, with train.accumulate to match, needs less");
+    } catch (const std::filesystem::filesystem_error& error) {
+        return report(dynvit::str("[files] ", error.path1().string(), ": ", error.code().message()));
     } catch (const std::exception& error) {
         return report(dynvit::str("[bug] ", error.what()));
     }

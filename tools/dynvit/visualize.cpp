@@ -1,6 +1,5 @@
 // dynvit visualize: which patches each stage keeps.
 #include <iostream>
-#include <set>
 
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
@@ -52,11 +51,7 @@ std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experime
             pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
         }
     }
-    std::set<std::string> names = {kSheetName};  // a file each
-    for (NamedImage& picture : pictures) {
-        std::string& name = picture.name;
-        for (int copy = 2; !names.insert(name).second; ++copy) name = str(name.substr(0, name.rfind('~')), '~', copy);
-    }
+    make_names_unique(pictures, {kSheetName});  // a file each
     return pictures;
 }
 
@@ -88,8 +83,8 @@ void run(const Arguments& arguments) {
         ++written;
     }
     write_png(fs::path(arguments.output) / str(kSheetName, ".png"), below(rows));
-    std::cout << written << " pictures, each beside what stages 1 to " << settings.stages() << " keep, and contact_sheet.png in "
-              << arguments.output << '\n';
+    std::cout << written << " pictures, each beside what stages 1 to " << settings.stages()
+              << " keep, and contact_sheet.png in " << arguments.output << '\n';
 }
 
 }  // namespace
@@ -98,11 +93,13 @@ void add_visualize(CLI::App& program) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = program.add_subcommand("visualize", "Draw which patches each stage keeps");
     arguments->model.add_to(*command);
-    command->add_option("-i,--images", arguments->images, "pictures, or folders of them; else validation pictures of the config");
+    command->add_option("-i,--images", arguments->images,
+                        "pictures, or folders of them; else validation pictures of the config");
     command->add_option("-n,--samples", arguments->samples, "how many validation pictures, where --images is not given")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    command->add_option("--policy", arguments->policy, "who selects: predicted, random, cls_attention")->capture_default_str();
+    command->add_option("--policy", arguments->policy, "who selects: predicted, random, cls_attention")
+        ->capture_default_str();
     command->add_option("-o,--output", arguments->output, "folder for the PNG files")->required();
     command->callback([arguments] { run(*arguments); });
 }

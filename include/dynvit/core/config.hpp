@@ -14,7 +14,7 @@ namespace dynvit {
 struct ConfigSource {
     std::string text;                    // may be empty: all defaults
     std::string name = "config";         // a path
-    std::vector<std::string> overrides;  // "train.lr=1e-4", values in YAML
+    std::vector<std::string> overrides;  // "train.schedule.lr=1e-4", values in YAML
 };
 
 /// Reads the file. Throws Error if it cannot.

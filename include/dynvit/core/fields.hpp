@@ -23,10 +23,18 @@ struct Limits {
     std::string text() const;  // "above 0 and at most 1"; empty where nothing is excluded
 };
 
-inline Limits at_least(double low) { return {.low = low}; }
-inline Limits above(double low) { return {.low = low, .low_excluded = true}; }
-inline Limits between(double low, double high) { return {.low = low, .high = high}; }
-inline Limits above_up_to(double low, double high) { return {.low = low, .high = high, .low_excluded = true}; }
+inline Limits at_least(double low) {
+    return {.low = low};
+}
+inline Limits above(double low) {
+    return {.low = low, .low_excluded = true};
+}
+inline Limits between(double low, double high) {
+    return {.low = low, .high = high};
+}
+inline Limits above_up_to(double low, double high) {
+    return {.low = low, .high = high, .low_excluded = true};
+}
 
 /// Meets every field of a settings struct, in order. Readers assign the value, writers take it.
 class FieldVisitor {

@@ -14,8 +14,8 @@ namespace dynvit {
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path, const std::string& area);
 
 /// Writes `bytes` to a file beside `path` and renames it over `path`, so that a reader sees the old or the new file and
-/// never a part. The data reaches the disk before the rename. Throws Error naming the path (no space, no permission ...);
-/// `path` is then unchanged.
+/// never a part. The data reaches the disk before the rename. Throws Error naming the path (no space, no permission
+/// ...); `path` is then unchanged.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes, const std::string& area);
 
 /// A file that grows piece by piece and takes `path`'s place on commit(). Without commit() nothing of it remains.

@@ -1,5 +1,5 @@
-// The program's log: lines on standard error, through spdlog. This header hides spdlog, because LibTorch's include folder
-// carries another version of the fmt that spdlog was built with.
+// The program's log: lines on standard error, through spdlog. This header hides spdlog, because LibTorch's include
+// folder carries another version of the fmt that spdlog was built with.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// Random numbers that are the same on every machine and for every number of threads: a generator is made from what it is
-// for (a seed, an epoch, a sample's index), never shared.
+// Random numbers that are the same on every machine and for every number of threads: a generator is made from what it
+// is for (a seed, an epoch, a sample's index), never shared.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,11 @@ class Random {
   public:
     explicit Random(std::uint64_t seed) : state_(seed) {}
 
-    std::uint64_t bits();                                           // 64 uniform bits
-    double uniform();                                               // [0, 1)
-    double uniform(double low, double high);                        // [low, high)
-    std::int64_t integer(std::int64_t low, std::int64_t high);      // low, ..., high - 1; without bias
-    double normal();                                                // mean 0, standard deviation 1
+    std::uint64_t bits();                                       // 64 uniform bits
+    double uniform();                                           // [0, 1)
+    double uniform(double low, double high);                    // [low, high)
+    std::int64_t integer(std::int64_t low, std::int64_t high);  // low, ..., high - 1; without bias
+    double normal();                                            // mean 0, standard deviation 1
     bool chance(double probability) { return uniform() < probability; }
 
     /// Puts a sequence in random order (Fisher-Yates).

@@ -39,18 +39,19 @@ enum class Split { kTrain, kVal };
 
 /// The data set of a split; height and width are the model's.
 /// Throws Error: a missing folder, a class list that doesn't fit, cluttered_shapes for a picture that is no square.
-std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
+std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height,
+                                      std::int64_t width);
 
 /// Whether the settings name a validation split that is there.
 bool has_validation(const DataSettings& settings);
 
-/// How a split is read. Training: in random order, full batches only, corrupt pictures replaced. Validation: all of it, in
-/// order, corrupt pictures left out. With `strict`, a corrupt picture is an Error in both. Batch size, seed and epoch are
-/// the caller's.
+/// How a split is read. Training: in random order, full batches only, corrupt pictures replaced. Validation: all of it,
+/// in order, corrupt pictures left out. With `strict`, a corrupt picture is an Error in both. Batch size, seed and
+/// epoch are the caller's.
 LoaderOptions loader_options(const DataSettings& settings, Split split);
 
-/// What happens to each picture of a split: random crop, mirror and augmentation, or resize and centre crop. The pictures of
-/// cluttered_shapes are drawn at the model's size and stay as they are, with their object masks.
+/// What happens to each picture of a split: random crop, mirror and augmentation, or resize and centre crop. The
+/// pictures of cluttered_shapes are drawn at the model's size and stay as they are, with their object masks.
 SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
 
 /// A batch's pictures as the network takes them: on the device, ImageNet's mean taken off, divided by its standard

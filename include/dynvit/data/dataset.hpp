@@ -10,14 +10,14 @@
 
 namespace dynvit {
 
-/// One picture before any transform: as its file has it, or drawn by the data set. Decoding is left to the transform, which
-/// knows what part of the picture it needs, and at what size.
+/// One picture before any transform: as its file has it, or drawn by the data set. Decoding is left to the transform,
+/// which knows what part of the picture it needs, and at what size.
 struct Sample {
-    Image image;                             // a drawn picture; empty where `encoded` is to be decoded
-    std::vector<std::uint8_t> encoded;       // a JPEG or PNG file
-    std::int64_t label = -1;                 // class index; -1 where there is none
-    std::string name;                        // for messages: a path or "cluttered_shapes/0/12"
-    std::vector<std::uint8_t> object_mask;   // height x width, 1 on the labelled object; empty where unknown
+    Image image;                            // a drawn picture; empty where `encoded` is to be decoded
+    std::vector<std::uint8_t> encoded;      // a JPEG or PNG file
+    std::int64_t label = -1;                // class index; -1 where there is none
+    std::string name;                       // for messages: a path or "cluttered_shapes/0/12"
+    std::vector<std::uint8_t> object_mask;  // height x width, 1 on the labelled object; empty where unknown
 };
 
 /// The whole picture. Throws Error naming the sample where its file is no valid picture.
@@ -30,15 +30,15 @@ class Dataset {
   public:
     virtual ~Dataset() = default;
     virtual std::size_t size() const = 0;
-    virtual Sample get(std::size_t index) const = 0;  // throws Error naming the sample
-    virtual std::string name(std::size_t index) const = 0;  // get(index).name, without reading the sample
+    virtual Sample get(std::size_t index) const = 0;                  // throws Error naming the sample
+    virtual std::string name(std::size_t index) const = 0;            // get(index).name, without reading the sample
     virtual const std::vector<std::string>& class_names() const = 0;  // empty where nothing is labelled
 
     /// Whether the samples have labels; without them nothing can be classified or evaluated.
     virtual bool labelled() const { return true; }
 
-    /// How many samples each of the files holds that are best read from start to end, in index order; empty where a sample
-    /// costs the same in any order. See training_order().
+    /// How many samples each of the files holds that are best read from start to end, in index order; empty where a
+    /// sample costs the same in any order. See training_order().
     virtual std::vector<std::size_t> shard_sizes() const { return {}; }
 };
 

@@ -12,7 +12,7 @@ namespace dynvit {
 ///     n01440764 tench, Tinca tinca
 struct ClassList {
     std::vector<std::string> folders;
-    std::vector<std::string> names;   // the folder's name where the line has no other
+    std::vector<std::string> names;  // the folder's name where the line has no other
 };
 
 /// Throws Error naming the file and line: missing file, empty, a folder named twice.

@@ -13,10 +13,10 @@
 namespace dynvit {
 
 struct Batch {
-    at::Tensor images;                  // (B, 3, H, W) uint8, CPU; pinned if LoaderOptions::pin_memory
-    at::Tensor labels;                  // (B) int64
-    std::vector<std::size_t> indices;   // of the samples in the data set
-    std::vector<std::string> names;     // the samples' own
+    at::Tensor images;                 // (B, 3, H, W) uint8, CPU; pinned if LoaderOptions::pin_memory
+    at::Tensor labels;                 // (B) int64
+    std::vector<std::size_t> indices;  // of the samples in the data set
+    std::vector<std::string> names;    // the samples' own
     std::vector<std::vector<std::uint8_t>> object_masks;  // (H x W) of each picture; empty where unknown
 };
 
@@ -36,17 +36,17 @@ struct CorruptSample {
 
 struct LoaderOptions {
     std::int64_t batch_size = 256;
-    int workers = 2;              // threads, at least 1
-    int prefetch = 4;             // batches that may wait, finished, in the queue
+    int workers = 2;   // threads, at least 1
+    int prefetch = 4;  // batches that may wait, finished, in the queue
     bool shuffle = false;
-    bool drop_last = false;       // leave out a last batch that is not full
+    bool drop_last = false;  // leave out a last batch that is not full
     bool pin_memory = false;
     std::uint64_t seed = 0;
     std::int64_t epoch = 0;
-    std::int64_t first_batch = 0;  // where a resumed epoch goes on; batches before it are never decoded
+    std::int64_t first_batch = 0;     // where a resumed epoch goes on; batches before it are never decoded
     std::int64_t shuffle_window = 0;  // samples; for data sets of shards, see training_order()
-    /// Repeated augmentation (Hoffer et al., 2020; DeiT has 3): the epoch's order has every sample so many times in a row,
-    /// each time with another generator, and ends where as many samples as the data set has were seen.
+    /// Repeated augmentation (Hoffer et al., 2020; DeiT has 3): the epoch's order has every sample so many times in a
+    /// row, each time with another generator, and ends where as many samples as the data set has were seen.
     std::int64_t repeats = 1;
     OnCorrupt on_corrupt = OnCorrupt::kFail;
 };
@@ -70,8 +70,8 @@ class Loader {
     /// batch's turn. With OnCorrupt::kReplace, so is one where several replacements in a row were corrupt as well.
     std::optional<Batch> next();
 
-    /// The samples that were replaced or left out of the batches so far handed out, each once, in the order in which they
-    /// were met. May be called at any time from any thread.
+    /// The samples that were replaced or left out of the batches so far handed out, each once, in the order in which
+    /// they were met. May be called at any time from any thread.
     std::vector<CorruptSample> corrupt() const;
 
   private:

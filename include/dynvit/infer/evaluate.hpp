@@ -11,8 +11,9 @@ namespace dynvit {
 /// One way to run the model.
 struct EvalCase {
     std::string policy = "predicted";
-    double keep_ratio = 1.0;         // rho: stages keep rho, rho^2, ... of all patches; 1: dense
+    double keep_ratio = 1.0;        // rho: stages keep rho, rho^2, ... of all patches; 1: dense
     std::vector<double> per_stage;  // a share of all patches a stage, in place of the powers of rho; empty: those
+    DynamicVit model{nullptr};      // in place of the model of all cases, and of its sizes; empty: that one
 
     bool dense() const { return keep_ratio >= 1.0 && per_stage.empty(); }
 };
@@ -24,19 +25,22 @@ struct EvalResult {
     std::int64_t top1_count = 0;
     std::int64_t top5_count = 0;
     double loss = 0.0;   // cross-entropy with the labels, mean
-    double gmacs = 0.0;  // of one image
+    double gmacs = 0.0;  // of one image, with the prediction modules whoever selects
     std::vector<std::int64_t> tokens_per_stage;
-    /// Beside the baseline or, without one, the dense case before, on the same pictures: pictures that only it, or only this
-    /// one, gets right, and those where both name the same class. -1 where there is neither.
+    /// Beside the baseline or, without one, a pruned case beside the last dense one before it, on the same pictures:
+    /// pictures that only it, or only this one, gets right, and those where both name the same class. -1 where there is
+    /// neither.
     std::int64_t lost = -1, gained = -1, agree = -1;
-    /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set knows
-    /// its objects; empty elsewhere.
+    /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set
+    /// knows its objects; empty elsewhere.
     std::vector<double> object_kept_per_stage;
 
     double top1() const { return images ? 100.0 * static_cast<double>(top1_count) / static_cast<double>(images) : 0.0; }
     bool paired() const { return lost >= 0; }
     /// Percent of the pictures that dropping tokens costs, and its standard error over the pictures (McNemar's).
-    double drop() const { return images ? 100.0 * static_cast<double>(lost - gained) / static_cast<double>(images) : 0.0; }
+    double drop() const {
+        return images ? 100.0 * static_cast<double>(lost - gained) / static_cast<double>(images) : 0.0;
+    }
     double drop_error() const;
     double top5() const { return images ? 100.0 * static_cast<double>(top5_count) / static_cast<double>(images) : 0.0; }
 };
@@ -54,10 +58,12 @@ struct EvalOptions {
 std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& cases, Loader& loader,
                                  const EvalOptions& options, const std::function<void(std::int64_t)>& progress = {});
 
-/// Evaluates on the settings' validation pictures, a progress bar beside. Corrupt pictures are left out and named in the
-/// log; with data.strict, or where no picture is left, they are an Error.
+/// Evaluates on the settings' validation pictures (or on `pictures`, which are those), a progress bar beside. Corrupt
+/// pictures are left out and named in the log; with data.strict, or where no picture is left, they are an Error.
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
                                        std::int64_t batch_size, const EvalOptions& options);
+std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const Dataset& pictures,
+                                       const DataSettings& data, std::int64_t batch_size, const EvalOptions& options);
 
 /// Which patches belong to the object, those at least half covered. @param mask (H x W) @return (N), bool
 at::Tensor object_patches(const std::vector<std::uint8_t>& mask, const ModelSettings& settings);

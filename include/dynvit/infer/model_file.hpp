@@ -16,7 +16,7 @@ namespace dynvit {
 struct ModelFile {
     std::filesystem::path path;
     std::optional<ModelSettings> settings;  // of a file that dynvit wrote
-    TensorMap weights;                 // names without "module." where all have it
+    TensorMap weights;                      // names without "module." where all have it
     std::string part = {};                  // of a PyTorch checkpoint: the key that they stood under
     std::vector<std::string> skipped = {};  // of a PyTorch checkpoint: what else is there, quoted
 };
@@ -39,6 +39,10 @@ enum class Fit {
     kFineTune,  // the head may have another number of classes, the prediction modules may be missing: both start anew
     kTeacher,   // all of the backbone and the head; prediction modules in the file are passed over
 };
+
+/// A dense model of these sizes (their stages left out) with the file's weights, frozen, on the device: a teacher, or
+/// what pruned models are compared with. Throws Error as load_weights does.
+DynamicVit load_dense(const std::filesystem::path& path, ModelSettings settings, const at::Device& device);
 
 /// Loads the file's weights into the model. Throws Error naming the file and the keys that don't fit.
 void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit);

@@ -13,7 +13,6 @@ namespace dynvit {
 class SelectionPolicy {
   public:
     virtual ~SelectionPolicy() = default;
-    virtual std::string name() const = 0;
     virtual at::Tensor scores(const StageInput& input) = 0;  // (B, n)
 };
 

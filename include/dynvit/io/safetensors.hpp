@@ -1,6 +1,6 @@
 // Reading and writing safetensors files (https://github.com/huggingface/safetensors, format 1): an 8-byte little-endian
-// header length, a JSON header, the tensors' bytes. No C++ library for it is packaged by Debian, so this is our own; JSON
-// is nlohmann's.
+// header length, a JSON header, the tensors' bytes. No C++ library for it is packaged by Debian, so this is our own;
+// JSON is nlohmann's.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,8 +22,8 @@ struct Safetensors {
 
 /// Reads a file. Types: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2. Every offset, shape and length is
 /// checked against the file before any byte is used.
-/// Throws Error("safetensors", path ...) for a missing or truncated file, a header that is too long, not JSON or lies (an
-/// unknown type, a shape that doesn't match its bytes, gaps, overlaps, bytes left over), or a directory.
+/// Throws Error("safetensors", path ...) for a missing or truncated file, a header that is too long, not JSON or lies
+/// (an unknown type, a shape that doesn't match its bytes, gaps, overlaps, bytes left over), or a directory.
 Safetensors read_safetensors(const std::filesystem::path& path);
 
 /// Writes beside `path` and renames. Equal tensors and metadata give equal bytes. Tensors may live on any device.

@@ -18,7 +18,7 @@ struct TrainingNoise {
 /// What a training forward pass gives.
 struct TrainingOutput {
     at::Tensor logits;                  // (B, classes)
-    at::Tensor features;                // (B, N, C): patch tokens after the final norm, dropped ones too
+    at::Tensor features;                // (B, N, C): patch tokens after the final norm, dropped ones too if masked
     std::vector<at::Tensor> log_probs;  // a stage: (B, N, 2)
     std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw
 };
@@ -50,24 +50,26 @@ class DynamicVitImpl : public VisionTransformerImpl {
     /// @param temperature of the Gumbel-Softmax
     TrainingOutput forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature = 1.0);
 
-    /// At each stage the `counts[stage]` patch tokens with the highest scores go on with [CLS]; the others are removed and
-    /// never computed again. Gradients flow, but not into the selection.
+    /// At each stage the `counts[stage]` patch tokens with the highest scores go on with [CLS]; the others are removed
+    /// and never computed again. Gradients flow, but not into the selection.
     /// @param images (B, 3, H, W), normalized
     /// @param counts a count a stage, not growing; empty: dense
     /// @param drop_path as in TrainingNoise; undefined: every branch
-    PrunedTokens forward_pruned(const at::Tensor& images, const TokenScores& scores, const std::vector<std::int64_t>& counts,
-                                const at::Tensor& drop_path = {});
+    PrunedTokens forward_pruned(const at::Tensor& images, const TokenScores& scores,
+                                const std::vector<std::int64_t>& counts, const at::Tensor& drop_path = {});
 
     /// The prediction modules' scores, log pi_keep, for forward_pruned.
     TokenScores predicted_scores();
 
+    /// Everything that forward_train draws for `batch` images. @param generator of the device
     TrainingNoise draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const;
 
     /// The prediction module of a stage, from 0.
     PredictionModule score_predictor(std::int64_t stage) { return score_predictor_->ptr<PredictionModuleImpl>(stage); }
 
   private:
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& policy, const at::Tensor& drop_path);
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& policy,
+                         const at::Tensor& drop_path);
 
     torch::nn::ModuleList score_predictor_;
 };

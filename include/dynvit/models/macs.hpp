@@ -13,8 +13,8 @@ namespace dynvit {
 /// @param kept patch tokens that each stage keeps, as many as stages; empty: dense, without the prediction modules
 std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::int64_t>& kept = {});
 
-/// The largest base keep ratio rho, to four digits, whose stages (rho, rho^2, ... of the patches) cost at most `gmacs` x
-/// 10^9 multiply-accumulates; at most 1. Negative where even keeping nothing costs more.
+/// The largest base keep ratio rho, to four digits, whose stages (rho, rho^2, ... of the patches) cost at most `gmacs`
+/// x 10^9 multiply-accumulates; at most 1. Negative where even keeping nothing costs more.
 double find_keep_ratio(const ModelSettings& settings, double gmacs);
 
 /// Number of parameters with the prediction modules.

@@ -9,7 +9,7 @@
 namespace dynvit {
 
 struct ModelSettings {
-    std::string name = "deit_small";             // of the zoo below; "custom": every field is given
+    std::string name = "deit_small";               // of the zoo below; "custom": every field is given
     std::vector<std::int64_t> image_size = {224};  // height, width; one number: a square
     std::int64_t patch_size = 16;
     std::int64_t num_classes = 1000;

@@ -13,7 +13,8 @@ class PredictionModuleImpl : public torch::nn::Module {
 
     /// DynamicViT (Rao et al., 2021), section 3.2: a token's own features beside the mean over the tokens still kept.
     /// @param x patch tokens without [CLS], (B, n, C)
-    /// @param decision which of them are still kept, (B, n), 1 or 0; undefined: all. An image that keeps none has the mean
+    /// @param decision which of them are still kept, (B, n), 1 or 0; undefined: all. An image that keeps none has the
+    /// mean
     ///     zero.
     /// @return log-probabilities, (B, n, 2); column 0 is "keep"
     at::Tensor forward(const at::Tensor& x, const at::Tensor& decision = {});

@@ -24,6 +24,10 @@ struct LoadReport {
 /// The model's parameters, detached, on their device.
 TensorMap state_dict(const torch::nn::Module& module);
 
+/// Copies tensors of equal name and shape, the target's as they are called there. Throws Error("run", file ...) naming
+/// the first that is missing or of another shape. @param file what the error calls the source
+void copy_state(const TensorMap& from, const TensorMap& to, const std::string& file);
+
 /// Copies weights into the model, converting their type. A position embedding of another grid is resampled (see
 /// resize_pos_embed); its grid is a square. What doesn't fit is left as it was and reported.
 LoadReport load_state_dict(VisionTransformerImpl& model, const TensorMap& weights);

@@ -114,8 +114,8 @@ class VisionTransformerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(VisionTransformer);
 
-/// A position embedding for another grid: [CLS]'s place stays, the patches' are resampled (bicubic, antialiased), as timm
-/// does.
+/// A position embedding for another grid: [CLS]'s place stays, the patches' are resampled (bicubic, antialiased), as
+/// timm does.
 /// @param pos_embed (1, 1 + from_height * from_width, C), any float type
 /// @return (1, 1 + to_height * to_width, C)
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,

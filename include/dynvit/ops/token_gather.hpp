@@ -10,8 +10,8 @@ namespace dynvit {
 /// @return (B, k, C), contiguous
 at::Tensor gather_tokens(const at::Tensor& tokens, const at::Tensor& indices);
 
-/// The places of the `count` highest scores of each row, in ascending order of place; among equal scores the lower place
-/// comes first.
+/// The places of the `count` highest scores of each row, in ascending order of place; among equal scores the lower
+/// place comes first.
 /// @param scores (B, n); @param count between 0 and n
 /// @return (B, count), int64
 at::Tensor top_places(const at::Tensor& scores, std::int64_t count);

@@ -24,7 +24,8 @@ struct OptimizerSettings {
         v.field("beta2", beta2, "decay of its square's mean", between(0, 0.999999999));
         v.field("eps", eps, "added to the denominator", above(0));
         v.field("clip_grad", clip_grad, "largest norm of all gradients together; 0: any", at_least(0));
-        v.field("train_embeddings", train_embeddings, "cls_token and pos_embed too; the reference leaves them as they are");
+        v.field("train_embeddings", train_embeddings,
+                "cls_token and pos_embed too; the reference leaves them as they are");
     }
 };
 
@@ -32,6 +33,7 @@ struct OptimizerSettings {
 /// without weight decay. All state lives on the parameters' device; a step makes no host synchronisation.
 class AdamW {
   public:
+    /// Fresh state for the model's parameters, on their device.
     AdamW(torch::nn::Module& model, const OptimizerSettings& settings);
 
     /// One step from the gradients that stand in the parameters. A parameter without one is left alone.
@@ -46,7 +48,7 @@ class AdamW {
 
     /// Moments and step counts under "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME".
     TensorMap state() const;
-    /// Throws Error naming the first entry that is missing or mis-shaped.
+    /// Throws Error as copy_state does.
     void load_state(const TensorMap& state, const std::string& file);
 
   private:

@@ -5,12 +5,15 @@
 
 namespace dynvit {
 
-/// Dynamic loss scaling (Micikevicius et al., 2018): the loss is multiplied so that small gradients survive float16; the
-/// factor is halved when a gradient overflows and doubled after 2,000 steps without. All on the device: no step waits
-/// for the host. Where it isn't active the factor is 1 and stays so; gradients are checked all the same.
+/// Dynamic loss scaling (Micikevicius et al., 2018): the loss is multiplied so that small gradients survive float16;
+/// the factor is halved when a gradient overflows and doubled after 2,000 steps without. All on the device: no step
+/// waits for the host. Where it isn't active the factor is 1 and stays so; gradients are checked all the same.
 class LossScaler {
   public:
+    /// @param active whether the run is in float16
     LossScaler(const at::Device& device, bool active);
+
+    bool active() const { return active_; }
 
     at::Tensor scale(const at::Tensor& loss) const { return active_ ? loss * scale_.squeeze(0) : loss; }
 
@@ -23,7 +26,7 @@ class LossScaler {
 
     /// "scaler.scale" and "scaler.growth"; empty where it isn't active.
     TensorMap state() const;
-    /// Throws Error naming the first entry that is missing.
+    /// Throws Error as copy_state does.
     void load_state(const TensorMap& state, const std::string& file);
 
   private:

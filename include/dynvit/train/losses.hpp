@@ -48,11 +48,11 @@ at::Tensor soft_targets(const at::Tensor& labels, std::int64_t classes, double s
 /// KL(teacher || student), or with `reverse` KL(student || teacher), of the class distributions; mean over images.
 at::Tensor kl_loss(const at::Tensor& logits, const at::Tensor& teacher_logits, bool reverse = false);
 
-/// Distance of the kept tokens to the teacher's, mean over kept tokens of all images; 0 where no image keeps any. Squared,
-/// mean over channels, or with `kl` the divergence KL(teacher || student) of the channels' softmax.
+/// Distance of the kept tokens to the teacher's, mean over kept tokens of all images; 0 where no image keeps any.
+/// Squared, mean over channels, or with `kl` the divergence KL(teacher || student) of the channels' softmax.
 /// @param features, teacher_features (B, N, C); @param decision of the last stage, (B, N); no gradient flows to it
-at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features, const at::Tensor& decision,
-                                   bool kl = false);
+at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features,
+                                   const at::Tensor& decision, bool kl = false);
 
 /// Squared distance of each image's share of kept tokens to its stage's target, mean over images and stages.
 /// @param decisions a stage: (B, N); @param targets as many, of N

@@ -16,8 +16,8 @@ class Meters {
   public:
     void add(const StepOutput& output);
 
-    /// Losses by name and "keep_ratio", a list of a number a stage, over the steps since the last call; null where every
-    /// step was skipped.
+    /// Losses by name and "keep_ratio", a list of a number a stage, over the steps since the last call; null where
+    /// every step was skipped.
     nlohmann::json take();
 
   private:
@@ -32,22 +32,23 @@ class Meters {
 class SkippedSteps {
   public:
     /// @param names of the step's pictures
-    void add(std::int64_t step, const at::Tensor& skipped, std::vector<std::string> names);
+    void add(std::int64_t step, const StepOutput& output, std::vector<std::string> names);
 
     struct Skipped {
         std::int64_t step;
         std::vector<std::string> names;
+        bool bad_loss = false;  // else a gradient alone
     };
     /// Those added since the last call that were skipped. Waits for the device.
     std::vector<Skipped> take();
 
-    /// How many of the last steps, as of the last take(), were skipped without one between them that was not.
-    std::int64_t in_a_row() const { return in_a_row_; }
+    /// The most steps skipped one after the other, among those of the last take() and what led up to them.
+    std::int64_t in_a_row() const { return longest_; }
 
   private:
     std::vector<Skipped> steps_;
     std::vector<at::Tensor> flags_;
-    std::int64_t in_a_row_ = 0;
+    std::int64_t streak_ = 0, longest_ = 0;
 };
 
 }  // namespace dynvit

@@ -22,12 +22,13 @@ struct RunProgress {
     std::int64_t step = 0;     // steps done
     double best_top1 = -1.0;   // percent, of train.best_by; -1: not evaluated
     std::int64_t skipped = 0;  // steps whose loss or gradient was not finite
+    std::int64_t steps_per_epoch = 0;
 };
 
 class RunFolder {
   public:
-    /// Makes the folder. Throws Error if it cannot be made or, without `resume`, if a run is already in it; with `resume`,
-    /// if none is.
+    /// Makes the folder. Throws Error if it cannot be made or, without `resume`, if a run is already in it; with
+    /// `resume`, if none is.
     RunFolder(std::filesystem::path path, bool resume);
 
     void save_config(const Experiment& experiment) const;
@@ -36,13 +37,15 @@ class RunFolder {
     void log_metrics(const nlohmann::json& line) const;
 
     /// Writes last.safetensors, ema.safetensors and, with `best`, best.safetensors with weights of type `type`, then
-    /// state.safetensors: a failure in between leaves a run that resumes from the checkpoint before. Throws Error naming
-    /// the file.
+    /// state.safetensors: a failure in between leaves a run that resumes from the checkpoint before. Throws Error
+    /// naming the file.
     /// @param best the model that best.safetensors becomes; empty: it stays as it is
-    void save(const Learner& learner, const RunProgress& progress, const DynamicVit& best, at::ScalarType type = at::kFloat) const;
+    void save(const Learner& learner, const RunProgress& progress, const DynamicVit& best,
+              at::ScalarType type = at::kFloat) const;
 
-    /// Puts the learner where the run stopped. Throws Error naming the file if it is of another model.
-    RunProgress restore(Learner& learner) const;
+    /// Puts the learner where the run stopped. Throws Error naming the file if it is of another model, or of a run
+    /// whose epochs have another number of steps.
+    RunProgress restore(Learner& learner, std::int64_t steps_per_epoch) const;
 
     const std::filesystem::path& path() const { return path_; }
     std::filesystem::path last() const { return path_ / "checkpoints" / "last.safetensors"; }

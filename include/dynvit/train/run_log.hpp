@@ -22,8 +22,8 @@ class RunLog {
     /// An evaluation's result. @param weights "weights" or "ema"
     void eval(std::int64_t step, const EvalResult& result, const std::string& weights);
 
-    /// A few validation pictures with what each stage keeps, for TensorBoard; nothing without it, without stages, or where
-    /// no validation picture is to be had.
+    /// A few validation pictures with what each stage keeps, for TensorBoard; nothing without it, without stages, or
+    /// where no validation picture is to be had.
     void pictures(std::int64_t step, DynamicVit model, const EvalOptions& options);
 
   private:

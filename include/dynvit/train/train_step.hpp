@@ -18,12 +18,14 @@ struct StepPlan {
 struct StepOutput {
     Losses losses;                        // means over the step's batches
     std::vector<at::Tensor> keep_ratios;  // a stage: share of the patches that went on, 0-dimensional
-    at::Tensor skipped;                   // (1): 1 where a loss or gradient was not finite, and the weights were left alone
+    at::Tensor bad_loss;                  // (1): 1 where the loss was not finite
+    at::Tensor skipped;                   // (1): 1 where it or a gradient was not, and the weights were left alone
 };
 
 /// Student, teacher and losses of each batch, their gradients' sum, and one AdamW step. Everything random is drawn from
 /// (settings.seed, plan.step).
 /// @param batches as many as settings.accumulate
-StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan, const std::vector<Batch>& batches);
+StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan,
+                      const std::vector<Batch>& batches);
 
 }  // namespace dynvit

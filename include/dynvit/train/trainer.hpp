@@ -14,12 +14,11 @@ struct TrainResult {
     double best_top1 = -1.0;                // percent, of train.best_by; -1: not evaluated
     std::int64_t skipped_steps = 0;
     std::int64_t corrupt_pictures = 0;
-    bool reached_target = false;            // stopped early, at train.stop_at
+    bool reached_target = false;  // stopped early, at train.stop_at
 };
 
-/// Trains as the experiment says and leaves a run folder. On one machine's CPU, equal settings and seed give equal bytes,
-/// also when the run was stopped between two steps and resumed.
-/// Throws Error for what a user can put right.
+/// Trains as the experiment says and leaves a run folder. On one machine's CPU, equal settings and seed give equal
+/// bytes, also when the run was stopped between two steps and resumed. Throws Error for what a user can put right.
 TrainResult train(const Experiment& experiment, const std::filesystem::path& output, bool resume);
 
 }  // namespace dynvit

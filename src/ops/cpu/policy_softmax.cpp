@@ -19,7 +19,8 @@ namespace {
 
 constexpr auto kEpsilon = static_cast<float>(kPolicyEpsilon);
 
-DYNVIT_INLINE void forward(const float* softmax, const float* policy, std::int64_t n, float* probabilities, float* row_sum) {
+DYNVIT_INLINE void forward(const float* softmax, const float* policy, std::int64_t n, float* probabilities,
+                           float* row_sum) {
     for (std::int64_t i = 0; i < n; ++i) {
         const float* p = softmax + i * n;
         float* a = probabilities + i * n;
@@ -38,8 +39,8 @@ DYNVIT_INLINE void forward(const float* softmax, const float* policy, std::int64
     }
 }
 
-DYNVIT_INLINE void backward(const float* to_probabilities, const float* softmax, const float* policy, const float* row_sum,
-                            std::int64_t n, float* to_logits, float* to_policy) {
+DYNVIT_INLINE void backward(const float* to_probabilities, const float* softmax, const float* policy,
+                            const float* row_sum, std::int64_t n, float* to_logits, float* to_policy) {
     for (std::int64_t i = 0; i < n; ++i) {
         const float *p = softmax + i * n, *d = to_probabilities + i * n;
         float* gradient = to_logits + i * n;
@@ -80,7 +81,9 @@ DYNVIT_FOR_AVX2 void backward_avx2(const float* to_probabilities, const float* s
                                    const float* row_sum, std::int64_t n, float* to_logits, float* to_policy) {
     backward(to_probabilities, softmax, policy, row_sum, n, to_logits, to_policy);
 }
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 #endif
 
 }  // namespace

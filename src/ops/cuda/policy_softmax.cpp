@@ -14,9 +14,12 @@ constexpr std::int64_t kMaxTokens = 1536;  // 8 warps x N floats fit the 48 KB o
 
 Element element_of(const at::Tensor& tensor) {
     switch (tensor.scalar_type()) {
-        case at::kFloat: return Element::kFloat;
-        case at::kHalf: return Element::kHalf;
-        default: return Element::kBFloat16;
+        case at::kFloat:
+            return Element::kFloat;
+        case at::kHalf:
+            return Element::kHalf;
+        default:
+            return Element::kBFloat16;
     }
 }
 
@@ -32,7 +35,8 @@ bool policy_softmax_supports(const at::Tensor& logits) {
            logits.size(-1) <= kMaxTokens && logits.size(0) * logits.size(1) <= 65535;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> policy_softmax_forward(const at::Tensor& logits, const at::Tensor& policy) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> policy_softmax_forward(const at::Tensor& logits,
+                                                                      const at::Tensor& policy) {
     const c10::cuda::CUDAGuard device(logits.device());
     const at::Tensor dense = logits.contiguous(), visible = policy.to(at::kFloat).contiguous();
     at::Tensor probabilities = at::empty_like(dense);

@@ -12,8 +12,14 @@ constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr float kEpsilon = 1e-6f;
 
-template <class T> __device__ float load(const T* p) { return static_cast<float>(*p); }
-template <class T> __device__ void store(T* p, float value) { *p = static_cast<T>(value); }
+template <class T>
+__device__ float load(const T* p) {
+    return static_cast<float>(*p);
+}
+template <class T>
+__device__ void store(T* p, float value) {
+    *p = static_cast<T>(value);
+}
 
 __device__ float warp_sum(float value) {
     for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);
@@ -61,8 +67,8 @@ __global__ void __launch_bounds__(kThreads) forward(PolicySoftmaxShape shape, co
     }
 }
 
-// Each warp adds up its own rows' share of the policy's gradient in shared memory, (kWarps, N); the block then writes one
-// sum a column. Every sum has a fixed order, so the result is the same each time.
+// Each warp adds up its own rows' share of the policy's gradient in shared memory, (kWarps, N); the block then writes
+// one sum a column. Every sum has a fixed order, so the result is the same each time.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     backward(PolicySoftmaxShape shape, const T* to_probabilities, const T* logits, const float* policy,
@@ -121,9 +127,15 @@ dim3 grid(const PolicySoftmaxShape& shape) {
 template <class Launch>
 cudaError_t with_type(Element element, const Launch& launch) {
     switch (element) {
-        case Element::kFloat: launch(static_cast<float*>(nullptr)); break;
-        case Element::kHalf: launch(static_cast<__half*>(nullptr)); break;
-        case Element::kBFloat16: launch(static_cast<__nv_bfloat16*>(nullptr)); break;
+        case Element::kFloat:
+            launch(static_cast<float*>(nullptr));
+            break;
+        case Element::kHalf:
+            launch(static_cast<__half*>(nullptr));
+            break;
+        case Element::kBFloat16:
+            launch(static_cast<__nv_bfloat16*>(nullptr));
+            break;
     }
     return cudaGetLastError();
 }
@@ -145,9 +157,9 @@ cudaError_t policy_softmax_backward(Element element, PolicySoftmaxShape shape, c
     const std::size_t shared = policy_partial ? sizeof(float) * kWarps * shape.tokens : 0;
     return with_type(element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        backward<T><<<grid(shape), kThreads, shared, stream>>>(
-            shape, static_cast<const T*>(to_probabilities), static_cast<const T*>(logits), policy, row_max, row_sum,
-            static_cast<T*>(to_logits), policy_partial);
+        backward<T><<<grid(shape), kThreads, shared, stream>>>(shape, static_cast<const T*>(to_probabilities),
+                                                               static_cast<const T*>(logits), policy, row_max, row_sum,
+                                                               static_cast<T*>(to_logits), policy_partial);
     });
 }
 

@@ -11,7 +11,8 @@ namespace dynvit::cuda {
 bool policy_softmax_supports(const at::Tensor& logits);
 
 /// @return A in the logits' type; the rows' maxima and sums, (B, heads, N, 1) float32
-std::tuple<at::Tensor, at::Tensor, at::Tensor> policy_softmax_forward(const at::Tensor& logits, const at::Tensor& policy);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> policy_softmax_forward(const at::Tensor& logits,
+                                                                      const at::Tensor& policy);
 
 /// @return the gradients of the logits and of the policy (undefined unless wanted)
 std::tuple<at::Tensor, at::Tensor> policy_softmax_backward(const at::Tensor& to_probabilities, const at::Tensor& logits,
