@@ -76,7 +76,7 @@ void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& op
     const auto policy = make_policy("predicted", model);
     const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
     for (const NamedImage& sample : *samples_) {
-        const Image drawn = draw_stages(model, *policy, tokens, sample.image, options);
+        const Image drawn = draw_stages(model, *policy, tokens, sample.image, options).row;
         try {
             board->image("kept tokens/" + sample.name, step, drawn);
         } catch (const Error& error) {  // a name that TensorBoard cannot show

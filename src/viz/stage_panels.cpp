@@ -7,6 +7,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/infer/autocast.hpp"
+#include "dynvit/viz/heat_map.hpp"
 #include "dynvit/viz/kept_tokens.hpp"
 
 namespace dynvit {
@@ -43,20 +44,36 @@ void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> 
     }
 }
 
-Image draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
-                  const Image& picture, const EvalOptions& options) {
+StagePanels draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
+                        const Image& picture, const EvalOptions& options) {
     const Autocast autocast(options.device, options.precision);
     const PrunedOutput result =
         pruned_forward(*model, normalize_images(as_batch(picture), options.device), policy, tokens);
+    StagePanels drawn;
     std::vector<Image> panels = {picture};
     for (const at::Tensor& kept : result.kept) {
         const at::Tensor places = kept[0].cpu().contiguous();
         const std::int64_t* first = places.const_data_ptr<std::int64_t>();
-        panels.push_back(draw_kept_tokens(picture, {first, first + places.numel()}, model->settings()));
+        drawn.kept.emplace_back(first, first + places.numel());
+        panels.push_back(draw_kept_tokens(picture, drawn.kept.back(), model->settings()));
     }
     const int factor = std::max(1, kPanelWidth / picture.width);
     for (Image& panel : panels) panel = enlarge(panel, factor);
-    return beside(panels);
+    drawn.row = beside(panels);
+    return drawn;
+}
+
+Image draw_keep_frequencies(const std::vector<std::vector<std::int64_t>>& counts, std::int64_t pictures,
+                            const ModelSettings& settings) {
+    std::vector<Image> maps;
+    for (const std::vector<std::int64_t>& stage : counts) {
+        std::vector<float> shares;
+        for (const std::int64_t count : stage)
+            shares.push_back(static_cast<float>(count) / static_cast<float>(pictures));
+        maps.push_back(draw_heat_map(shares, static_cast<int>(settings.grid_height()),
+                                     static_cast<int>(settings.grid_width()), kPanelWidth));
+    }
+    return beside(maps);
 }
 
 }  // namespace dynvit

@@ -134,7 +134,8 @@ TEST(Config, ErrorsInSetNameTheArgument) {
               "[config] --set train.lr=fast: train.lr: found 'fast', expected a number above 0");
     EXPECT_EQ(error_of([] { read("", {"train.bogus=1"}); }),
               "[config] --set train.bogus=1: train.bogus: unknown key; expected one of lr, epochs");
-    EXPECT_EQ(error_of([] { read("", {"train"}); }), "[config] --set train: expected KEY=VALUE, such as train.lr=1e-4");
+    EXPECT_EQ(error_of([] { read("", {"train"}); }),
+              "[config] --set train: expected KEY=VALUE, such as train.schedule.lr=1e-4");
     EXPECT_EQ(error_of([] { read("train: {lr: 1}", {"train.lr.x=1"}); }),
               "[config] --set train.lr.x=1: train.lr is a value, not a section");
 }

@@ -289,7 +289,8 @@ TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
     fs::create_directories(folder_ / "more/deep");
     fs::copy_file(second, folder_ / "more/deep/0.PNG");  // the name of the first
     succeed({"visualize", "-w", "w.safetensors", "-i", first, "more", "-k", "0.5", "-d", "cpu", "-o", "drawn"});
-    EXPECT_EQ(names(contents(folder_ / "drawn")), (Words{"0.png", "0~2.png", "contact_sheet.png"}));
+    EXPECT_EQ(names(contents(folder_ / "drawn")),
+              (Words{"0.png", "0~2.png", "contact_sheet.png", "keep_frequency.png"}));
     const EvalTransform eval_transform{kImageSize, kImageSize, 0};
     const Image sheet = read_image(folder_ / "drawn/contact_sheet.png");
     EXPECT_EQ(sheet.width, 3 * kPanel + 2 * kGap);
@@ -310,11 +311,12 @@ TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
 
     fs::rename(folder_ / "more/deep/0.PNG", folder_ / "more/contact_sheet.png");
     succeed({"visualize", "-w", "w.safetensors", "-i", "more", "-d", "cpu", "-o", "sheet"});
-    EXPECT_EQ(names(contents(folder_ / "sheet")), (Words{"contact_sheet.png", "contact_sheet~2.png"}));
+    EXPECT_EQ(names(contents(folder_ / "sheet")),
+              (Words{"contact_sheet.png", "contact_sheet~2.png", "keep_frequency.png"}));
 
     write("a.yaml", kAlone);
     succeed({"visualize", "-c", "a.yaml", "-w", "w.safetensors", "-n", "5", "-d", "cpu", "-o", "samples"});
-    EXPECT_EQ(contents(folder_ / "samples").size(), 6u) << "five validation pictures of the config, and the sheet";
+    EXPECT_EQ(contents(folder_ / "samples").size(), 7u) << "five validation pictures of the config, sheet, frequencies";
     EXPECT_EQ(read_image(folder_ / "samples/contact_sheet.png").height, 5 * kPanel + 4 * kGap);
 }
 

@@ -12,6 +12,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/infer/model_file.hpp"
+#include "dynvit/io/image.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 #include "support.hpp"
@@ -380,6 +381,35 @@ TEST_F(Trainer, FrozenBackboneStays) {  // against the starting weights: only th
     EXPECT_TRUE(thawed.at("pos_embed").equal(epoch.at("pos_embed"))) << "train_embeddings is off";
 }
 
+TEST_F(Trainer, RefusesToResumeWithOtherEpochs) {
+    Experiment e = experiment();
+    train_to(2, e, "run");
+    e.train.batch_size = 4;
+    EXPECT_EQ(error_of([&] { train_to(0, e, "run"); }),
+              "[run] " + checkpoint("run", "state").string() +
+                  ": the run has 4 steps an epoch, found 8, expected unchanged pictures, train.batch_size and "
+                  "train.accumulate");
+}
+
+TEST_F(Trainer, RefusesAnotherSplitsClasses) {
+    for (const char* name : {"train/a", "train/b", "val/b"}) {
+        fs::create_directories(folder_ / "pictures" / name);
+        write_png(folder_ / "pictures" / name / "x.png", Image(32, 32));
+    }
+    Experiment e = experiment();
+    e.data.kind = "image_folder";
+    e.data.root = (folder_ / "pictures").string();
+    e.train.batch_size = 2;
+    e.train.eval_every = 1;
+    EXPECT_EQ(
+        error_of([&] { train_to(0, e, "run"); }),
+        "[data] the class folders of val/ (1) are not those of train/ (2), expected the same, or a class list that "
+        "numbers both: data.classes");
+    std::ofstream(folder_ / "classes.txt") << "a\nb\n";
+    e.data.classes = (folder_ / "classes.txt").string();
+    EXPECT_EQ(train_to(0, e, "run").last_eval.size(), 2u);
+}
+
 TEST_F(Trainer, RefusesTheStateOfAnotherModel) {
     Experiment e = experiment();
     train_to(2, e, "run");
@@ -534,6 +564,22 @@ TEST(TrainSettings, GmacsGiveTheRatio) {
     EXPECT_NE(
         error_of([&] { read("0.5"); }).find("[config] a.yaml:2: train: target_gmacs is 0.5, expected at least the 1."),
         std::string::npos);
+}
+
+TEST(TrainSettings, LossesThatMoveNothing) {
+    const auto read = [](const std::string& train, const std::string& model = "") {
+        const std::string none = "loss: {classification: 0, kl: 0, distill: 0, ratio: ";
+        return error_of([&] {
+            read_config<Experiment>(
+                {"model: {" + model + "}\ndata: {kind: cluttered_shapes}\ntrain: {" + none + train + "}\n",
+                 "a.yaml",
+                 {}});
+        });
+    };
+    const std::string expected = "[config] a.yaml:3: train: loss has no weight above 0 that moves the backbone";
+    EXPECT_EQ(read("0}").rfind(expected, 0), 0u);
+    EXPECT_EQ(read("2}", "pruning_loc: []").rfind(expected, 0), 0u);
+    EXPECT_EQ(read("2}, selection: {deterministic_from: 0.5}").rfind(expected, 0), 0u);
 }
 
 TEST(TrainSettings, UnlabelledPicturesHaveNoClassificationLoss) {

@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kSheetRows = 32;
 constexpr const char* kSheetName = "contact_sheet";
+constexpr const char* kFrequencyName = "keep_frequency";
 
 struct Arguments {
     ModelArguments model;
@@ -51,7 +52,7 @@ std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experime
             pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
         }
     }
-    make_names_unique(pictures, {kSheetName});  // a file each
+    make_names_unique(pictures, {kSheetName, kFrequencyName});  // a file each
     return pictures;
 }
 
@@ -75,16 +76,23 @@ void run(const Arguments& arguments) {
     const auto policy = make_policy(arguments.policy, model);
     make_directory(arguments.output, "visualize");
     std::vector<Image> rows;
-    std::size_t written = 0;
+    std::vector<std::vector<std::int64_t>> counts(tokens.size(), std::vector<std::int64_t>(settings.patches()));
+    std::int64_t written = 0;
     for (const NamedImage& picture : read_pictures(arguments, experiment)) {
-        Image row = draw_stages(model, *policy, tokens, picture.image, options);
-        write_png(fs::path(arguments.output) / (picture.name + ".png"), row);
-        if (rows.size() < kSheetRows) rows.push_back(std::move(row));
+        StagePanels drawn = draw_stages(model, *policy, tokens, picture.image, options);
+        write_png(fs::path(arguments.output) / (picture.name + ".png"), drawn.row);
+        if (rows.size() < kSheetRows) rows.push_back(std::move(drawn.row));
+        for (std::size_t s = 0; s < counts.size(); ++s) {
+            for (const std::int64_t place : drawn.kept[s]) ++counts[s][static_cast<std::size_t>(place)];
+        }
         ++written;
     }
+    write_png(fs::path(arguments.output) / str(kFrequencyName, ".png"),
+              draw_keep_frequencies(counts, written, settings));
     write_png(fs::path(arguments.output) / str(kSheetName, ".png"), below(rows));
     std::cout << written << " pictures, each beside what stages 1 to " << settings.stages()
-              << " keep, and contact_sheet.png in " << arguments.output << '\n';
+              << " keep, contact_sheet.png, and keep_frequency.png (how often each place is kept) in "
+              << arguments.output << '\n';
 }
 
 }  // namespace

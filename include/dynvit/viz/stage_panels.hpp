@@ -20,9 +20,19 @@ std::vector<NamedImage> sample_pictures(const DataSettings& data, const ModelSet
 /// Makes the names differ from each other and from those in `taken`: a second "a" becomes "a~2".
 void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> taken = {});
 
-/// The picture and, to its right, a panel a stage with dropped patches faded; small pictures are enlarged.
+struct StagePanels {
+    Image row;                                    // the picture and, to its right, a panel a stage
+    std::vector<std::vector<std::int64_t>> kept;  // a stage: places on the patch grid that it keeps
+};
+
+/// Runs the model on a picture and draws what each stage keeps, dropped patches faded; small pictures are enlarged.
 /// @param tokens patches that each stage keeps
-Image draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
-                  const Image& picture, const EvalOptions& options);
+StagePanels draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
+                        const Image& picture, const EvalOptions& options);
+
+/// How often each place of the patch grid is kept, over many pictures: a heat map a stage, side by side.
+/// @param counts a stage: how many of `pictures` keep each place, (N)
+Image draw_keep_frequencies(const std::vector<std::vector<std::int64_t>>& counts, std::int64_t pictures,
+                            const ModelSettings& settings);
 
 }  // namespace dynvit
