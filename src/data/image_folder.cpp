@@ -63,10 +63,15 @@ Error unreadable(const fs::filesystem_error& error) {
 
 }  // namespace
 
-bool is_picture(const fs::path& path) {
+std::string lower_case_ending(const fs::path& path) {
     std::string ending = path.extension().string();
     for (char& letter : ending)
         if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+    return ending;
+}
+
+bool is_picture(const fs::path& path) {
+    const std::string ending = lower_case_ending(path);
     return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
 }
 

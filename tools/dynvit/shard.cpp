@@ -124,13 +124,6 @@ class Keys {
     std::unordered_set<std::string> taken_;
 };
 
-std::string lower_case_ending(const fs::path& picture) {
-    std::string ending = picture.extension().string();
-    for (char& letter : ending)
-        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
-    return ending;
-}
-
 /// A folder that is filled under another name and takes its own when it is complete; otherwise nothing of it stays.
 class FolderInTheMaking {
   public:

@@ -18,6 +18,9 @@ struct ClassList {
 /// Throws Error naming the file and line: missing file, empty, a folder named twice.
 ClassList read_class_list(const std::filesystem::path& path);
 
+/// A file's ending with its point, ASCII letters in lower case: ".jpeg" of x.JPEG.
+std::string lower_case_ending(const std::filesystem::path& path);
+
 /// Whether a file's name ends in .jpg, .jpeg or .png, in any case.
 bool is_picture(const std::filesystem::path& path);
 
