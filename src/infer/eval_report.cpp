@@ -17,6 +17,7 @@ nlohmann::json eval_json(const EvalResult& r) {
         row["drop"] = r.drop();
         row["drop_error"] = r.drop_error();
         row["agree"] = r.agree;
+        row["kl"] = r.kl;
     }
     if (!r.object_kept_per_stage.empty()) row["object_kept_per_stage"] = r.object_kept_per_stage;
     return row;

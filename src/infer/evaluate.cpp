@@ -22,8 +22,9 @@ struct Tally {
     DynamicVit model{nullptr};
     std::unique_ptr<SelectionPolicy> policy;
     EvalResult result;
-    at::Tensor sums;                // (6): top-1, top-5, loss; lost, gained, agreeing with the dense model
+    at::Tensor sums;                // (7): top-1, top-5, loss; lost, gained, agreeing with the dense model, KL to it
     at::Tensor named, right;        // of this batch: (B) the class named, (B) whether it is the label
+    at::Tensor log_probs;           // of this batch: (B, K)
     std::vector<at::Tensor> found;  // a stage: object patches kept
 
     // @param dense the dense model's tally after the same batch; null if there is none
@@ -34,12 +35,14 @@ struct Tally {
         const at::Tensor best = top == labels.unsqueeze(1);
         named = top.select(1, 0);
         right = best.select(1, 0);
-        const at::Tensor loss = at::log_softmax(logits, -1).gather(1, labels.unsqueeze(1)).neg();
+        log_probs = at::log_softmax(logits, -1);
+        const at::Tensor loss = log_probs.gather(1, labels.unsqueeze(1)).neg();
         std::vector<at::Tensor> values = {right.sum(), best.sum(), loss.sum()};
         if (dense) {
             values.push_back(dense->right.logical_and(right.logical_not()).sum());
             values.push_back(right.logical_and(dense->right.logical_not()).sum());
             values.push_back((named == dense->named).sum());
+            values.push_back((dense->log_probs.exp() * (dense->log_probs - log_probs)).sum());
         }
         for (at::Tensor& value : values) value = value.to(at::kDouble);
         const at::Tensor batch = at::stack(values);
@@ -63,6 +66,7 @@ struct Tally {
             result.lost = static_cast<std::int64_t>(host[3].item<double>());
             result.gained = static_cast<std::int64_t>(host[4].item<double>());
             result.agree = static_cast<std::int64_t>(host[5].item<double>());
+            result.kl = host[6].item<double>() / static_cast<double>(images);
         }
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
         return result;
@@ -73,7 +77,7 @@ std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>&
     const ModelSettings& settings = model->settings();
     std::vector<Tally> tallies;
     if (options.baseline) {
-        Tally tally{options.baseline, make_policy("predicted", options.baseline), {}, {}, {}, {}, {}};
+        Tally tally{options.baseline, make_policy("predicted", options.baseline), {}, {}, {}, {}, {}, {}};
         tally.result.policy = "baseline";
         tally.result.gmacs = 1e-9 * static_cast<double>(count_macs(options.baseline->settings()));
         tallies.push_back(std::move(tally));

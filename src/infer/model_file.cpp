@@ -14,9 +14,6 @@ namespace {
 
 constexpr const char* kSettingsKey = "dynvit.model";
 
-bool of_prediction_module(const std::string& key) {
-    return key.rfind("score_predictor.", 0) == 0;
-}
 bool of_head(const std::string& key) {
     return key.rfind("head.", 0) == 0;
 }
@@ -59,12 +56,13 @@ void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& m
 void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     LoadReport report = load_state_dict(model, file.weights);
     const std::size_t missing = report.missing.size();
-    if (fit != Fit::kTeacher) std::erase_if(report.missing, of_prediction_module);
+    if (fit != Fit::kTeacher) std::erase_if(report.missing, is_of_prediction_module);
     if (report.missing.size() < missing) {
         log::warn(str(file.path.string(),
                       " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
     }
-    if (fit == Fit::kTeacher || model.settings().stages() == 0) std::erase_if(report.unexpected, of_prediction_module);
+    if (fit == Fit::kTeacher || model.settings().stages() == 0)
+        std::erase_if(report.unexpected, is_of_prediction_module);
     if (fit == Fit::kFineTune) {
         for (const std::string& key : report.mis_shaped) {
             if (of_head(key)) log::info(str("starting the head anew: ", key));

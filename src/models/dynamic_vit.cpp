@@ -6,13 +6,22 @@
 #include "dynvit/ops/token_gather.hpp"
 
 namespace dynvit {
+namespace {
+
+constexpr const char* kPredictionModules = "score_predictor";
+
+}  // namespace
+
+bool is_of_prediction_module(const std::string& name) {
+    return name.starts_with(std::string(kPredictionModules) + '.');
+}
 
 DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator generator)
     : VisionTransformerImpl(settings, generator) {
     if (settings.stages() == 0) return;
     for (std::int64_t s = 0; s < settings.stages(); ++s)
         score_predictor_->push_back(PredictionModule(settings.embed_dim));
-    register_module("score_predictor", score_predictor_);
+    register_module(kPredictionModules, score_predictor_);
     draw_weights(*score_predictor_, generator);
 }
 

@@ -46,12 +46,21 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const at::Tensor& policy)
     return proj_(attended.transpose(1, 2).reshape({batch, tokens, channels}));
 }
 
-at::Tensor AttentionImpl::cls_attention(const at::Tensor& x) {
+AttentionImpl::ClsView AttentionImpl::cls_view(const at::Tensor& x) {
     const std::int64_t batch = x.size(0), tokens = x.size(1), head_dim = x.size(2) / num_heads_;
     const at::Tensor qkv = qkv_(x).view({batch, tokens, 3, num_heads_, head_dim}).permute({2, 0, 3, 1, 4});
     const at::Tensor cls = qkv[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
     const at::Tensor attention = at::softmax(at::matmul(cls, qkv[1].transpose(-2, -1)), -1, at::kFloat);
-    return attention.mean(1).select(1, 0).slice(1, 1);
+    return {attention.select(2, 0).slice(2, 1), qkv[2].slice(2, 1)};
+}
+
+at::Tensor AttentionImpl::cls_attention(const at::Tensor& x) {
+    return cls_view(x).attention.mean(1);
+}
+
+at::Tensor AttentionImpl::cls_intake(const at::Tensor& x) {
+    const ClsView view = cls_view(x);
+    return (view.attention * at::linalg_vector_norm(view.values, 2, at::IntArrayRef{-1}, false, at::kFloat)).mean(1);
 }
 
 MlpImpl::MlpImpl(const ModelSettings& s)
@@ -119,11 +128,27 @@ at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
     return at::cat({cls, patches}, 1) + pos_embed_;
 }
 
-VisionTransformerImpl::Output VisionTransformerImpl::forward(const at::Tensor& images) {
+VisionTransformerImpl::Output VisionTransformerImpl::forward(const at::Tensor& images,
+                                                             const std::vector<std::int64_t>& stages) {
+    Output output;
     at::Tensor x = embed(images);
-    for (std::int64_t i = 0; i < settings_.depth; ++i) x = block(i)(x);
+    for (std::int64_t i = 0; i < settings_.depth; ++i) {
+        if (output.saliency.size() < stages.size() && stages[output.saliency.size()] == i) {
+            output.saliency.push_back(at::zeros({x.size(0), x.size(1) - 1}, x.options().dtype(at::kFloat)));
+        }
+        if (!output.saliency.empty()) {
+            const at::Tensor intake = block(i)->cls_intake(x);
+            for (at::Tensor& sum : output.saliency) sum = sum + intake;
+        }
+        x = block(i)(x);
+    }
+    for (std::size_t s = 0; s < output.saliency.size(); ++s) {
+        output.saliency[s] = output.saliency[s] / static_cast<double>(settings_.depth - stages[s]);
+    }
     x = normalize(x);
-    return {classify(x.select(1, 0)), x.slice(1, 1)};
+    output.logits = classify(x.select(1, 0));
+    output.features = x.slice(1, 1);
+    return output;
 }
 
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,

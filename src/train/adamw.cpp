@@ -2,9 +2,17 @@
 
 #include <ATen/ATen.h>
 
+#include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/models/state_dict.hpp"
 
 namespace dynvit {
+
+bool OptimizerSettings::trains(const std::string& name) const {
+    if (name == "cls_token" || name == "pos_embed") return train_embeddings && frozen_blocks == 0;
+    if (name.starts_with("patch_embed.")) return frozen_blocks == 0;
+    constexpr std::string_view kBlocks = "blocks.";
+    return !name.starts_with(kBlocks) || std::stoll(name.substr(kBlocks.size())) >= frozen_blocks;
+}
 
 AdamW::AdamW(torch::nn::Module& model, const OptimizerSettings& settings) : settings_(settings) {
     for (const bool backbone : {false, true}) {
@@ -17,8 +25,8 @@ AdamW::AdamW(torch::nn::Module& model, const OptimizerSettings& settings) : sett
     for (const auto& item : model.named_parameters()) {
         const std::string& name = item.key();
         const at::Tensor& parameter = item.value();
-        if (!settings_.train_embeddings && (name == "cls_token" || name == "pos_embed")) continue;
-        const bool backbone = name.rfind("score_predictor.", 0) != 0;
+        if (!settings_.trains(name)) continue;
+        const bool backbone = !is_of_prediction_module(name);
         const bool decay = parameter.dim() > 1 && name != "cls_token" && name != "pos_embed";
         Group& group = groups_[2 * backbone + decay];
         group.names.push_back(name);

@@ -20,6 +20,10 @@ void TrainSettings::fields(FieldVisitor& v) {
             "in place of keep_ratio: the largest rho of at most so many GMACs; 0: keep_ratio", at_least(0));
     v.field("weights", weights, "start from this safetensors or .pth file; '': from random weights");
     v.field("teacher", teacher, "dense teacher's safetensors or .pth file; '': the starting weights");
+    v.field("blend", blend,
+            "what is saved and evaluated: this share of the way from the starting weights to the trained ones, which "
+            "forgets less; 1: the trained ones",
+            between(0, 1));
     v.field("precision", precision, "of matrix products", std::vector<std::string>{"float32", "bfloat16", "float16"});
     v.field("device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1, ...");
     v.field("seed", seed, "of the order of pictures, augmentation, decisions, new weights", at_least(0));
@@ -36,10 +40,14 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("tensorboard", tensorboard, "write RUN/tensorboard too: scalars and kept tokens");
     v.section("schedule", schedule, "learning rate: linear warm-up, then half a cosine");
     v.section("optimizer", optimizer, "AdamW");
-    v.section("loss", loss, "weights of the four losses");
+    v.section("loss", loss, "weights of the losses");
     v.section("selection", selection, "which tokens go on in training");
     v.section("mixup", mixup, "pictures blended two by two");
     v.section("ema", ema, "running average of the weights");
+    if (v.reads() && blend < 1 && (weights.empty() || ema.on())) {
+        v.reject("blend", str("is ", blend, weights.empty() ? ", expected train.weights" : ", expected ema.decay 0",
+                              " with a blend below 1"));
+    }
     if (ema.on() == false && best_by.ends_with("_ema"))
         v.reject("best_by", "found " + best_by + ", expected ema.decay above 0 with it");
 }
@@ -76,6 +84,10 @@ void Experiment::fields(FieldVisitor& v) {
                                   ", expected shares that do not grow: a dropped patch does not come back"));
         }
     }
+    if (v.reads() && train.optimizer.frozen_blocks > model.depth) {
+        v.reject("train", str("optimizer.frozen_blocks is ", train.optimizer.frozen_blocks,
+                              ", expected at most model.depth, ", model.depth));
+    }
     const LossSettings& loss = train.loss;
     const bool by_ratio_alone = loss.classification == 0 && !loss.need_teacher();
     if (v.reads() && by_ratio_alone &&
@@ -95,8 +107,10 @@ void Experiment::fields(FieldVisitor& v) {
                               ", expected 0 where data.labelled is false"));
     }
     if (v.reads() && train.loss.need_teacher() && train.weights.empty() && train.teacher.empty()) {
-        v.reject("train",
-                 "loss.kl and loss.distill need a teacher: give train.weights or train.teacher, or set both to 0");
+        v.reject(
+            "train",
+            "loss.kl, loss.distill and loss.saliency need a teacher: give train.weights or train.teacher, or set all "
+            "three to 0");
     }
 }
 

@@ -18,8 +18,8 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
     DynamicVit model(e.model, at::make_generator<at::CPUGeneratorImpl>(seed_for(e.train.seed, SeedUse::kWeights)));
     if (!e.train.weights.empty()) load_weights(*model, read_model_file(e.train.weights), Fit::kFineTune);
     model->to(device);
-    if (!e.train.optimizer.train_embeddings) {  // no gradient where nobody would use it
-        for (auto& item : model->named_parameters(/*recurse=*/false)) item.value().requires_grad_(false);
+    for (auto& item : model->named_parameters()) {  // no gradient where nobody would use it
+        item.value().requires_grad_(e.train.optimizer.trains(item.key()));
     }
     return model;
 }
@@ -66,9 +66,14 @@ void Learner::load_state(const TensorMap& state, const std::string& file) {
 
 Learner make_learner(const Experiment& e, const at::Device& device) {
     DynamicVit student = make_student(e, device);
-    Learner learner{student, make_teacher(e, device), AdamW(*student, e.train.optimizer),
-                    LossScaler(device, parse_precision(e.train.precision) == at::kHalf), std::nullopt};
+    Learner learner{student,
+                    make_teacher(e, device),
+                    AdamW(*student, e.train.optimizer),
+                    LossScaler(device, parse_precision(e.train.precision) == at::kHalf),
+                    std::nullopt,
+                    std::nullopt};
     if (e.train.ema.on()) learner.ema.emplace(*student, e.train.ema);
+    if (e.train.blend < 1) learner.blend.emplace(*student, e.train.blend);
     return learner;
 }
 

@@ -3,6 +3,15 @@
 #include <ATen/ATen.h>
 
 namespace dynvit {
+namespace {
+
+// The teacher's use of the tokens that a stage has to choose from, (B, n) as its log_probs; 0 for masked ones.
+at::Tensor saliency_of(const TrainingOutput& student, const std::vector<at::Tensor>& saliency, std::size_t stage) {
+    if (!student.positions.empty()) return saliency[stage].gather(1, student.positions[stage]);
+    return stage == 0 ? saliency[0] : saliency[stage] * student.decisions[stage - 1].detach();
+}
+
+}  // namespace
 
 at::Tensor classification_loss(const at::Tensor& logits, const at::Tensor& target) {
     return -(target * at::log_softmax(logits, -1, at::kFloat)).sum(-1).mean();
@@ -44,6 +53,14 @@ at::Tensor keep_ratio_loss(const std::vector<at::Tensor>& decisions, const std::
     return sum / static_cast<double>(decisions.size());
 }
 
+at::Tensor saliency_loss(const at::Tensor& log_prob, const at::Tensor& saliency) {
+    const at::Tensor there = saliency > 0;
+    const at::Tensor scores = (log_prob.select(-1, 0) - log_prob.select(-1, 1)).to(at::kFloat);
+    const at::Tensor ranking = at::log_softmax(scores.masked_fill(there.logical_not(), -1e4), -1);
+    const at::Tensor use = saliency / saliency.sum(-1, /*keepdim=*/true).clamp_min(1e-12);
+    return (at::xlogy(use, use) - use * ranking).sum(-1).mean();
+}
+
 Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
                       const std::optional<VisionTransformerImpl::Output>& teacher, const at::Tensor& target,
                       const std::vector<double>& keep_ratios) {
@@ -68,6 +85,14 @@ Losses compute_losses(const LossSettings& settings, const TrainingOutput& studen
     }
     if (settings.ratio > 0 && !student.decisions.empty()) {
         add(losses.ratio, settings.ratio, keep_ratio_loss(student.decisions, keep_ratios));
+    }
+    if (settings.saliency > 0 && !student.log_probs.empty()) {
+        at::Tensor sum;
+        for (std::size_t s = 0; s < student.log_probs.size(); ++s) {
+            const at::Tensor distance = saliency_loss(student.log_probs[s], saliency_of(student, teacher->saliency, s));
+            sum = sum.defined() ? sum + distance : distance;
+        }
+        add(losses.saliency, settings.saliency, sum / static_cast<double>(student.log_probs.size()));
     }
     return losses;
 }

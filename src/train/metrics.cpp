@@ -31,6 +31,7 @@ void Meters::add(const StepOutput& output) {
     take("kl", output.losses.kl);
     take("distill", output.losses.distill);
     take("ratio", output.losses.ratio);
+    take("saliency", output.losses.saliency);
     stages_ = output.keep_ratios.size();
     for (std::size_t s = 0; s < stages_; ++s) take(keep_ratio_name(s), output.keep_ratios[s]);
 }

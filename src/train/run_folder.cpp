@@ -38,15 +38,14 @@ void RunFolder::log_metrics(const nlohmann::json& line) const {
     if (!out) throw Error("run", file.string(), ": cannot be written; is the disk full?");
 }
 
-void RunFolder::save(const Learner& learner, const RunProgress& progress, const DynamicVit& best,
-                     at::ScalarType type) const {
+void RunFolder::save(Learner& learner, const RunProgress& progress, const DynamicVit& best, at::ScalarType type) const {
     TensorMap tensors = learner.state();
     tensors.emplace("progress.step", at::scalar_tensor(progress.step, at::kLong));
     tensors.emplace("progress.best_top1",
                     at::scalar_tensor(progress.best_top1, at::kDouble));  // reads back to the same bits
     tensors.emplace("progress.skipped", at::scalar_tensor(progress.skipped, at::kLong));
     tensors.emplace("progress.steps_per_epoch", at::scalar_tensor(progress.steps_per_epoch, at::kLong));
-    write_model_file(last(), *learner.student, type);
+    write_model_file(last(), *learner.outcome(), type);
     if (learner.ema) write_model_file(ema(), *learner.ema->average(), type);
     if (best) write_model_file(this->best(), *best, type);
     write_safetensors(state(), tensors);  // last: a run that fails before it does these steps, and these files, again

@@ -7,7 +7,8 @@ namespace dynvit {
 void SelectionSettings::fields(FieldVisitor& v) {
     v.field("temperature", temperature, "of the Gumbel-Softmax that the gradient sees", above(0));
     v.field("deterministic_from", deterministic_from,
-            "share of the run after which the modules rest and tokens are removed as at inference; 1: never",
+            "share of the run after which tokens are removed as at inference, and the modules learn from loss.saliency "
+            "alone; 1: never",
             between(0, 1));
     v.field("keep_ratio_range", keep_ratio_range,
             "there, each step draws its rho from [least, most]; []: train.keep_ratio", above_up_to(0, 1));

@@ -39,14 +39,25 @@ Inputs make_inputs(const Batch& batch, const TrainSettings& settings, std::int64
 }
 
 // Tokens removed as at inference. The teacher's features become those of the tokens that were kept.
+// @param learns whether the prediction modules get a gradient, from their log-probabilities; none reaches the backbone
 TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& images, const StepSelection& selection,
-                                     const TrainingNoise& noise,
+                                     const TrainingNoise& noise, bool learns,
                                      std::optional<VisionTransformerImpl::Output>& teacher) {
+    TrainingOutput output;
+    const auto scores = [&](const StageInput& input) {
+        const torch::AutoGradMode gradient(learns);
+        const at::Tensor log_prob = student.score_predictor(input.stage)(input.tokens.detach());
+        output.log_probs.push_back(log_prob);
+        output.positions.push_back(input.positions);
+        return log_prob.select(-1, 0);
+    };
     const auto counts = tokens_per_stage(selection.targets, student.settings().patches());
-    const PrunedTokens pruned = student.forward_pruned(images, student.predicted_scores(), counts, noise.drop_path);
+    const PrunedTokens pruned = student.forward_pruned(images, scores, counts, noise.drop_path);
     const at::Tensor x = student.normalize(pruned.tokens);
     if (teacher) teacher->features = gather_tokens(teacher->features, pruned.kept.back());
-    return {student.classify(x.select(1, 0)), x.slice(1, 1), {}, {}};
+    output.logits = student.classify(x.select(1, 0));
+    output.features = x.slice(1, 1);
+    return output;
 }
 
 std::vector<at::Tensor> shares_kept(const TrainingOutput& output, const StepSelection& selection) {
@@ -68,6 +79,7 @@ void add(StepOutput& sum, const Losses& losses, const std::vector<at::Tensor>& s
     add(sum.losses.kl, losses.kl);
     add(sum.losses.distill, losses.distill);
     add(sum.losses.ratio, losses.ratio);
+    add(sum.losses.saliency, losses.saliency);
     add(sum.losses.total, losses.total);
     sum.keep_ratios.resize(shares.size());
     for (std::size_t s = 0; s < shares.size(); ++s) add(sum.keep_ratios[s], shares[s]);
@@ -75,7 +87,7 @@ void add(StepOutput& sum, const Losses& losses, const std::vector<at::Tensor>& s
 
 void divide(StepOutput& sum, double by) {
     Losses& l = sum.losses;
-    for (at::Tensor* value : {&l.classification, &l.kl, &l.distill, &l.ratio, &l.total}) {
+    for (at::Tensor* value : {&l.classification, &l.kl, &l.distill, &l.ratio, &l.saliency, &l.total}) {
         if (value->defined()) *value = *value / by;
     }
     for (at::Tensor& share : sum.keep_ratios) share = share / by;
@@ -89,6 +101,7 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
     const at::Device device = student.parameters().front().device();
     const at::ScalarType precision = parse_precision(settings.precision);
     const double count = static_cast<double>(batches.size());
+    const bool ranks = settings.loss.saliency > 0;
     StepOutput output;
     learner.optimizer.zero_grad();
     for (std::size_t b = 0; b < batches.size(); ++b) {
@@ -103,11 +116,12 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
             std::optional<VisionTransformerImpl::Output> teacher;
             if (learner.teacher) {
                 const torch::NoGradGuard no_grad;
-                teacher = learner.teacher->forward(inputs.images);
+                teacher = learner.teacher->forward(
+                    inputs.images, ranks ? student.settings().pruning_loc : std::vector<std::int64_t>());
             }
             const TrainingOutput out =
                 plan.selection.deterministic
-                    ? forward_deterministic(student, inputs.images, plan.selection, noise, teacher)
+                    ? forward_deterministic(student, inputs.images, plan.selection, noise, ranks, teacher)
                     : student.forward_train(inputs.images, noise, settings.selection.temperature);
             losses = compute_losses(settings.loss, out, teacher, inputs.target, plan.selection.targets);
             add(output, losses, shares_kept(out, plan.selection));

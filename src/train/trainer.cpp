@@ -91,7 +91,8 @@ std::string progress_text(const nlohmann::json& line) {
 std::unique_ptr<Dataset> open_validation(const Experiment& e, const Dataset& training) {
     if (e.train.eval_every == 0) return nullptr;
     if (!has_validation(e.data)) {
-        log::warn("no val/ folder: nothing is evaluated, and no best checkpoint kept");
+        if (!e.data.val_root.empty()) throw Error("data", e.data.val_root, ": no folder val in it (data.val_root)");
+        log::warn("no folder val in " + e.data.root + ": nothing is evaluated, and no best checkpoint kept");
         return nullptr;
     }
     auto pictures = make_dataset(e.data, Split::kVal, e.model.image_height(), e.model.image_width());
@@ -140,19 +141,20 @@ struct Evaluated {
 };
 
 // Evaluates the weights and their average, dense and pruned, in one pass over the pictures.
-Evaluated evaluate_learner(const Learner& learner, const Experiment& e, const Dataset& pictures,
-                           const EvalOptions& options, std::int64_t step, RunLog& run_log, TrainResult& result) {
-    std::vector<EvalCase> cases = {{"predicted", 1.0, {}, learner.student}};
+Evaluated evaluate_learner(Learner& learner, const Experiment& e, const Dataset& pictures, const EvalOptions& options,
+                           std::int64_t step, RunLog& run_log, TrainResult& result) {
+    const DynamicVit outcome = learner.outcome();
+    std::vector<EvalCase> cases = {{"predicted", 1.0, {}, outcome}};
     const std::int64_t stages = e.model.stages();
     if (stages > 0) {
-        cases.push_back({"predicted", e.train.keep_ratio.front(), e.train.stage_targets(stages), learner.student});
+        cases.push_back({"predicted", e.train.keep_ratio.front(), e.train.stage_targets(stages), outcome});
     }
     const std::size_t count = cases.size();
     for (std::size_t i = 0; learner.ema && i < count; ++i) {
         cases.push_back(cases[i]);
         cases.back().model = learner.ema->average();
     }
-    const auto results = evaluate_split(learner.student, cases, pictures, e.data, e.train.batch_size, options);
+    const auto results = evaluate_split(outcome, cases, pictures, e.data, e.train.batch_size, options);
     const auto middle = results.begin() + static_cast<std::ptrdiff_t>(count);
     result.last_eval.assign(results.begin(), middle);
     result.last_ema_eval.assign(middle, results.end());
@@ -167,7 +169,7 @@ Evaluated evaluate_learner(const Learner& learner, const Experiment& e, const Da
 
     const bool by_ema = e.train.best_by.ends_with("_ema"), by_dense = e.train.best_by.starts_with("dense");
     const std::vector<EvalResult>& chosen = by_ema ? result.last_ema_eval : result.last_eval;
-    const Evaluated evaluated{by_ema ? learner.ema->average() : learner.student,
+    const Evaluated evaluated{by_ema ? learner.ema->average() : outcome,
                               (by_dense ? chosen.front() : chosen.back()).top1()};
     run_log.pictures(step, evaluated.model, options);
     return evaluated;

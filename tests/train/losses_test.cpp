@@ -31,6 +31,44 @@ TEST(Losses, KeepRatio) {
     EXPECT_NEAR(keep_ratio_loss({all, half}, {0.7, 0.4}).item<double>(), (0.09 + 0.01) / 2, 1e-7);
 }
 
+TEST(Losses, SaliencyComparesTheRankingWithTheUse) {
+    const at::Tensor use = at::tensor({0.5, 0.25, 0.25}).view({1, 3});
+    const auto stage = [](const at::Tensor& score) {  // log-probabilities to keep and to drop with that difference
+        return at::stack({at::log_sigmoid(score), at::log_sigmoid(-score)}, -1);
+    };
+    EXPECT_NEAR(saliency_loss(stage(use.log() + 3), use * 7).item<double>(), 0, 1e-6) << "any level, any unit";
+    const double flat = 0.5 * std::log(0.5 * 3) + 0.5 * std::log(0.25 * 3);
+    EXPECT_NEAR(saliency_loss(stage(at::zeros({1, 3})), use).item<double>(), flat, 1e-6);
+
+    const at::Tensor gone = at::tensor({0.5, 0.0, 0.5}).view({1, 3});  // the second token is no longer there
+    at::Tensor scores = at::tensor({1.0, 50.0, 1.0}).view({1, 3}).requires_grad_();
+    const at::Tensor loss = saliency_loss(stage(scores), gone);
+    EXPECT_NEAR(loss.item<double>(), 0, 1e-6) << "its score does not count";
+    loss.backward();
+    EXPECT_TRUE(scores.grad().isfinite().all().item<bool>());
+    EXPECT_EQ(scores.grad()[0][1].item<double>(), 0);
+}
+
+TEST(Losses, SaliencyOfMaskedAndOfRemovedTokens) {
+    const std::vector<at::Tensor> use = {at::tensor({4.0, 3.0, 2.0, 1.0}).view({1, 4}),
+                                         at::tensor({1.0, 2.0, 3.0, 4.0}).view({1, 4})};
+    const VisionTransformerImpl::Output teacher{at::zeros({1, 2}), {}, use};
+    const LossSettings settings{.classification = 0, .kl = 0, .distill = 0, .ratio = 0, .saliency = 2};
+    const at::Tensor scores = at::randn({1, 4, 2}, test::generator(1)).log_softmax(-1);
+    TrainingOutput masked{at::zeros({1, 2}), {}, {scores, scores}, {}, {}};
+    masked.decisions = {at::tensor({1.0, 0.0, 1.0, 0.0}).view({1, 4}), at::ones({1, 4})};
+    const at::Tensor places = at::tensor({0, 2}).view({1, 2});
+    const TrainingOutput removed{
+        at::zeros({1, 2}), {}, {scores, scores.index_select(1, places[0])}, {}, {at::arange(4).view({1, 4}), places}};
+    const double expected =
+        (saliency_loss(scores, use[0]) + saliency_loss(removed.log_probs[1], use[1].gather(1, places))).item<double>();
+    for (const TrainingOutput& output : {masked, removed}) {
+        const Losses losses = compute_losses(settings, output, teacher, {}, {0.5, 0.25});
+        EXPECT_NEAR(losses.saliency.item<double>(), expected / 2, 1e-6) << "the mean over the stages";
+        EXPECT_NEAR(losses.total.item<double>(), expected, 1e-6);
+    }
+}
+
 // Pictures of 96 x 160, patch 8, two stages, seven classes, one image; and an image whose first stage keeps nothing.
 TEST(Losses, OtherShapesAndAnEmptyImageStayFinite) {
     ModelSettings settings = test::tiny_settings({1, 2});

@@ -327,6 +327,65 @@ TEST_F(Trainer, TeacherStaysAsItIs) {  // the student's tokens at step 0 are the
     EXPECT_TRUE(bytes(checkpoint("dense", "last")) == before);
 }
 
+// Tokens removed from the first step on: the modules learn from the teacher's use of the tokens, the backbone from its
+// answers, and the first block, before the first stage, is left alone.
+TEST_F(Trainer, LearnsTheTeachersSaliency) {
+    Experiment e = experiment();
+    e.model.pruning_loc = {};
+    e.train.epochs = 4;
+    train_to(0, e, "dense");
+    e = experiment();
+    e.train.weights = checkpoint("dense", "last").string();
+    e.train.epochs = 20;
+    e.train.schedule = {
+        .lr = 1e-2, .min_lr = 1e-3, .warmup_epochs = 0, .backbone_lr_scale = 0.1, .backbone_freeze_epochs = 0};
+    e.train.selection.deterministic_from = 0;
+    e.train.loss = {.classification = 0, .kl = 1, .distill = 0, .ratio = 0, .saliency = 1};
+    e.train.optimizer.frozen_blocks = 1;
+    e.train.optimizer.train_embeddings = true;
+    train_to(0, e, "run");
+    const std::vector<json> lines = metrics("run", "train");
+    EXPECT_LT(lines.back().at("saliency").get<double>(), 0.8 * lines.front().at("saliency").get<double>());
+
+    const TensorMap before = read_safetensors(checkpoint("dense", "last")).tensors;
+    const TensorMap after = read_safetensors(checkpoint("run", "last")).tensors;
+    for (const auto& [name, tensor] : before) {
+        const bool frozen = name == "cls_token" || name == "pos_embed" || name.starts_with("patch_embed.") ||
+                            name.starts_with("blocks.0.");
+        EXPECT_EQ(at::equal(tensor, after.at(name)), frozen) << name;
+    }
+
+    const std::string text =
+        "model: {pruning_loc: [1]}\ndata: {kind: cluttered_shapes}\ntrain: {weights: w, optimizer: "
+        "{frozen_blocks: 99}}\n";
+    EXPECT_EQ(error_of([&] {
+                  read_config<Experiment>({text, "a.yaml", {}});
+              }),
+              "[config] a.yaml:3: train: optimizer.frozen_blocks is 99, expected at most model.depth, 12");
+}
+
+TEST_F(Trainer, BlendsWithTheStartingWeights) {  // the training is the same, what it leaves is half way
+    Experiment e = experiment();
+    train_to(1, e, "start");
+    e.train.weights = checkpoint("start", "last").string();
+    train_to(0, e, "trained");
+    e.train.blend = 0.5;
+    train_to(3, e, "half");
+    train_to(0, e, "half");
+    EXPECT_TRUE(bytes(checkpoint("trained", "state")) == bytes(checkpoint("half", "state")));
+    const TensorMap start = read_safetensors(checkpoint("start", "last")).tensors,
+                    trained = read_safetensors(checkpoint("trained", "last")).tensors,
+                    half = read_safetensors(checkpoint("half", "last")).tensors;
+    bool moved = false;
+    for (const auto& [name, tensor] : half) {
+        const at::Tensor& whole = trained.at(name);
+        const bool learnt = name.starts_with("score_predictor.");
+        EXPECT_TRUE(at::allclose(tensor, learnt ? whole : (start.at(name) + whole) / 2, 0, 1e-6)) << name;
+        moved = moved || (!learnt && !at::equal(tensor, whole));
+    }
+    EXPECT_TRUE(moved);
+}
+
 TEST_F(Trainer, BestCheckpointIsTheBestEvaluation) {
     Experiment e = experiment();
     e.train.epochs = 4;

@@ -31,6 +31,7 @@ struct EvalResult {
     /// pictures that only it, or only this one, gets right, and those where both name the same class. -1 where there is
     /// neither.
     std::int64_t lost = -1, gained = -1, agree = -1;
+    double kl = 0.0;  // KL(that other case's class probabilities || this one's), nats, mean; needs no labels
     /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set
     /// knows its objects; empty elsewhere.
     std::vector<double> object_kept_per_stage;

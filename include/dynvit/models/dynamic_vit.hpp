@@ -19,8 +19,9 @@ struct TrainingNoise {
 struct TrainingOutput {
     at::Tensor logits;                  // (B, classes)
     at::Tensor features;                // (B, N, C): patch tokens after the final norm, dropped ones too if masked
-    std::vector<at::Tensor> log_probs;  // a stage: (B, N, 2)
-    std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw
+    std::vector<at::Tensor> log_probs;  // a stage: (B, N, 2); where tokens are removed, (B, n, 2) of those left
+    std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw; empty if removed
+    std::vector<at::Tensor> positions;  // a stage: (B, n), the places that log_probs speaks of; empty if masked
 };
 
 /// What decides at a stage may look at.
@@ -40,6 +41,9 @@ struct PrunedTokens {
     at::Tensor tokens;             // (B, 1 + k, C): [CLS] and the survivors after the last block, before the final norm
     std::vector<at::Tensor> kept;  // a stage: (B, k) int64, places on the original grid, ascending
 };
+
+/// Whether a parameter of that name belongs to a prediction module, and not to the backbone.
+bool is_of_prediction_module(const std::string& name);
 
 class DynamicVitImpl : public VisionTransformerImpl {
   public:

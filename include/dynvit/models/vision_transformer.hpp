@@ -27,7 +27,17 @@ class AttentionImpl : public torch::nn::Module {
     /// How much [CLS] looks at each other token, the mean over the heads: (B, N, C) -> (B, N - 1).
     at::Tensor cls_attention(const at::Tensor& x);
 
+    /// How much of each other token [CLS] takes in: its attention times the norm of the value, the mean over the heads
+    /// (Kobayashi et al., 2020): (B, N, C) -> (B, N - 1).
+    at::Tensor cls_intake(const at::Tensor& x);
+
   private:
+    struct ClsView {
+        at::Tensor attention;  // (B, h, N - 1), float32: [CLS]'s to the other tokens
+        at::Tensor values;     // (B, h, N - 1, d): theirs
+    };
+    ClsView cls_view(const at::Tensor& x);
+
     std::int64_t num_heads_;
     torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
 };
@@ -53,6 +63,8 @@ class BlockImpl : public torch::nn::Module {
 
     /// [CLS]'s attention in this block for its input (B, N, C): (B, N - 1).
     at::Tensor cls_attention(const at::Tensor& x) { return attn_->cls_attention(norm1_(x)); }
+    /// What [CLS] takes in of each token in this block, likewise.
+    at::Tensor cls_intake(const at::Tensor& x) { return attn_->cls_intake(norm1_(x)); }
 
   private:
     torch::nn::LayerNorm norm1_{nullptr};
@@ -80,12 +92,16 @@ class VisionTransformerImpl : public torch::nn::Module {
     VisionTransformerImpl(const ModelSettings& settings, at::Generator generator);
 
     struct Output {
-        at::Tensor logits;    // (B, classes)
-        at::Tensor features;  // (B, N, C): the patch tokens after the final norm
+        at::Tensor logits;                 // (B, classes)
+        at::Tensor features;               // (B, N, C): the patch tokens after the final norm
+        std::vector<at::Tensor> saliency;  // a stage that was asked for: (B, N), float32
     };
 
-    /// Every token through every block. @param images (B, 3, H, W), normalized
-    Output forward(const at::Tensor& images);
+    /// Every token through every block.
+    /// @param images (B, 3, H, W), normalized
+    /// @param stages blocks, ascending: for each, the output tells how much the model uses a patch token from that
+    /// block on, the mean over those blocks of what [CLS] takes in of it
+    Output forward(const at::Tensor& images, const std::vector<std::int64_t>& stages = {});
 
     /// Patch embedding, [CLS] in front, position embedding: (B, 3, H, W) -> (B, N + 1, C).
     at::Tensor embed(const at::Tensor& images);

@@ -17,6 +17,10 @@ struct OptimizerSettings {
     double eps = 1e-8;
     double clip_grad = 0.0;
     bool train_embeddings = false;
+    std::int64_t frozen_blocks = 0;
+
+    /// Whether training moves the parameter of that name.
+    bool trains(const std::string& name) const;
 
     void fields(FieldVisitor& v) {
         v.field("weight_decay", weight_decay, "decoupled; none for biases and other 1-D parameters", at_least(0));
@@ -26,11 +30,16 @@ struct OptimizerSettings {
         v.field("clip_grad", clip_grad, "largest norm of all gradients together; 0: any", at_least(0));
         v.field("train_embeddings", train_embeddings,
                 "cls_token and pos_embed too; the reference leaves them as they are");
+        v.field("frozen_blocks", frozen_blocks,
+                "so many first blocks, and all before them, stay as they are: those before the first stage see every "
+                "token anyway",
+                at_least(0));
     }
 };
 
-/// AdamW (Loshchilov and Hutter, 2019) over a model's parameters. Four groups: prediction modules or backbone, with or
-/// without weight decay. All state lives on the parameters' device; a step makes no host synchronisation.
+/// AdamW (Loshchilov and Hutter, 2019) over the parameters of a model that it trains. Four groups: prediction modules
+/// or backbone, with or without weight decay. All state lives on the parameters' device; a step makes no host
+/// synchronisation.
 class AdamW {
   public:
     /// Fresh state for the model's parameters, on their device.

@@ -21,6 +21,7 @@ struct TrainSettings {
     double target_gmacs = 0.0;
     std::string weights;
     std::string teacher;
+    double blend = 1.0;
     std::string precision = "float32";
     std::string device = "auto";
     std::int64_t seed = 0;

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "dynvit/train/adamw.hpp"
+#include "dynvit/train/blend.hpp"
 #include "dynvit/train/ema.hpp"
 #include "dynvit/train/experiment.hpp"
 #include "dynvit/train/loss_scaler.hpp"
@@ -16,6 +17,10 @@ struct Learner {
     AdamW optimizer;
     LossScaler scaler;
     std::optional<Ema> ema;
+    std::optional<Blend> blend;
+
+    /// The model that is evaluated and saved: the student, or its blend with the starting weights as it stands now.
+    DynamicVit outcome() { return blend ? blend->with(*student) : student; }
 
     /// All that a resumed run needs: "parameter.NAME", "ema.NAME", the optimizer's and the scaler's state.
     TensorMap state() const;

@@ -1,4 +1,4 @@
-// The four losses of DynamicViT (Rao et al., 2021, section 3.3) and their sum.
+// The four losses of DynamicViT (Rao et al., 2021, section 3.3), one that teaches the selection, and their sum.
 #pragma once
 
 #include <optional>
@@ -12,6 +12,7 @@ struct LossSettings {
     double kl = 0.5;
     double distill = 0.5;
     double ratio = 2.0;
+    double saliency = 0.0;
     std::string kl_direction = "teacher_student";
     std::string distill_kind = "mse";
     double label_smoothing = 0.1;
@@ -21,6 +22,9 @@ struct LossSettings {
         v.field("kl", kl, "weight of the KL divergence to the teacher's class probabilities", at_least(0));
         v.field("distill", distill, "weight of the distance to the teacher's tokens", at_least(0));
         v.field("ratio", ratio, "weight of the squared distance to the target keep ratios", at_least(0));
+        v.field("saliency", saliency,
+                "weight of the distance between the modules' ranking of the tokens and the teacher's use of them",
+                at_least(0));
         v.field("kl_direction", kl_direction, "which of the two KL(teacher || student) or its reverse",
                 std::vector<std::string>{"teacher_student", "student_teacher"});
         v.field("distill_kind", distill_kind, "that distance: mean square, or KL divergence over the channels' softmax",
@@ -28,12 +32,12 @@ struct LossSettings {
         v.field("label_smoothing", label_smoothing, "share of the target spread over all classes", between(0, 1));
     }
 
-    bool need_teacher() const { return kl > 0 || distill > 0; }
+    bool need_teacher() const { return kl > 0 || distill > 0 || saliency > 0; }
 };
 
 /// Each as a 0-dimensional tensor on the model's device; undefined where its weight is 0.
 struct Losses {
-    at::Tensor classification, kl, distill, ratio;
+    at::Tensor classification, kl, distill, ratio, saliency;
     at::Tensor total;  // the weighted sum
 };
 
@@ -58,9 +62,16 @@ at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor&
 /// @param decisions a stage: (B, N); @param targets as many, of N
 at::Tensor keep_ratio_loss(const std::vector<at::Tensor>& decisions, const std::vector<double>& targets);
 
+/// How far a stage's ranking is from the teacher's use of the tokens: KL(use || softmax of the scores), both over the
+/// tokens that the stage has to choose from; mean over images.
+/// @param log_prob (B, n, 2), the stage's; its score is log pi_keep - log pi_drop
+/// @param saliency (B, n), at least 0, in any unit: the teacher's; 0 for a token that is no longer there
+at::Tensor saliency_loss(const at::Tensor& log_prob, const at::Tensor& saliency);
+
 /// All of them.
 /// @param target (B, K) soft targets; undefined without classification loss
-/// @param teacher the dense model's output on the same images; empty without teacher losses
+/// @param teacher the dense model's output on the same images, with the stages' saliency if that has a weight; empty
+/// without teacher losses
 /// @param keep_ratios a target a stage
 Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
                       const std::optional<VisionTransformerImpl::Output>& teacher, const at::Tensor& target,

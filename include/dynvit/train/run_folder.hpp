@@ -40,7 +40,7 @@ class RunFolder {
     /// state.safetensors: a failure in between leaves a run that resumes from the checkpoint before. Throws Error
     /// naming the file.
     /// @param best the model that best.safetensors becomes; empty: it stays as it is
-    void save(const Learner& learner, const RunProgress& progress, const DynamicVit& best,
+    void save(Learner& learner, const RunProgress& progress, const DynamicVit& best,
               at::ScalarType type = at::kFloat) const;
 
     /// Puts the learner where the run stopped. Throws Error naming the file if it is of another model, or of a run

@@ -23,8 +23,9 @@ struct StepSelection {
 };
 
 /// Until `deterministic_from` of the run, decisions are drawn (Gumbel-Softmax) and train the prediction modules. After
-/// it the modules rest, and each stage keeps its best tokens exactly as at inference: the backbone learns to work with
-/// what it will get. There, keep_ratio_range draws a base ratio for each step, so that one model serves all of them.
+/// it each stage keeps its best tokens exactly as at inference: the backbone learns to work with what it will get, and
+/// the modules rest, or learn from the saliency loss. There, keep_ratio_range draws a base ratio for each step, so that
+/// one model serves all of them.
 /// @param targets of the experiment, a stage: used wherever no ratio is drawn
 /// @param step of `steps`, from 0
 /// @param random the step's own generator
