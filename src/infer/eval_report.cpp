@@ -19,9 +19,28 @@ nlohmann::json eval_json(const EvalResult& r) {
         row["agree"] = r.agree;
         row["kl"] = r.kl;
     }
+    if (!r.thresholds.empty()) {
+        row["thresholds"] = r.thresholds;
+        row["tokens_spread_per_stage"] = r.spread;
+    }
     if (!r.object_kept_per_stage.empty()) row["object_kept_per_stage"] = r.object_kept_per_stage;
     return row;
 }
+
+namespace {
+
+// How the images of a per_image row differ; "" for others.
+std::string spread_text(const EvalResult& r) {
+    std::string text;
+    for (std::size_t s = 0; s < r.spread.size(); ++s) {
+        text += str("per_image ", fixed(r.keep_ratio, 2), ", stage ", s + 1, ": pi_keep > ", fixed(r.thresholds[s], 4),
+                    " keeps ", r.spread[s][0], " to ", r.spread[s][4], " tokens, quartiles ", r.spread[s][1], ", ",
+                    r.spread[s][2], ", ", r.spread[s][3], '\n');
+    }
+    return text;
+}
+
+}  // namespace
 
 std::string eval_table(const std::vector<EvalResult>& results) {
     bool objects = false, paired = false;
@@ -53,6 +72,7 @@ std::string eval_table(const std::vector<EvalResult>& results) {
                       r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"),
                       r.paired() ? str(fixed(r.drop(), 2), " (", fixed(r.drop_error(), 2), ')') : "", object);
     }
+    for (const EvalResult& r : results) table += spread_text(r);
     return table;
 }
 

@@ -5,30 +5,44 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <optional>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/infer/autocast.hpp"
+#include "dynvit/infer/calibration.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 
 namespace dynvit {
 namespace {
 
+constexpr std::int64_t kCalibrationPictures = 128;
+
+// What one case makes of one batch.
+struct CaseOutput {
+    at::Tensor logits;             // (B, classes)
+    std::vector<at::Tensor> kept;  // a stage: places in the flattened (B, N) of the tokens that it keeps
+    std::vector<std::vector<std::int64_t>> counts;  // per_image, a stage: (B)
+};
+
+using RunCase = std::function<CaseOutput(const at::Tensor& images)>;
+
 // Sums over the batches of one case; on the device until the end, so that no batch waits for the host.
 struct Tally {
-    DynamicVit model{nullptr};
-    std::unique_ptr<SelectionPolicy> policy;
+    RunCase run;
     EvalResult result;
     at::Tensor sums;                // (7): top-1, top-5, loss; lost, gained, agreeing with the dense model, KL to it
     at::Tensor named, right;        // of this batch: (B) the class named, (B) whether it is the label
     at::Tensor log_probs;           // of this batch: (B, K)
     std::vector<at::Tensor> found;  // a stage: object patches kept
+    std::vector<std::vector<std::int64_t>> counts;  // per_image, a stage: of every image so far
 
+    // @param objects (B, N), bool, or undefined
     // @param dense the dense model's tally after the same batch; null if there is none
-    void add(const PrunedOutput& output, const at::Tensor& labels, const at::Tensor& objects, const Tally* dense) {
+    void add(const CaseOutput& output, const at::Tensor& labels, const at::Tensor& objects, const Tally* dense) {
         const at::Tensor logits = output.logits.to(at::kFloat);
         const std::int64_t candidates = std::min<std::int64_t>(5, logits.size(1));
         const at::Tensor top = std::get<1>(logits.topk(candidates, 1));  // (B, 5)
@@ -47,15 +61,19 @@ struct Tally {
         for (at::Tensor& value : values) value = value.to(at::kDouble);
         const at::Tensor batch = at::stack(values);
         sums = sums.defined() ? sums + batch : batch;
+        counts.resize(output.counts.size());
+        for (std::size_t s = 0; s < counts.size(); ++s) {
+            counts[s].insert(counts[s].end(), output.counts[s].begin(), output.counts[s].end());
+        }
         if (!objects.defined()) return;
         found.resize(output.kept.size());
         for (std::size_t s = 0; s < output.kept.size(); ++s) {
-            const at::Tensor kept = objects.gather(1, output.kept[s]).sum();
+            const at::Tensor kept = objects.flatten().index_select(0, output.kept[s]).sum();
             found[s] = found[s].defined() ? found[s] + kept : kept;
         }
     }
 
-    EvalResult finish(std::int64_t images, double object_total) {
+    EvalResult finish(const ModelSettings& settings, std::int64_t images, double object_total) {
         result.images = images;
         if (images == 0) return result;
         const at::Tensor host = sums.cpu();
@@ -69,34 +87,127 @@ struct Tally {
             result.kl = host[6].item<double>() / static_cast<double>(images);
         }
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
+        if (!counts.empty()) finish_counts(settings, static_cast<std::size_t>(images));
         return result;
+    }
+
+  private:
+    void finish_counts(const ModelSettings& settings, std::size_t images) {
+        double macs = 0;
+        for (std::size_t i = 0; i < images; ++i) {
+            std::vector<std::int64_t> kept;
+            for (const std::vector<std::int64_t>& stage : counts) kept.push_back(stage[i]);
+            macs += static_cast<double>(count_macs(settings, kept));
+        }
+        result.gmacs = 1e-9 * macs / static_cast<double>(images);
+        result.tokens_per_stage.clear();
+        for (std::vector<std::int64_t>& stage : counts) {
+            std::ranges::sort(stage);
+            const double sum = std::accumulate(stage.begin(), stage.end(), 0.0);
+            result.tokens_per_stage.push_back(std::llround(sum / static_cast<double>(images)));
+            const auto quartile = [&](std::size_t i) { return stage[i * (images - 1) / 4]; };
+            result.spread.push_back({quartile(0), quartile(1), quartile(2), quartile(3), quartile(4)});
+        }
+        if (result.keep_ratio == 0) {  // given thresholds: what they come to
+            const auto first = static_cast<double>(result.tokens_per_stage.front());
+            result.keep_ratio = first / static_cast<double>(settings.patches());
+        }
     }
 };
 
-std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, const EvalOptions& options) {
+RunCase run_fixed(DynamicVit model, std::shared_ptr<SelectionPolicy> policy, std::vector<std::int64_t> tokens) {
+    return [model, policy, tokens](const at::Tensor& images) mutable {
+        PrunedOutput output = pruned_forward(*model, images, *policy, tokens);
+        const std::int64_t patches = model->settings().patches();
+        for (at::Tensor& kept : output.kept) {
+            kept = (kept + patches * at::arange(kept.size(0), kept.options()).unsqueeze(1)).flatten();
+        }
+        return CaseOutput{output.logits, std::move(output.kept), {}};
+    };
+}
+
+RunCase run_per_image(DynamicVit model, std::vector<double> thresholds) {
+    return [model, thresholds](const at::Tensor& images) mutable {
+        PerImageOutput output = per_image_forward(*model, images, thresholds);
+        const std::int64_t patches = model->settings().patches();
+        for (std::size_t s = 0; s < output.counts.size(); ++s) {
+            const PackedLayout layout(output.counts[s], images.device());
+            output.positions[s] += patches * layout.sequence_of_row();
+        }
+        return CaseOutput{output.logits, std::move(output.positions), std::move(output.counts)};
+    };
+}
+
+RunCase run_structural(DynamicVit model) {
+    return [model](const at::Tensor& images) mutable {
+        return CaseOutput{structural_forward(*model, images, structural_block(model->settings())), {}, {}};
+    };
+}
+
+const at::Tensor& calibration(const EvalOptions& options, const std::string& policy) {
+    if (options.calibration.defined()) return options.calibration;
+    throw Error("eval", "policy ", policy, " learns from pictures, expected some in EvalOptions::calibration");
+}
+
+double gmacs(const ModelSettings& settings, const std::vector<std::int64_t>& tokens = {}, bool predicts = true) {
+    return 1e-9 * static_cast<double>(count_macs(settings, tokens, predicts));
+}
+
+Tally prepare_case(const EvalCase& one, DynamicVit model, const EvalOptions& options) {
     const ModelSettings& settings = model->settings();
+    Tally tally;
+    EvalResult& result = tally.result;
+    result.policy = one.policy;
+    result.keep_ratio = one.keep_ratio;
+    if (one.dense() || settings.stages() == 0) {
+        result.policy = "dense";
+        result.keep_ratio = 1.0;
+        result.gmacs = gmacs(settings);
+        tally.run = run_fixed(model, make_policy("predicted", model), {});
+        return tally;
+    }
+    const auto shares = one.per_stage.empty() ? stage_ratios(one.keep_ratio, settings.stages()) : one.per_stage;
+    result.tokens_per_stage = tokens_per_stage(shares, settings.patches());
+    if (one.policy == "structural") {
+        ModelSettings pooled = settings;
+        pooled.pruning_loc = {structural_block(settings)};
+        result.tokens_per_stage = {structural_tokens(settings)};
+        result.keep_ratio = static_cast<double>(structural_tokens(settings)) / static_cast<double>(settings.patches());
+        result.gmacs = gmacs(pooled, result.tokens_per_stage, false);
+        tally.run = run_structural(model);
+    } else if (one.policy == "per_image") {
+        result.thresholds = one.thresholds.empty() ? find_thresholds(*model, calibration(options, one.policy),
+                                                                     result.tokens_per_stage, options)
+                                                   : one.thresholds;
+        tally.run = run_per_image(model, result.thresholds);
+    } else {
+        result.gmacs = gmacs(settings, result.tokens_per_stage, one.policy == "predicted");
+        std::shared_ptr<SelectionPolicy> policy =
+            one.policy == "static"
+                ? make_static_policy(find_static_scores(*model, calibration(options, one.policy), options))
+                : make_policy(one.policy, model, options.seed);
+        tally.run = run_fixed(model, std::move(policy), result.tokens_per_stage);
+    }
+    return tally;
+}
+
+std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, const EvalOptions& options) {
     std::vector<Tally> tallies;
     if (options.baseline) {
-        Tally tally{options.baseline, make_policy("predicted", options.baseline), {}, {}, {}, {}, {}, {}};
-        tally.result.policy = "baseline";
-        tally.result.gmacs = 1e-9 * static_cast<double>(count_macs(options.baseline->settings()));
-        tallies.push_back(std::move(tally));
+        tallies.push_back(prepare_case({}, options.baseline, options));
+        tallies.back().result.policy = "baseline";
     }
-    for (const EvalCase& one : cases) {
-        Tally tally;
-        const bool dense = one.dense() || settings.stages() == 0;
-        tally.model = one.model ? one.model : model;
-        tally.policy = make_policy(one.policy, tally.model, options.seed);
-        tally.result.policy = dense ? "dense" : one.policy;
-        tally.result.keep_ratio = dense ? 1.0 : one.keep_ratio;
-        if (!dense) {
-            const auto shares = one.per_stage.empty() ? stage_ratios(one.keep_ratio, settings.stages()) : one.per_stage;
-            tally.result.tokens_per_stage = tokens_per_stage(shares, settings.patches());
-        }
-        tally.result.gmacs = 1e-9 * static_cast<double>(count_macs(settings, tally.result.tokens_per_stage));
-        tallies.push_back(std::move(tally));
-    }
+    for (const EvalCase& one : cases) tallies.push_back(prepare_case(one, one.model ? one.model : model, options));
     return tallies;
+}
+
+// Pictures from all over the data set, as they go into the model.
+at::Tensor calibration_pictures(const Dataset& pictures, const SampleTransform& transform, LoaderOptions options) {
+    options.batch_size = std::min(kCalibrationPictures, static_cast<std::int64_t>(pictures.size()));
+    options.shuffle = true;
+    Loader loader(pictures, transform, options);
+    const std::optional<Batch> first = loader.next();
+    return first ? first->images : at::Tensor();
 }
 
 void check_labels(const at::Tensor& labels, std::int64_t classes) {
@@ -108,6 +219,12 @@ void check_labels(const at::Tensor& labels, std::int64_t classes) {
 }
 
 }  // namespace
+
+const std::vector<std::string>& eval_policy_names() {
+    static const std::vector<std::string> names = {"predicted", "per_image",     "random",
+                                                   "static",    "cls_attention", "structural"};
+    return names;
+}
 
 double EvalResult::drop_error() const {  // of the mean of images values that are 1, -1 or 0
     if (images == 0) return 0.0;
@@ -146,15 +263,14 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
             const Autocast autocast(options.device, options.precision);
             const bool is_dense = tally.result.tokens_per_stage.empty();
             const Tally* beside = is_dense && !options.baseline ? nullptr : dense;
-            tally.add(pruned_forward(*tally.model, inputs, *tally.policy, tally.result.tokens_per_stage), labels,
-                      objects, beside);
+            tally.add(tally.run(inputs), labels, objects, beside);
             if (is_dense && (!dense || !options.baseline)) dense = &tally;
         }
         images += labels.size(0);
         if (progress) progress(images);
     }
     std::vector<EvalResult> results;
-    for (Tally& tally : tallies) results.push_back(tally.finish(images, object_total));
+    for (Tally& tally : tallies) results.push_back(tally.finish(settings, images, object_total));
     return results;
 }
 
@@ -171,12 +287,20 @@ std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalC
     LoaderOptions loading = loader_options(data, Split::kVal);
     loading.batch_size = batch_size;
     loading.pin_memory = options.device.is_cuda();
-    Loader loader(pictures, make_transform(data, Split::kVal, settings.image_height(), settings.image_width()),
-                  loading);
+    const SampleTransform transform =
+        make_transform(data, Split::kVal, settings.image_height(), settings.image_width());
+    EvalOptions run = options;
+    const auto learns = [](const EvalCase& one) {
+        return one.policy == "static" || (one.policy == "per_image" && one.thresholds.empty());
+    };
+    if (!run.calibration.defined() && std::ranges::any_of(cases, learns)) {
+        run.calibration = calibration_pictures(pictures, transform, loading);
+    }
+    Loader loader(pictures, transform, loading);
     Progress bar("evaluating", static_cast<std::int64_t>(pictures.size()));
     using Clock = std::chrono::steady_clock;
     const Clock::time_point start = Clock::now();
-    std::vector<EvalResult> results = evaluate(model, cases, loader, options, [&](std::int64_t done) {
+    std::vector<EvalResult> results = evaluate(model, cases, loader, run, [&](std::int64_t done) {
         const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
         bar.update(done, fixed(static_cast<double>(done) / seconds, 0) + " img/s");
     });

@@ -28,6 +28,19 @@ class RandomPolicy : public SelectionPolicy {
     at::Generator generator_;
 };
 
+class StaticPolicy : public SelectionPolicy {
+  public:
+    explicit StaticPolicy(std::vector<at::Tensor> scores) : scores_(std::move(scores)) {}
+    at::Tensor scores(const StageInput& input) override {
+        return scores_.at(static_cast<std::size_t>(input.stage))
+            .index_select(0, input.positions.flatten())
+            .view_as(input.positions);
+    }
+
+  private:
+    std::vector<at::Tensor> scores_;  // a stage: (N)
+};
+
 class ClsAttentionPolicy : public SelectionPolicy {
   public:
     explicit ClsAttentionPolicy(DynamicVit model) : model_(std::move(model)) {}
@@ -43,6 +56,10 @@ class ClsAttentionPolicy : public SelectionPolicy {
 };
 
 }  // namespace
+
+std::unique_ptr<SelectionPolicy> make_static_policy(std::vector<at::Tensor> scores) {
+    return std::make_unique<StaticPolicy>(std::move(scores));
+}
 
 const std::vector<std::string>& policy_names() {
     static const std::vector<std::string> names = {"predicted", "random", "cls_attention"};

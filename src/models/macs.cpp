@@ -6,14 +6,14 @@
 
 namespace dynvit {
 
-std::int64_t count_macs(const ModelSettings& s, const std::vector<std::int64_t>& kept) {
+std::int64_t count_macs(const ModelSettings& s, const std::vector<std::int64_t>& kept, bool predicts) {
     TORCH_CHECK(kept.empty() || static_cast<std::int64_t>(kept.size()) == s.stages(), "one count a stage is needed");
     const std::int64_t c = s.embed_dim;
     std::int64_t patches = s.patches();
     std::int64_t macs = patches * c * 3 * s.patch_size * s.patch_size;
     for (std::int64_t i = 0, stage = 0; i < s.depth; ++i) {
         if (!kept.empty() && stage < s.stages() && s.pruning_loc[stage] == i) {
-            macs += patches * (c * c + c * (c / 2) + (c / 2) * (c / 4) + (c / 4) * 2);
+            if (predicts) macs += patches * (c * c + c * (c / 2) + (c / 2) * (c / 4) + (c / 4) * 2);
             patches = kept[stage++];
         }
         const std::int64_t tokens = patches + 1;

@@ -31,7 +31,19 @@ at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& 
     } else {
         mean = h.size(1) > 0 ? global.mean(1, true) : global.sum(1, true);
     }
-    const at::Tensor z = at::cat({local, mean.expand_as(local).to(local.scalar_type())}, -1);
+    return log_probabilities(local, mean.expand_as(local));
+}
+
+at::Tensor PredictionModuleImpl::forward_packed(const at::Tensor& x, const PackedLayout& layout) {
+    const at::Tensor h = in_conv_->forward(x);
+    const std::int64_t half = h.size(1) / 2;
+    const at::Tensor means = packed_mean(h.slice(1, half), layout);  // (B, C/2)
+    return log_probabilities(h.slice(1, 0, half), means.index_select(0, layout.sequence_of_row()));
+}
+
+// Each token's own features beside the mean, both (..., C/2).
+at::Tensor PredictionModuleImpl::log_probabilities(const at::Tensor& local, const at::Tensor& mean) {
+    const at::Tensor z = at::cat({local, mean.to(local.scalar_type())}, -1);
     return at::log_softmax(out_conv_->forward(z), -1, at::kFloat);
 }
 

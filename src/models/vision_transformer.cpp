@@ -46,6 +46,14 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const at::Tensor& policy)
     return proj_(attended.transpose(1, 2).reshape({batch, tokens, channels}));
 }
 
+at::Tensor AttentionImpl::forward_packed(const at::Tensor& x, const PackedLayout& layout) {
+    const std::int64_t channels = x.size(1), head_dim = channels / num_heads_;
+    const at::Tensor qkv = qkv_(x).view({-1, 3, num_heads_, head_dim});  // (T, 3, h, d)
+    const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+    const at::Tensor attended = packed_attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), layout, scale);
+    return proj_(attended.reshape({-1, channels}));
+}
+
 AttentionImpl::ClsView AttentionImpl::cls_view(const at::Tensor& x) {
     const std::int64_t batch = x.size(0), tokens = x.size(1), head_dim = x.size(2) / num_heads_;
     const at::Tensor qkv = qkv_(x).view({batch, tokens, 3, num_heads_, head_dim}).permute({2, 0, 3, 1, 4});
@@ -81,6 +89,11 @@ at::Tensor BlockImpl::forward(const at::Tensor& x, const at::Tensor& policy, con
                               const BranchScale& mlp_scale) {
     const at::Tensor attended = add_branch(x, attn_(norm1_(x), policy), attention_scale);
     return add_branch(attended, mlp_(norm2_(attended)), mlp_scale);
+}
+
+at::Tensor BlockImpl::forward_packed(const at::Tensor& x, const PackedLayout& layout) {
+    const at::Tensor attended = x + attn_->forward_packed(norm1_(x), layout);
+    return attended + mlp_(norm2_(attended));
 }
 
 PatchEmbedImpl::PatchEmbedImpl(const ModelSettings& s)

@@ -1,9 +1,11 @@
 #include "dynvit/infer/pruned_vit.hpp"
 
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/calibration.hpp"
 #include "dynvit/infer/model_file.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "models/golden_model.hpp"
@@ -89,6 +91,152 @@ TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
         noise.gumbel.push_back(forced);
     }
     EXPECT_CLOSE(model->forward_train(images, noise).logits, pruned.logits, 1e-4);
+}
+
+// A plain loop: one image after another, each token alone against the threshold.
+std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model, const at::Tensor& image,
+                                                          const std::vector<double>& thresholds) {
+    const torch::NoGradGuard no_grad;
+    const ModelSettings& settings = model.settings();
+    at::Tensor x = model.embed(image);
+    at::Tensor positions = at::arange(settings.patches());
+    std::vector<at::Tensor> kept;
+    for (std::int64_t i = 0; i < settings.depth; ++i) {
+        if (kept.size() < thresholds.size() && settings.pruning_loc[kept.size()] == i) {
+            const at::Tensor pi = model.score_predictor(std::ssize(kept))(x.slice(1, 1)).exp()[0].select(1, 0);
+            std::vector<std::int64_t> rows = {0}, places;
+            for (std::int64_t t = 0; t < pi.size(0); ++t) {
+                if (pi[t].item<float>() <= thresholds[kept.size()]) continue;
+                rows.push_back(t + 1);
+                places.push_back(t);
+            }
+            x = x.index_select(1, at::tensor(rows, at::kLong));
+            positions = positions.index_select(0, at::tensor(places, at::kLong));
+            kept.push_back(positions);
+        }
+        x = model.block(i)(x);
+    }
+    return {model.classify(model.normalize(x.select(1, 0))), kept};
+}
+
+// Untrained modules say 0.5 of every token; these say all sorts of things.
+DynamicVit decided_model(const ModelSettings& settings, std::uint64_t seed) {
+    DynamicVit model(settings, test::generator(seed));
+    const torch::NoGradGuard no_grad;
+    for (const auto& item : model->named_parameters()) {
+        if (is_of_prediction_module(item.key()) && item.value().dim() == 2) item.value().mul_(12);
+    }
+    return model;
+}
+
+// Random sizes, stages and thresholds; the last case drops every token of every image.
+TEST(PerImage, EqualsOneImageAtATime) {
+    std::int64_t images_that_differ = 0;
+    for (int seed = 0; seed < 6; ++seed) {
+        Random random(static_cast<std::uint64_t>(seed));
+        ModelSettings settings = test::tiny_settings({1, 2});
+        settings.depth = 4;
+        settings.patch_size = 8;
+        settings.num_classes = 7;
+        settings.image_size = {8 * random.integer(4, 12), 8 * random.integer(4, 12)};
+        if (seed % 2 == 0) settings.pruning_loc = {0, 2, 3};
+        DynamicVit model = decided_model(settings, static_cast<std::uint64_t>(seed));
+        const std::int64_t batch = random.integer(1, 5);
+        const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
+                                            test::generator(static_cast<std::uint64_t>(seed) + 100));
+        std::vector<double> thresholds;
+        for (std::int64_t s = 0; s < settings.stages(); ++s) {
+            thresholds.push_back(seed == 5 ? 1.0 : random.uniform(0.2, 0.6));
+        }
+        const PerImageOutput output = per_image_forward(*model, images, thresholds);
+        ASSERT_EQ(output.logits.sizes(), (at::IntArrayRef{batch, 7}));
+        std::vector<std::int64_t> first(static_cast<std::size_t>(settings.stages()), 0);
+        for (std::int64_t b = 0; b < batch; ++b) {
+            const auto [logits, kept] = one_by_one(*model, images.slice(0, b, b + 1), thresholds);
+            EXPECT_CLOSE(output.logits.slice(0, b, b + 1), logits, 1e-4) << "seed " << seed << ", image " << b;
+            for (std::size_t s = 0; s < kept.size(); ++s) {
+                ASSERT_EQ(output.counts[s][b], kept[s].size(0)) << "seed " << seed << ", stage " << s;
+                EXPECT_TRUE(output.positions[s].narrow(0, first[s], kept[s].size(0)).equal(kept[s]));
+                first[s] += kept[s].size(0);
+                if (b > 0) images_that_differ += output.counts[s][b] != output.counts[s][0];
+            }
+        }
+        if (seed == 5) {
+            EXPECT_EQ(output.positions.front().numel(), 0);
+        }
+    }
+    EXPECT_GT(images_that_differ, 5) << "or nothing here was dynamic";
+}
+
+// Training's masked pass with the same decisions gives the same logits.
+TEST(PerImage, EqualsTheMaskedForward) {
+    DynamicVit model = decided_model(test::tiny_settings(), 1);
+    const torch::NoGradGuard no_grad;
+    const at::Tensor pictures = at::randint(0, 256, {3, 3, 224, 224}, test::generator(2), at::kByte);
+    const at::Tensor images = normalize_images(pictures, at::kCPU);
+    const std::vector<double> thresholds = find_thresholds(*model, pictures, {120, 70, 30}, EvalOptions());
+    const PerImageOutput output = per_image_forward(*model, images, thresholds);
+    const std::vector<std::int64_t> together = {3 * 120, 3 * 70, 3 * 30};  // they were found for these pictures
+    for (std::size_t s = 0; s < 3; ++s) {
+        EXPECT_EQ(std::accumulate(output.counts[s].begin(), output.counts[s].end(), std::int64_t{0}), together[s]);
+    }
+    TrainingNoise noise;
+    for (std::size_t s = 0; s < output.counts.size(); ++s) {
+        at::Tensor forced = at::zeros({images.size(0), 196, 2});
+        forced.select(-1, 0).fill_(-1e4);
+        std::int64_t first = 0;
+        for (std::int64_t b = 0; b < images.size(0); ++b) {
+            const std::int64_t count = output.counts[s][b];
+            forced[b].select(-1, 0).index_fill_(0, output.positions[s].narrow(0, first, count), 1e4);
+            first += count;
+        }
+        noise.gumbel.push_back(forced);
+    }
+    EXPECT_CLOSE(model->forward_train(images, noise).logits, output.logits, 1e-4);
+}
+
+TEST(SelectionPolicy, StaticKeepsTheSamePlacesOfEveryImage) {
+    DynamicVit model = decided_model(test::tiny_settings(), 3);
+    const at::Tensor pictures = at::randint(0, 256, {40, 3, 224, 224}, test::generator(2), at::kByte);
+    const std::vector<at::Tensor> scores = find_static_scores(*model, pictures, EvalOptions());
+    const torch::NoGradGuard no_grad;
+    at::Tensor x = model->embed(normalize_images(pictures, at::kCPU));
+    for (std::int64_t i = 0; i < 3; ++i) x = model->block(i)(x);
+    EXPECT_CLOSE(scores[0], model->score_predictor(0)(x.slice(1, 1)).select(2, 0).mean(0), 1e-5);
+
+    const at::Tensor images = normalize_images(pictures.slice(0, 0, 2), at::kCPU);
+    const PrunedOutput output = pruned_forward(*model, images, *make_static_policy(scores), {100, 50, 20});
+    const at::Tensor best = std::get<0>(std::get<1>(scores[0].topk(100)).sort());
+    EXPECT_TRUE(output.kept[0][0].equal(best));
+    EXPECT_TRUE(output.kept[0][1].equal(best));
+}
+
+TEST(Structural, PoolsTwoByTwoOnTheGrid) {
+    ModelSettings settings = test::tiny_settings({1, 2});
+    settings.image_size = {40, 24};  // 5 x 3 patches: the last row and column have no partner
+    settings.patch_size = 8;
+    settings.depth = 3;
+    DynamicVit model(settings, test::generator(1));
+    EXPECT_EQ(structural_block(settings), 2);
+    EXPECT_EQ(structural_tokens(settings), 6);
+    const torch::NoGradGuard no_grad;
+    const at::Tensor images = at::randn({2, 3, 40, 24}, test::generator(2));
+    at::Tensor x = model->embed(images);
+    for (std::int64_t i = 0; i < 2; ++i) x = model->block(i)(x);
+    std::vector<at::Tensor> rows = {x.select(1, 0)};
+    for (std::int64_t top = 0; top < 5; top += 2) {
+        for (std::int64_t left = 0; left < 3; left += 2) {
+            std::vector<at::Tensor> square;
+            for (std::int64_t r = top; r < std::min<std::int64_t>(top + 2, 5); ++r) {
+                for (std::int64_t c = left; c < std::min<std::int64_t>(left + 2, 3); ++c) {
+                    square.push_back(x.select(1, 1 + 3 * r + c));
+                }
+            }
+            rows.push_back(at::stack(square).mean(0));
+        }
+    }
+    x = model->block(2)(at::stack(rows, 1));
+    EXPECT_CLOSE(structural_forward(*model, images, 2), model->classify(model->normalize(x.select(1, 0))), 1e-5);
 }
 
 // [CLS]'s attention from the weights themselves, head by head.

@@ -4,6 +4,8 @@
 
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/progress.hpp"
+#include "dynvit/models/macs.hpp"
 
 namespace dynvit::tool {
 
@@ -38,6 +40,11 @@ void ModelArguments::add_to(CLI::App& command) {
                     "share of the patches that stage 1 keeps, rho; the following keep "
                     "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")
         ->delimiter(',');
+    command
+        .add_option("--gmacs", gmacs,
+                    "in place of a keep ratio: the largest one of at most so many 10^9 multiply-accumulates an image; "
+                    "several: 2.9,3.4")
+        ->delimiter(',');
     command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")
         ->capture_default_str();
     command.add_option("-p,--precision", precision, "float32, bfloat16 or float16")->capture_default_str();
@@ -57,7 +64,21 @@ ModelSettings ModelArguments::settings_without_config(const ModelFile& file) con
     return settings;
 }
 
-ModelArguments::Choice ModelArguments::choose() const {
+void ModelArguments::find_keep_ratios(const ModelSettings& settings) {
+    for (const double budget : gmacs) {
+        const double ratio = settings.stages() > 0 ? find_keep_ratio(settings, budget) : -1.0;
+        if (!(ratio > 0)) {
+            const std::vector<std::int64_t> none(settings.pruning_loc.size(), 0);
+            throw Error("gmacs", "found ", budget, ", expected at least the ",
+                        fixed(1e-9 * static_cast<double>(count_macs(settings, none)), 3),
+                        settings.stages() > 0 ? " of a model that keeps no patch"
+                                              : " of this model, which has no stage that could save any");
+        }
+        keep_ratios.push_back(ratio);
+    }
+}
+
+ModelArguments::Choice ModelArguments::choose() {
     for (const double ratio : keep_ratios) {
         if (!(ratio > 0 && ratio <= 1)) {
             throw Error("keep-ratio", "found ", ratio, ", expected a number above 0 and at most 1");
@@ -73,6 +94,7 @@ ModelArguments::Choice ModelArguments::choose() const {
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
     const std::string settings = write_config(experiment.model, false);  // checks what the arguments changed
     experiment.model = read_config<ModelSettings>({settings, "the model's settings", {}});
+    find_keep_ratios(experiment.model);
     return {std::move(experiment), std::move(file)};
 }
 

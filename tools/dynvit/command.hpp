@@ -38,7 +38,8 @@ struct ModelArguments {
     std::string weights;
     std::vector<std::int64_t> image_size;
     std::vector<std::int64_t> pruning_loc;
-    std::vector<double> keep_ratios;
+    std::vector<double> keep_ratios;  // those of `gmacs` too, after choose()
+    std::vector<double> gmacs;
     std::string device = "auto";
     std::string precision = "float32";
 
@@ -50,7 +51,7 @@ struct ModelArguments {
         Experiment experiment;
         ModelFile file;
     };
-    Choice choose() const;
+    Choice choose();
 
     /// The chosen model with its weights, on the device.
     DynamicVit load(const Choice& choice) const;
@@ -59,6 +60,7 @@ struct ModelArguments {
 
   private:
     ModelSettings settings_without_config(const ModelFile& file) const;
+    void find_keep_ratios(const ModelSettings& settings);
 };
 
 }  // namespace dynvit::tool

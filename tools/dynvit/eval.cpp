@@ -1,6 +1,8 @@
 // dynvit eval: accuracy and cost, dense and pruned.
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
@@ -19,33 +21,73 @@ struct Arguments {
     std::int64_t batch_size = 64;
     std::int64_t workers = 0;
     std::vector<std::string> policies = {"predicted"};
+    std::vector<double> thresholds;
 };
 
-// Every policy at every ratio; dense once.
+void check_arguments(const Arguments& arguments, std::int64_t stages) {
+    const std::vector<std::string>& known = eval_policy_names();
+    for (const std::string& policy : arguments.policies) {
+        if (std::ranges::find(known, policy) == known.end()) {
+            throw Error("policy", "unknown selection policy '", policy, "'; expected one of ", join(known, ", "));
+        }
+    }
+    for (const double threshold : arguments.thresholds) {
+        if (!(threshold >= 0 && threshold <= 1)) {
+            throw Error("threshold", "found ", threshold, ", expected a probability, 0 to 1");
+        }
+    }
+    const std::int64_t given = std::ssize(arguments.thresholds);
+    if (given > 1 && given != stages) {
+        throw Error("threshold", "found ", given, " numbers, expected one or one a stage, ", stages);
+    }
+    for (const double ratio : arguments.model.keep_ratios) {
+        if (ratio < 1 && stages == 0) {
+            throw Error("eval", "keep ratio ", ratio, " was asked for, but the model has no prediction modules");
+        }
+    }
+    if (given > 0 && stages == 0) {
+        throw Error("eval", "a threshold was given, but the model has no prediction modules");
+    }
+}
+
+// Every policy at every ratio; once what does not depend on it: dense, structural, and given thresholds.
 std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experiment) {
     const std::int64_t stages = experiment.model.stages();
-    std::vector<EvalCase> wanted;
-    for (const double ratio : arguments.model.keep_ratios) wanted.push_back({"", ratio, {}});
-    if (wanted.empty()) {
-        wanted.push_back({"", 1.0, {}});
-        if (stages > 0)
-            wanted.push_back({"", experiment.train.keep_ratio.front(), experiment.train.stage_targets(stages)});
+    check_arguments(arguments, stages);
+    std::vector<EvalCase> wanted, made;
+    for (const double ratio : arguments.model.keep_ratios) {
+        wanted.emplace_back();
+        wanted.back().keep_ratio = ratio;
     }
-    std::vector<EvalCase> made;
-    for (const EvalCase& one : wanted) {
-        if (one.keep_ratio < 1 && stages == 0) {
-            throw Error("eval", "keep ratio ", one.keep_ratio,
-                        " was asked for, but the model has no prediction modules");
+    if (wanted.empty()) {
+        wanted.emplace_back();  // dense
+        if (stages > 0 && arguments.thresholds.empty()) {
+            wanted.emplace_back();
+            wanted.back().keep_ratio = experiment.train.keep_ratio.front();
+            wanted.back().per_stage = experiment.train.stage_targets(stages);
+        }
+    }
+    bool pooled = false;
+    for (EvalCase& one : wanted) {
+        if (one.dense()) {
+            made.push_back(one);
+            continue;
         }
         for (const std::string& policy : arguments.policies) {
-            made.push_back({policy, one.keep_ratio, one.per_stage});
-            if (one.dense()) break;
+            if (policy == "structural" && std::exchange(pooled, true)) continue;
+            one.policy = policy;
+            made.push_back(one);
         }
+    }
+    if (!arguments.thresholds.empty()) {
+        std::vector<double> thresholds = arguments.thresholds;
+        thresholds.resize(static_cast<std::size_t>(stages), thresholds.back());
+        made.push_back({"per_image", 0, {}, DynamicVit(nullptr), thresholds});
     }
     return made;
 }
 
-void run(const Arguments& arguments) {
+void run(Arguments& arguments) {
     ModelArguments::Choice choice = arguments.model.choose();
     Experiment& experiment = choice.experiment;
     if (arguments.data.empty() && arguments.model.config.config.empty()) {
@@ -91,9 +133,14 @@ void add_eval(CLI::App& program) {
     command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
     command
         ->add_option("--policy", arguments->policies,
-                     "who selects: predicted, random, cls_attention; several: predicted,random")
+                     "who selects: " + join(eval_policy_names(), ", ") + "; several: predicted,random")
         ->delimiter(',')
         ->capture_default_str();
+    command
+        ->add_option("--threshold", arguments->thresholds,
+                     "per_image at this probability to be kept, or one a stage; without it per_image finds those that "
+                     "keep as many tokens as --keep-ratio")
+        ->delimiter(',');
     command->add_option(
         "--baseline", arguments->baseline,
         "weights of the dense model to compare with, such as those that training started from; else --weights, dense");

@@ -56,7 +56,7 @@ std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experime
     return pictures;
 }
 
-void run(const Arguments& arguments) {
+void run(Arguments& arguments) {
     const ModelArguments::Choice choice = arguments.model.choose();
     const Experiment& experiment = choice.experiment;
     const ModelSettings& settings = experiment.model;

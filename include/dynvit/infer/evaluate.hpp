@@ -1,6 +1,7 @@
 // Accuracy of a model, dense and pruned, over a data set.
 #pragma once
 
+#include <array>
 #include <functional>
 
 #include "dynvit/data/data_settings.hpp"
@@ -10,10 +11,12 @@ namespace dynvit {
 
 /// One way to run the model.
 struct EvalCase {
-    std::string policy = "predicted";
-    double keep_ratio = 1.0;        // rho: stages keep rho, rho^2, ... of all patches; 1: dense
-    std::vector<double> per_stage;  // a share of all patches a stage, in place of the powers of rho; empty: those
-    DynamicVit model{nullptr};      // in place of the model of all cases, and of its sizes; empty: that one
+    std::string policy = "predicted";  // of eval_policy_names()
+    double keep_ratio =
+        1.0;  // rho: stages keep rho, rho^2, ... of all patches; 1: dense; 0: whatever `thresholds` keep
+    std::vector<double> per_stage;   // a share of all patches a stage, in place of the powers of rho; empty: those
+    DynamicVit model{nullptr};       // in place of the model of all cases, and of its sizes; empty: that one
+    std::vector<double> thresholds;  // per_image: a probability a stage; empty: those that keep as many tokens as rho
 
     bool dense() const { return keep_ratio >= 1.0 && per_stage.empty(); }
 };
@@ -24,9 +27,11 @@ struct EvalResult {
     std::int64_t images = 0;
     std::int64_t top1_count = 0;
     std::int64_t top5_count = 0;
-    double loss = 0.0;   // cross-entropy with the labels, mean
-    double gmacs = 0.0;  // of one image, with the prediction modules whoever selects
-    std::vector<std::int64_t> tokens_per_stage;
+    double loss = 0.0;                                // cross-entropy with the labels, mean
+    double gmacs = 0.0;                               // of one image; per_image: the mean
+    std::vector<std::int64_t> tokens_per_stage;       // per_image: the rounded mean; empty: dense
+    std::vector<double> thresholds;                   // per_image
+    std::vector<std::array<std::int64_t, 5>> spread;  // per_image, a stage: least, quartiles and most of the images
     /// Beside the baseline or, without one, a pruned case beside the last dense one before it, on the same pictures:
     /// pictures that only it, or only this one, gets right, and those where both name the same class. -1 where there is
     /// neither.
@@ -51,7 +56,13 @@ struct EvalOptions {
     at::ScalarType precision = at::kFloat;  // kFloat, or kBFloat16 / kHalf under autocast
     std::uint64_t seed = 0;                 // of the random policy
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
+    at::Tensor calibration;  // (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined
 };
+
+/// "predicted", "random" and "cls_attention" of make_policy, with fixed counts; "static": the positions that are kept
+/// most often, for all images alike; "per_image": every token above a threshold; "structural": tokens averaged two by
+/// two in the middle of the network, whatever the keep ratio.
+const std::vector<std::string>& eval_policy_names();
 
 /// Runs every case on every batch, so that the pictures are decoded once.
 /// @param progress told the number of images done after each batch; may be empty
@@ -59,7 +70,8 @@ struct EvalOptions {
 std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& cases, Loader& loader,
                                  const EvalOptions& options, const std::function<void(std::int64_t)>& progress = {});
 
-/// Evaluates on the settings' validation pictures (or on `pictures`, which are those), a progress bar beside. Corrupt
+/// Evaluates on the settings' validation pictures (or on `pictures`, which are those), a progress bar beside. Policies
+/// that learn from pictures take 128 of them at random, without labels, where the options bring none. Corrupt
 /// pictures are left out and named in the log; with data.strict, or where no picture is left, they are an Error.
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
                                        std::int64_t batch_size, const EvalOptions& options);

@@ -17,4 +17,28 @@ struct PrunedOutput {
 PrunedOutput pruned_forward(DynamicVitImpl& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens);
 
+/// A different number of tokens in each image.
+struct PerImageOutput {
+    at::Tensor logits;                              // (B, classes)
+    std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image keeps, (B)
+    std::vector<at::Tensor> positions;              // a stage: theirs on the original grid, image after image, int64
+    std::vector<at::Tensor> keep_probabilities;     // a stage: pi_keep of those that it chose from, likewise
+};
+
+/// Runs the model without gradients on packed sequences. At each stage every patch token whose probability to be kept,
+/// pi_keep, is above the stage's threshold goes on: many in a crowded picture, few in a plain one, none at worst.
+/// @param images (B, 3, H, W), normalized
+/// @param thresholds a probability a stage, in [0, 1]
+PerImageOutput per_image_forward(DynamicVitImpl& model, const at::Tensor& images,
+                                 const std::vector<double>& thresholds);
+
+/// Structural downsampling, the baseline that looks at no content: before block `block`, patch tokens are averaged two
+/// by two on their grid (at an odd edge, over those that are there).
+/// @param images (B, 3, H, W), normalized @return logits, (B, classes)
+at::Tensor structural_forward(VisionTransformerImpl& model, const at::Tensor& images, std::int64_t block);
+
+/// The block that it pools before: the stage in the middle. And the patch tokens after it.
+std::int64_t structural_block(const ModelSettings& settings);
+std::int64_t structural_tokens(const ModelSettings& settings);
+
 }  // namespace dynvit

@@ -16,6 +16,9 @@ class SelectionPolicy {
     virtual at::Tensor scores(const StageInput& input) = 0;  // (B, n)
 };
 
+/// The same positions for every image, those with the highest scores. @param scores a stage: (N)
+std::unique_ptr<SelectionPolicy> make_static_policy(std::vector<at::Tensor> scores);
+
 /// The names of make_policy.
 const std::vector<std::string>& policy_names();
 

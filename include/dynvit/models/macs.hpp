@@ -11,7 +11,9 @@ namespace dynvit {
 /// Multiply-accumulate operations of one image's forward pass: patch embedding, attention (both products too), MLPs,
 /// prediction modules, head. Norms and activations are not counted, as is the field's custom.
 /// @param kept patch tokens that each stage keeps, as many as stages; empty: dense, without the prediction modules
-std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::int64_t>& kept = {});
+/// @param predicts whether the prediction modules run; something cheaper may select in their place
+std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::int64_t>& kept = {},
+                        bool predicts = true);
 
 /// The largest base keep ratio rho, to four digits, whose stages (rho, rho^2, ... of the patches) cost at most `gmacs`
 /// x 10^9 multiply-accumulates; at most 1. Negative where even keeping nothing costs more.

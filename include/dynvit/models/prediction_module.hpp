@@ -5,6 +5,8 @@
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
 
+#include "dynvit/ops/packed_sequences.hpp"
+
 namespace dynvit {
 
 class PredictionModuleImpl : public torch::nn::Module {
@@ -19,7 +21,12 @@ class PredictionModuleImpl : public torch::nn::Module {
     /// @return log-probabilities, (B, n, 2); column 0 is "keep"
     at::Tensor forward(const at::Tensor& x, const at::Tensor& decision = {});
 
+    /// The same of images that have different numbers of tokens left: (T, C) -> (T, 2).
+    at::Tensor forward_packed(const at::Tensor& x, const PackedLayout& layout);
+
   private:
+    at::Tensor log_probabilities(const at::Tensor& local, const at::Tensor& mean);
+
     torch::nn::Sequential in_conv_{nullptr}, out_conv_{nullptr};
 };
 TORCH_MODULE(PredictionModule);

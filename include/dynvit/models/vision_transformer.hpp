@@ -8,6 +8,7 @@
 #include <torch/nn/modules/normalization.h>
 
 #include "dynvit/models/model_settings.hpp"
+#include "dynvit/ops/packed_sequences.hpp"
 
 namespace dynvit {
 
@@ -23,6 +24,8 @@ class AttentionImpl : public torch::nn::Module {
     /// @param x (B, N, C)
     /// @param policy (B, N) for masked attention; undefined: every token sees every token
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {});
+    /// The same of packed sequences, each within itself: (T, C) -> (T, C).
+    at::Tensor forward_packed(const at::Tensor& x, const PackedLayout& layout);
 
     /// How much [CLS] looks at each other token, the mean over the heads: (B, N, C) -> (B, N - 1).
     at::Tensor cls_attention(const at::Tensor& x);
@@ -60,6 +63,9 @@ class BlockImpl : public torch::nn::Module {
     explicit BlockImpl(const ModelSettings& settings);
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {}, const BranchScale& attention_scale = {},
                        const BranchScale& mlp_scale = {});
+
+    /// The same of packed sequences, (T, C).
+    at::Tensor forward_packed(const at::Tensor& x, const PackedLayout& layout);
 
     /// [CLS]'s attention in this block for its input (B, N, C): (B, N - 1).
     at::Tensor cls_attention(const at::Tensor& x) { return attn_->cls_attention(norm1_(x)); }
