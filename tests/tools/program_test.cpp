@@ -209,7 +209,8 @@ void expect_row(const json& row, const std::string& policy, double keep_ratio,
     EXPECT_DOUBLE_EQ(row.at("top5").get<double>(), 100.0 * top5 / kValImages);
     EXPECT_GT(row.at("loss").get<double>(), 0.0);
     const ModelSettings settings = read_config<Experiment>({kAlone, "a.yaml", {}}).model;
-    EXPECT_DOUBLE_EQ(row.at("gmacs").get<double>(), 1e-9 * static_cast<double>(count_macs(settings, tokens)));
+    EXPECT_DOUBLE_EQ(row.at("gmacs").get<double>(),
+                     1e-9 * static_cast<double>(count_macs(settings, tokens, policy == "predicted")));
 }
 
 // The patches of panel `panel` (from 0) of visualize's picture that look as in panel 0.
@@ -260,6 +261,27 @@ TEST_F(Program, WholePath) {
         }
         EXPECT_NEAR(rows[i].at("loss"), trained[i].at("loss"), 1e-6);
     }
+
+    // Every policy, a threshold for all stages, and a ratio from a budget: 0.7 costs what 0.7 cost above.
+    const std::string budget = str(rows[1].at("gmacs").get<double>() * 1.0000001);
+    succeed({"eval", "-c", "pruned.yaml", "-w", weights, "-d", "cpu", "--gmacs", budget, "--policy",
+             "predicted,per_image,random,static,cls_attention,structural", "--threshold", "0.25", "--json",
+             "policies.json"});
+    const json policies = json::parse(text_of(folder_ / "policies.json")).at("results");
+    ASSERT_EQ(policies.size(), 7u);
+    EXPECT_EQ(policies[0].at("top1_count"), rows[1].at("top1_count"));
+    EXPECT_EQ(policies[0].at("tokens_per_stage"), (json{11, 7}));
+    EXPECT_EQ(policies[1].at("policy"), "per_image");
+    EXPECT_EQ(policies[1].at("thresholds").size(), 2u);
+    EXPECT_EQ(policies[1].at("tokens_per_stage"), (json{11, 7})) << "found on these very pictures";
+    for (const json& spread : policies[1].at("tokens_spread_per_stage")) {
+        ASSERT_EQ(spread.size(), 5u);
+        EXPECT_TRUE(std::is_sorted(spread.begin(), spread.end()));
+    }
+    EXPECT_EQ(policies[5].at("policy"), "structural");
+    EXPECT_EQ(policies[5].at("tokens_per_stage"), json{4}) << "16 patches, two by two";
+    EXPECT_EQ(policies[6].at("policy"), "per_image");
+    EXPECT_EQ(policies[6].at("thresholds"), (json{0.25, 0.25}));
 
     // The same pictures as files, with no more than the weights and a class list that names two classes without a
     // folder.
@@ -379,7 +401,8 @@ TEST_F(Program, HelpNamesEveryOption) {
         {"train", {"--config", "--set", "--output", "--resume"}},
         {"eval",
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
-          "--precision", "--data", "--classes", "--resize", "--policy", "--batch-size", "--workers", "--json"}},
+          "--precision", "--data", "--classes", "--resize", "--policy", "--threshold", "--gmacs", "--batch-size",
+          "--workers", "--json"}},
         {"visualize",
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
           "--precision", "--images", "--samples", "--policy", "--output"}},
@@ -557,11 +580,26 @@ TEST_F(BadInput, UnknownNames) {
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "-p", "int3"},
          {"unknown precision 'int3'", "bfloat16"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "--policy", "best"},
-         {"'best'", "predicted, random"});
+         {"'best'", "predicted, per_image, random, static, cls_attention, structural"});
     fail({"train", "-c", "a.yaml", "-s", "train.device=tpu", "-o", "run"}, {"unknown device 'tpu'"});
     fail({"train", "-c", "a.yaml", "-s", "model.name=deit_huge", "-o", "run"},
          {"model.name: found 'deit_huge'", "deit_tiny"});
     EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(BadInput, ThresholdsAndBudgets) {
+    write_weights("w.safetensors");
+    write("a.yaml", kAlone);
+    const Words eval = {"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu"};
+    const auto with = [&](const Words& more) {
+        Words all = eval;
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+    };
+    fail(with({"--threshold", "2"}), {"[threshold] found 2, expected a probability, 0 to 1"});
+    fail(with({"--threshold", "0.1,0.2,0.3"}), {"[threshold] found 3 numbers, expected one or one a stage, 2"});
+    fail(with({"--gmacs", "0.00001"}), {"[gmacs] found 1e-05, expected at least the", "keeps no patch"});
+    fail(with({"--keep-ratio", "0"}), {"[keep-ratio] found 0, expected a number above 0 and at most 1"});
 }
 
 TEST_F(BadInput, GpuThatIsNotThere) {
