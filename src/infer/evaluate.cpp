@@ -11,28 +11,18 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
-#include "dynvit/infer/autocast.hpp"
 #include "dynvit/infer/calibration.hpp"
+#include "dynvit/infer/inference_session.hpp"
 #include "dynvit/models/keep_ratio.hpp"
-#include "dynvit/models/macs.hpp"
 
 namespace dynvit {
 namespace {
 
 constexpr std::int64_t kCalibrationPictures = 128;
 
-// What one case makes of one batch.
-struct CaseOutput {
-    at::Tensor logits;             // (B, classes)
-    std::vector<at::Tensor> kept;  // a stage: places in the flattened (B, N) of the tokens that it keeps
-    std::vector<std::vector<std::int64_t>> counts;  // per_image, a stage: (B)
-};
-
-using RunCase = std::function<CaseOutput(const at::Tensor& images)>;
-
 // Sums over the batches of one case; on the device until the end, so that no batch waits for the host.
 struct Tally {
-    RunCase run;
+    std::shared_ptr<InferenceSession> session;
     EvalResult result;
     at::Tensor sums;                // (7): top-1, top-5, loss; lost, gained, agreeing with the dense model, KL to it
     at::Tensor named, right;        // of this batch: (B) the class named, (B) whether it is the label
@@ -42,7 +32,7 @@ struct Tally {
 
     // @param objects (B, N), bool, or undefined
     // @param dense the dense model's tally after the same batch; null if there is none
-    void add(const CaseOutput& output, const at::Tensor& labels, const at::Tensor& objects, const Tally* dense) {
+    void add(const SessionOutput& output, const at::Tensor& labels, const at::Tensor& objects, const Tally* dense) {
         const at::Tensor logits = output.logits.to(at::kFloat);
         const std::int64_t candidates = std::min<std::int64_t>(5, logits.size(1));
         const at::Tensor top = std::get<1>(logits.topk(candidates, 1));  // (B, 5)
@@ -73,7 +63,7 @@ struct Tally {
         }
     }
 
-    EvalResult finish(const ModelSettings& settings, std::int64_t images, double object_total) {
+    EvalResult finish(std::int64_t images, double object_total) {
         result.images = images;
         if (images == 0) return result;
         const at::Tensor host = sums.cpu();
@@ -87,19 +77,19 @@ struct Tally {
             result.kl = host[6].item<double>() / static_cast<double>(images);
         }
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
-        if (!counts.empty()) finish_counts(settings, static_cast<std::size_t>(images));
+        if (!result.thresholds.empty()) finish_counts(static_cast<std::size_t>(images));
         return result;
     }
 
   private:
-    void finish_counts(const ModelSettings& settings, std::size_t images) {
-        double macs = 0;
+    void finish_counts(std::size_t images) {
+        double gmacs = 0;
         for (std::size_t i = 0; i < images; ++i) {
             std::vector<std::int64_t> kept;
             for (const std::vector<std::int64_t>& stage : counts) kept.push_back(stage[i]);
-            macs += static_cast<double>(count_macs(settings, kept));
+            gmacs += session->gmacs(kept);
         }
-        result.gmacs = 1e-9 * macs / static_cast<double>(images);
+        result.gmacs = gmacs / static_cast<double>(images);
         result.tokens_per_stage.clear();
         for (std::vector<std::int64_t>& stage : counts) {
             std::ranges::sort(stage);
@@ -110,83 +100,45 @@ struct Tally {
         }
         if (result.keep_ratio == 0) {  // given thresholds: what they come to
             const auto first = static_cast<double>(result.tokens_per_stage.front());
-            result.keep_ratio = first / static_cast<double>(settings.patches());
+            result.keep_ratio = first / static_cast<double>(session->settings().patches());
         }
     }
 };
-
-RunCase run_fixed(DynamicVit model, std::shared_ptr<SelectionPolicy> policy, std::vector<std::int64_t> tokens) {
-    return [model, policy, tokens](const at::Tensor& images) mutable {
-        PrunedOutput output = pruned_forward(*model, images, *policy, tokens);
-        const std::int64_t patches = model->settings().patches();
-        for (at::Tensor& kept : output.kept) {
-            kept = (kept + patches * at::arange(kept.size(0), kept.options()).unsqueeze(1)).flatten();
-        }
-        return CaseOutput{output.logits, std::move(output.kept), {}};
-    };
-}
-
-RunCase run_per_image(DynamicVit model, std::vector<double> thresholds) {
-    return [model, thresholds](const at::Tensor& images) mutable {
-        PerImageOutput output = per_image_forward(*model, images, thresholds);
-        const std::int64_t patches = model->settings().patches();
-        for (std::size_t s = 0; s < output.counts.size(); ++s) {
-            const PackedLayout layout(output.counts[s], images.device());
-            output.positions[s] += patches * layout.sequence_of_row();
-        }
-        return CaseOutput{output.logits, std::move(output.positions), std::move(output.counts)};
-    };
-}
-
-RunCase run_structural(DynamicVit model) {
-    return [model](const at::Tensor& images) mutable {
-        return CaseOutput{structural_forward(*model, images, structural_block(model->settings())), {}, {}};
-    };
-}
 
 const at::Tensor& calibration(const EvalOptions& options, const std::string& policy) {
     if (options.calibration.defined()) return options.calibration;
     throw Error("eval", "policy ", policy, " learns from pictures, expected some in EvalOptions::calibration");
 }
 
-double gmacs(const ModelSettings& settings, const std::vector<std::int64_t>& tokens = {}, bool predicts = true) {
-    return 1e-9 * static_cast<double>(count_macs(settings, tokens, predicts));
+PruningPlan plan_of(const EvalCase& one, DynamicVitImpl& model, const EvalOptions& options) {
+    const ModelSettings& settings = model.settings();
+    PruningPlan plan{one.policy, {}, one.thresholds, {}, options.seed};
+    if (one.dense() || settings.stages() == 0) return {};
+    const auto shares = one.per_stage.empty() ? stage_ratios(one.keep_ratio, settings.stages()) : one.per_stage;
+    plan.tokens = tokens_per_stage(shares, settings.patches());
+    if (one.policy == "static") {
+        plan.static_scores = find_static_scores(model, calibration(options, one.policy), options);
+    }
+    if (one.policy == "per_image" && plan.thresholds.empty()) {
+        plan.thresholds = find_thresholds(model, calibration(options, one.policy), plan.tokens, options);
+    }
+    return plan;
 }
 
 Tally prepare_case(const EvalCase& one, DynamicVit model, const EvalOptions& options) {
-    const ModelSettings& settings = model->settings();
     Tally tally;
-    EvalResult& result = tally.result;
-    result.policy = one.policy;
-    result.keep_ratio = one.keep_ratio;
-    if (one.dense() || settings.stages() == 0) {
-        result.policy = "dense";
-        result.keep_ratio = 1.0;
-        result.gmacs = gmacs(settings);
-        tally.run = run_fixed(model, make_policy("predicted", model), {});
-        return tally;
-    }
-    const auto shares = one.per_stage.empty() ? stage_ratios(one.keep_ratio, settings.stages()) : one.per_stage;
-    result.tokens_per_stage = tokens_per_stage(shares, settings.patches());
-    if (one.policy == "structural") {
-        ModelSettings pooled = settings;
-        pooled.pruning_loc = {structural_block(settings)};
-        result.tokens_per_stage = {structural_tokens(settings)};
-        result.keep_ratio = static_cast<double>(structural_tokens(settings)) / static_cast<double>(settings.patches());
-        result.gmacs = gmacs(pooled, result.tokens_per_stage, false);
-        tally.run = run_structural(model);
-    } else if (one.policy == "per_image") {
-        result.thresholds = one.thresholds.empty() ? find_thresholds(*model, calibration(options, one.policy),
-                                                                     result.tokens_per_stage, options)
-                                                   : one.thresholds;
-        tally.run = run_per_image(model, result.thresholds);
-    } else {
-        result.gmacs = gmacs(settings, result.tokens_per_stage, one.policy == "predicted");
-        std::shared_ptr<SelectionPolicy> policy =
-            one.policy == "static"
-                ? make_static_policy(find_static_scores(*model, calibration(options, one.policy), options))
-                : make_policy(one.policy, model, options.seed);
-        tally.run = run_fixed(model, std::move(policy), result.tokens_per_stage);
+    tally.session = std::make_shared<InferenceSession>(model, plan_of(one, *model, options), options.precision);
+    const PruningPlan& plan = tally.session->plan();
+    const bool dense = plan.tokens.empty();
+    tally.result.policy = dense ? "dense" : plan.policy;
+    tally.result.keep_ratio = dense ? 1.0 : one.keep_ratio;
+    tally.result.tokens_per_stage = plan.tokens;
+    tally.result.thresholds = plan.thresholds;
+    tally.result.gmacs = tally.session->gmacs();
+    if (plan.policy == "structural") {
+        const std::int64_t pooled = structural_tokens(model->settings());
+        tally.result.tokens_per_stage = {pooled};
+        tally.result.keep_ratio = static_cast<double>(pooled) / static_cast<double>(model->settings().patches());
     }
     return tally;
 }
@@ -220,12 +172,6 @@ void check_labels(const at::Tensor& labels, std::int64_t classes) {
 
 }  // namespace
 
-const std::vector<std::string>& eval_policy_names() {
-    static const std::vector<std::string> names = {"predicted", "per_image",     "random",
-                                                   "static",    "cls_attention", "structural"};
-    return names;
-}
-
 double EvalResult::drop_error() const {  // of the mean of images values that are 1, -1 or 0
     if (images == 0) return 0.0;
     const double n = static_cast<double>(images), changed = static_cast<double>(lost + gained) / n;
@@ -248,7 +194,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
     double object_total = 0;
     while (std::optional<Batch> batch = loader.next()) {
         check_labels(batch->labels, settings.num_classes);
-        const at::Tensor inputs = normalize_images(batch->images, options.device);
+        const at::Tensor inputs = normalize_images(batch->images, options.device);  // once for all cases
         const at::Tensor labels = batch->labels.to(options.device, at::kLong, /*non_blocking=*/true);
         at::Tensor objects;  // (B, N)
         if (std::ranges::none_of(batch->object_masks, [](const auto& mask) { return mask.empty(); })) {
@@ -260,17 +206,16 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         }
         const Tally* dense = nullptr;
         for (Tally& tally : tallies) {
-            const Autocast autocast(options.device, options.precision);
             const bool is_dense = tally.result.tokens_per_stage.empty();
             const Tally* beside = is_dense && !options.baseline ? nullptr : dense;
-            tally.add(tally.run(inputs), labels, objects, beside);
+            tally.add(tally.session->run(inputs), labels, objects, beside);
             if (is_dense && (!dense || !options.baseline)) dense = &tally;
         }
         images += labels.size(0);
         if (progress) progress(images);
     }
     std::vector<EvalResult> results;
-    for (Tally& tally : tallies) results.push_back(tally.finish(settings, images, object_total));
+    for (Tally& tally : tallies) results.push_back(tally.finish(images, object_total));
     return results;
 }
 

@@ -108,7 +108,7 @@ DynamicVit ModelArguments::load(const Choice& choice) const {
 }
 
 EvalOptions ModelArguments::options() const {
-    return {parse_device(device), parse_precision(precision), 0};
+    return {parse_device(device), parse_precision(precision), 0, DynamicVit(nullptr), {}};
 }
 
 }  // namespace dynvit::tool

@@ -9,6 +9,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/eval_report.hpp"
+#include "dynvit/infer/inference_session.hpp"
 #include "dynvit/train/trainer.hpp"
 
 namespace dynvit::tool {
@@ -25,7 +26,7 @@ struct Arguments {
 };
 
 void check_arguments(const Arguments& arguments, std::int64_t stages) {
-    const std::vector<std::string>& known = eval_policy_names();
+    const std::vector<std::string>& known = plan_policy_names();
     for (const std::string& policy : arguments.policies) {
         if (std::ranges::find(known, policy) == known.end()) {
             throw Error("policy", "unknown selection policy '", policy, "'; expected one of ", join(known, ", "));
@@ -133,7 +134,7 @@ void add_eval(CLI::App& program) {
     command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
     command
         ->add_option("--policy", arguments->policies,
-                     "who selects: " + join(eval_policy_names(), ", ") + "; several: predicted,random")
+                     "who selects: " + join(plan_policy_names(), ", ") + "; several: predicted,random")
         ->delimiter(',')
         ->capture_default_str();
     command

@@ -11,7 +11,7 @@ namespace dynvit {
 
 /// One way to run the model.
 struct EvalCase {
-    std::string policy = "predicted";  // of eval_policy_names()
+    std::string policy = "predicted";  // of plan_policy_names()
     double keep_ratio =
         1.0;  // rho: stages keep rho, rho^2, ... of all patches; 1: dense; 0: whatever `thresholds` keep
     std::vector<double> per_stage;   // a share of all patches a stage, in place of the powers of rho; empty: those
@@ -58,11 +58,6 @@ struct EvalOptions {
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
     at::Tensor calibration;  // (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined
 };
-
-/// "predicted", "random" and "cls_attention" of make_policy, with fixed counts; "static": the positions that are kept
-/// most often, for all images alike; "per_image": every token above a threshold; "structural": tokens averaged two by
-/// two in the middle of the network, whatever the keep ratio.
-const std::vector<std::string>& eval_policy_names();
 
 /// Runs every case on every batch, so that the pictures are decoded once.
 /// @param progress told the number of images done after each batch; may be empty

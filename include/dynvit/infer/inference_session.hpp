@@ -1,0 +1,63 @@
+// A model that is ready to classify, and the way in which it drops tokens, which may change between calls.
+#pragma once
+
+#include <memory>
+
+#include "dynvit/infer/pruned_vit.hpp"
+
+namespace dynvit {
+
+/// How a session drops tokens.
+struct PruningPlan {
+    /// "predicted", "random", "cls_attention" (see make_policy) or "static": as many tokens in every image.
+    /// "per_image": every token above a threshold. "structural": tokens averaged two by two in the middle of the
+    /// network.
+    std::string policy = "predicted";
+    std::vector<std::int64_t> tokens;       // a count a stage, not growing; empty: dense, but for the last two policies
+    std::vector<double> thresholds;         // per_image: a probability a stage
+    std::vector<at::Tensor> static_scores;  // static: a stage: (N), see find_static_scores
+    std::uint64_t seed = 0;                 // random
+};
+
+/// The names of PruningPlan::policy.
+const std::vector<std::string>& plan_policy_names();
+
+struct SessionOutput {
+    at::Tensor logits;                              // (B, classes)
+    std::vector<std::vector<std::int64_t>> counts;  // a stage: tokens that each image keeps, (B); structural: none
+    std::vector<at::Tensor> kept;  // a stage: the kept tokens' places in the flattened grids (B, N), ascending, int64
+
+    /// What image `index` keeps at `stage`: places on its own grid of `patches` patches.
+    std::vector<std::int64_t> kept_of(std::int64_t index, std::size_t stage, std::int64_t patches) const;
+};
+
+/// Classifies batches of pictures. Calls of `run` may come from several threads at once while no plan changes, except
+/// with the random policy, which draws as it goes.
+class InferenceSession {
+  public:
+    /// @param model in evaluation mode, on its device @param precision kFloat, or kBFloat16 / kHalf under autocast
+    explicit InferenceSession(DynamicVit model, PruningPlan plan = {}, at::ScalarType precision = at::kFloat);
+
+    /// Drops tokens otherwise from the next call on. Throws Error for a plan that does not fit the model.
+    void set_plan(PruningPlan plan);
+    const PruningPlan& plan() const { return plan_; }
+
+    const ModelSettings& settings() const { return model_->settings(); }
+    at::Device device() const { return device_; }
+
+    /// Multiply-accumulates of an image, 10^9. @param counts of per_image, where each image has its own cost: what it
+    /// keeps at each stage; elsewhere the plan's, and none need be given
+    double gmacs(const std::vector<std::int64_t>& counts = {}) const;
+
+    /// @param images (B, 3, H, W): uint8, or float32 and normalized; on any device
+    SessionOutput run(const at::Tensor& images) const;
+
+  private:
+    std::shared_ptr<DynamicVitImpl> model_;
+    at::Device device_;
+    at::ScalarType precision_;
+    PruningPlan plan_;
+    std::unique_ptr<SelectionPolicy> policy_;
+};
+
+}  // namespace dynvit

@@ -1,0 +1,118 @@
+#include "dynvit/infer/inference_session.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/autocast.hpp"
+#include "dynvit/models/macs.hpp"
+
+namespace dynvit {
+namespace {
+
+void check(const PruningPlan& plan, const ModelSettings& settings) {
+    const std::vector<std::string>& known = plan_policy_names();
+    if (std::ranges::find(known, plan.policy) == known.end()) {
+        throw Error("policy", "unknown selection policy '", plan.policy, "'; expected one of ", join(known, ", "));
+    }
+    const std::int64_t stages = settings.stages();
+    const auto check_size = [&](const char* name, std::int64_t found) {
+        if (found != stages) {
+            throw Error("policy", plan.policy, ": found ", found, ' ', name, ", expected one a stage, ", stages);
+        }
+    };
+    if (plan.policy == "per_image") {
+        check_size("thresholds", std::ssize(plan.thresholds));
+    } else if (plan.policy == "structural") {
+        if (stages == 0) throw Error("policy", "structural: the model has no stage, expected one to pool at");
+    } else if (!plan.tokens.empty()) {
+        check_size("token counts", std::ssize(plan.tokens));
+        std::int64_t before = settings.patches();
+        for (const std::int64_t count : plan.tokens) {
+            if (count < 0 || count > before) {
+                throw Error("policy", plan.policy, ": found a count of ", count, ", expected 0 to ", before);
+            }
+            before = count;
+        }
+        if (plan.policy == "static") check_size("static scores", std::ssize(plan.static_scores));
+    }
+}
+
+SessionOutput fixed_counts(DynamicVitImpl& model, const at::Tensor& images, SelectionPolicy& policy,
+                           const std::vector<std::int64_t>& tokens) {
+    PrunedOutput output = pruned_forward(model, images, policy, tokens);
+    SessionOutput result{output.logits, {}, {}};
+    const at::Tensor first = model.settings().patches() * at::arange(images.size(0), images.options().dtype(at::kLong));
+    for (std::size_t s = 0; s < tokens.size(); ++s) {
+        result.counts.emplace_back(static_cast<std::size_t>(images.size(0)), tokens[s]);
+        result.kept.push_back((output.kept[s] + first.unsqueeze(1)).flatten());
+    }
+    return result;
+}
+
+SessionOutput per_image(DynamicVitImpl& model, const at::Tensor& images, const std::vector<double>& thresholds) {
+    PerImageOutput output = per_image_forward(model, images, thresholds);
+    for (std::size_t s = 0; s < output.counts.size(); ++s) {
+        const PackedLayout layout(output.counts[s], images.device());
+        output.positions[s] += model.settings().patches() * layout.sequence_of_row();
+    }
+    return {output.logits, std::move(output.counts), std::move(output.positions)};
+}
+
+}  // namespace
+
+const std::vector<std::string>& plan_policy_names() {
+    static const std::vector<std::string> names = {"predicted", "per_image",     "random",
+                                                   "static",    "cls_attention", "structural"};
+    return names;
+}
+
+std::vector<std::int64_t> SessionOutput::kept_of(std::int64_t index, std::size_t stage, std::int64_t patches) const {
+    std::int64_t first = 0;
+    for (std::int64_t i = 0; i < index; ++i) first += counts[stage][i];
+    const at::Tensor places = (kept[stage].narrow(0, first, counts[stage][index]) - index * patches).cpu();
+    return {places.const_data_ptr<std::int64_t>(), places.const_data_ptr<std::int64_t>() + places.numel()};
+}
+
+InferenceSession::InferenceSession(DynamicVit model, PruningPlan plan, at::ScalarType precision)
+    : model_(model.ptr()), device_(model_->parameters().front().device()), precision_(precision) {
+    set_plan(std::move(plan));
+}
+
+void InferenceSession::set_plan(PruningPlan plan) {
+    check(plan, settings());
+    policy_.reset();
+    if (plan.policy == "static" && !plan.tokens.empty()) {
+        policy_ = make_static_policy(plan.static_scores);
+    } else if (plan.policy != "per_image" && plan.policy != "structural") {
+        policy_ = make_policy(plan.tokens.empty() ? "predicted" : plan.policy, DynamicVit(model_), plan.seed);
+    }
+    plan_ = std::move(plan);
+}
+
+double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
+    ModelSettings sizes = settings();
+    std::vector<std::int64_t> tokens = counts.empty() ? plan_.tokens : counts;
+    if (plan_.policy == "structural") {
+        sizes.pruning_loc = {structural_block(sizes)};
+        tokens = {structural_tokens(settings())};
+    }
+    const bool predicts = plan_.policy == "predicted" || plan_.policy == "per_image";
+    return 1e-9 * static_cast<double>(count_macs(sizes, tokens, predicts));
+}
+
+SessionOutput InferenceSession::run(const at::Tensor& images) const {
+    const torch::NoGradGuard no_grad;
+    const Autocast autocast(device_, precision_);
+    const at::Tensor inputs =
+        images.scalar_type() == at::kByte ? normalize_images(images, device_) : images.to(device_);
+    if (plan_.policy == "per_image") return per_image(*model_, inputs, plan_.thresholds);
+    if (plan_.policy == "structural") {
+        return {structural_forward(*model_, inputs, structural_block(settings())), {}, {}};
+    }
+    return fixed_counts(*model_, inputs, *policy_, plan_.tokens);
+}
+
+}  // namespace dynvit
