@@ -1,8 +1,11 @@
 #include "dynvit/export/export_model.hpp"
 
+#include <ATen/ATen.h>
+
 #include "dynvit/core/error.hpp"
 #include "dynvit/export/onnx.hpp"
 #include "dynvit/export/torchscript.hpp"
+#include "dynvit/models/state_dict.hpp"
 
 namespace dynvit {
 namespace {
@@ -31,6 +34,14 @@ void check_counts(const ExportOptions& options, const ModelSettings& settings) {
     }
 }
 
+void check_weights(const DynamicVitImpl& model) {
+    for (const auto& [name, tensor] : state_dict(model)) {
+        if (!tensor.isfinite().all().item<bool>()) {
+            throw Error("export", name, ": found infinity or NaN among the weights, expected numbers");
+        }
+    }
+}
+
 }  // namespace
 
 const std::vector<std::string>& export_formats() {
@@ -45,6 +56,7 @@ const std::vector<std::string>& export_formats() {
 void export_model(const std::filesystem::path& path, DynamicVit model, const ExportOptions& options,
                   const std::string& format) {
     check_counts(options, model->settings());
+    check_weights(*model);
     for (const Format& known : kFormats) {
         if (format == known.name) return known.write(path, std::move(model), options);
     }

@@ -2,6 +2,7 @@
 #include "dynvit/export/onnx.hpp"
 
 #include <cstring>
+#include <limits>
 
 #include "dynvit/core/files.hpp"
 #include "export_support.hpp"
@@ -76,6 +77,14 @@ TEST_F(Onnx, AFullDiskLeavesWhatWasThere) {
     });
     EXPECT_NE(error.find("m.onnx: cannot be written: File too large"), std::string::npos) << error;
     EXPECT_EQ(read_file(folder_ / "m.onnx", "test").size(), 4u);
+}
+
+TEST_F(Onnx, WeightsThatAreNoNumbers) {
+    const torch::NoGradGuard no_grad;
+    model_->named_parameters()["blocks.2.norm1.bias"][3] = std::numeric_limits<float>::infinity();
+    EXPECT_EQ(test::error_of([&] { export_model(folder_ / "m.onnx", model_, {}, "onnx"); }),
+              "[export] blocks.2.norm1.bias: found infinity or NaN among the weights, expected numbers");
+    EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
 }
 
 TEST_F(Onnx, CountsThatNoStageCanKeep) {

@@ -1,5 +1,7 @@
 #include "onnx_graph.hpp"
 
+#include <charconv>
+#include <functional>
 #include <numeric>
 
 #include "dynvit/core/error.hpp"
@@ -72,7 +74,9 @@ std::string OnnxGraph::int64_constant(const std::vector<std::int64_t>& values, c
 }
 
 std::string OnnxGraph::number(float value) {
-    const std::string name = str("float ", value);
+    char digits[32];  // as many as tell the number from its neighbours
+    const auto end = std::to_chars(std::begin(digits), std::end(digits), value).ptr;
+    const std::string name = "float " + std::string(digits, end);
     if (!initializers_.contains(name)) add_initializer(name, {}, onnx::TensorProto::FLOAT, &value);
     return name;
 }

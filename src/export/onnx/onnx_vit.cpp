@@ -15,6 +15,9 @@ constexpr float kBlockEpsilon = 1e-6f, kPredictionEpsilon = 1e-5f;
 constexpr auto kFloat = onnx::TensorProto::FLOAT, kInt64 = onnx::TensorProto::INT64;
 constexpr std::int64_t kEnd = std::numeric_limits<std::int64_t>::max();
 
+constexpr const char* kInput =
+    "images: RGB, (value / 255 - mean) / std, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)";
+
 using Value = std::string;  // the name of a node's output
 using Ints = std::vector<std::int64_t>;
 
@@ -185,6 +188,7 @@ std::string onnx_model(const ModelSettings& settings, const ExportOptions& optio
     model.set_ir_version(kIrVersion);
     model.set_producer_name("dynvit");
     model.add_opset_import()->set_version(kOpset);
+    model.set_doc_string(kInput);
     model.mutable_graph()->set_name(settings.name);
     VitGraph(settings, weights, *model.mutable_graph()).build(options);
     if (model.ByteSizeLong() > std::numeric_limits<std::int32_t>::max()) {
