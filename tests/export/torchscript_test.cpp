@@ -1,6 +1,7 @@
 // TorchScript files, loaded as a program without dynvit loads them, against pruned_forward.
 #include "dynvit/export/torchscript.hpp"
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/serialization/import.h>
 
@@ -16,6 +17,8 @@ using Counts = std::vector<std::int64_t>;
 
 class TorchScript : public testing::Test {
   protected:
+    void SetUp() override { at::set_num_threads(1); }  // of small tensors, threads only wait for each other
+
     torch::jit::Module exported(DynamicVit model, const ExportOptions& options) const {
         export_torchscript(folder_ / "m.pt", model, options);
         EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.path()), {}), 1) << "nothing beside it";
