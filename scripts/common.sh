@@ -4,7 +4,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 torch_version=2.11.0
 packages=(g++ cmake ninja-build ccache python3-pip libcli11-dev libyaml-cpp-dev libspdlog-dev libgtest-dev
-          libjpeg62-turbo-dev libpng-dev zlib1g-dev nlohmann-json3-dev)
+          libjpeg62-turbo-dev libpng-dev zlib1g-dev nlohmann-json3-dev libonnx-dev libprotobuf-dev)
 # Precompiled headers need these two to be cached.
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 

@@ -18,6 +18,7 @@ void add_eval(CLI::App& program);
 void add_visualize(CLI::App& program);
 void add_shard(CLI::App& program);
 void add_convert(CLI::App& program);
+void add_export(CLI::App& program);
 void add_config(CLI::App& program);
 void add_bench(CLI::App& program);
 

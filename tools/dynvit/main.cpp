@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
     dynvit::tool::add_visualize(program);
     dynvit::tool::add_shard(program);
     dynvit::tool::add_convert(program);
+    dynvit::tool::add_export(program);
     dynvit::tool::add_config(program);
     dynvit::tool::add_bench(program);
     try {

@@ -29,6 +29,9 @@ class AtomicFile {
     void write(const void* data, std::size_t bytes);  // throws Error
     void commit();                                    // throws Error
 
+    /// Where the bytes written so far can be read, until commit().
+    const std::filesystem::path& temporary() const { return temporary_; }
+
   private:
     [[noreturn]] void fail(const std::string& doing);
 

@@ -1,0 +1,44 @@
+// Small models to export, and what they should give.
+#pragma once
+
+#include "dynvit/export/export_model.hpp"
+#include "dynvit/infer/pruned_vit.hpp"
+#include "models/golden_model.hpp"
+
+namespace dynvit::test {
+
+/// 96 x 160 pixels in patches of 8, two stages, seven classes: nothing is as it is in a published model.
+inline ModelSettings oblong_settings() {
+    ModelSettings settings;
+    settings.name = "custom";
+    settings.image_size = {96, 160};
+    settings.patch_size = 8;
+    settings.num_classes = 7;
+    settings.embed_dim = 36;
+    settings.depth = 5;
+    settings.num_heads = 3;
+    settings.mlp_ratio = 2.5;
+    settings.qkv_bias = false;
+    settings.pruning_loc = {0, 3};
+    return settings;
+}
+
+/// Random weights and biases, large enough that classes and scores lie apart.
+inline DynamicVit random_model(const ModelSettings& settings, std::uint64_t seed) {
+    DynamicVit model(settings, generator(seed));
+    const torch::NoGradGuard no_grad;
+    at::Generator random = generator(seed + 1);
+    for (at::Tensor& parameter : model->parameters()) parameter.add_(at::randn(parameter.sizes(), random), 0.1);
+    return model;
+}
+
+inline at::Tensor random_images(const ModelSettings& settings, std::int64_t batch, std::uint64_t seed = 7) {
+    return at::randn({batch, 3, settings.image_height(), settings.image_width()}, generator(seed), at::kFloat);
+}
+
+inline PrunedOutput expected_output(DynamicVit model, const at::Tensor& images,
+                                    const std::vector<std::int64_t>& tokens) {
+    return pruned_forward(*model, images, *make_policy("predicted", model), tokens);
+}
+
+}  // namespace dynvit::test

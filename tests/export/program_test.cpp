@@ -1,0 +1,105 @@
+// dynvit export, run as a user runs it.
+#include <sys/wait.h>
+
+#include <cstdlib>
+
+#include "dynvit/core/files.hpp"
+#include "dynvit/infer/model_file.hpp"
+#include "export_support.hpp"
+
+namespace dynvit {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+    int code = -1;
+    std::string out, err;
+};
+
+class ExportProgram : public testing::Test {
+  protected:
+    void SetUp() override {
+        write_model_file(folder_ / "w.safetensors", *test::random_model(test::oblong_settings(), 3));
+        ModelSettings dense = test::oblong_settings();
+        dense.pruning_loc = {};
+        write_model_file(folder_ / "dense.safetensors", *test::random_model(dense, 3));
+    }
+
+    /// Runs `dynvit export` in the test's folder. @param arguments as the shell reads them
+    Outcome run(const std::string& arguments) const {
+        const std::string command = str("cd '", folder_.path().string(), "' && '", DYNVIT_PROGRAM, "' export ",
+                                        arguments, " --log-level off --threads 1 >.out 2>.err </dev/null");
+        const int status = std::system(command.c_str());
+        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / ".out"), text_of(folder_ / ".err")};
+    }
+
+    void succeed(const std::string& arguments, const std::string& line) const {
+        const Outcome outcome = run("-w w.safetensors -o model " + arguments);
+        EXPECT_EQ(outcome.code, 0);
+        EXPECT_EQ(outcome.err, "");
+        EXPECT_EQ(outcome.out, str("model: ", line, ", ", fs::file_size(folder_ / "model"), " bytes\n"));
+    }
+
+    /// A run that has to fail with one line, and leaves no file behind.
+    void fail(const std::string& arguments, const std::string& part) const {
+        const Outcome outcome = run(arguments);
+        EXPECT_EQ(outcome.code, 1);
+        EXPECT_EQ(outcome.out, "");
+        EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+        EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
+        for (const auto& entry : fs::directory_iterator(folder_.path())) {
+            EXPECT_EQ(entry.path().filename().string().find("model"), std::string::npos) << entry.path();
+        }
+    }
+
+    static std::string text_of(const fs::path& path) {
+        const std::vector<std::uint8_t> bytes = read_file(path, "test");
+        return {bytes.begin(), bytes.end()};
+    }
+
+    test::TemporaryFolder folder_;
+};
+
+TEST_F(ExportProgram, BothFormats) {
+    succeed("-f torchscript -k 0.7", "torchscript, custom, keeps 168/117 of 240 patches");
+    succeed("-f torchscript", "torchscript, custom, keeps 168/117 of 240 patches");
+#ifdef DYNVIT_ONNX
+    succeed("-f onnx -k 0.5 --kept-tokens", "onnx, custom, keeps 120/60 of 240 patches");
+    succeed("-f onnx -k 1.0", "onnx, custom, dense");
+#endif
+}
+
+TEST_F(ExportProgram, TheConfigSaysTheRatio) {
+    write_file_atomically(folder_ / "a.yaml",
+                          "model: {name: custom, image_size: [96, 160], patch_size: 8, num_classes: 7, embed_dim: 36, "
+                          "depth: 5, num_heads: 3, mlp_ratio: 2.5, qkv_bias: false, pruning_loc: [0, 3]}\n"
+                          "data: {kind: cluttered_shapes}\n"
+                          "train: {keep_ratio: [0.9, 0.2], loss: {kl: 0, distill: 0}}\n",
+                          "test");
+    succeed("-f torchscript -c a.yaml", "torchscript, custom, keeps 216/48 of 240 patches");
+}
+
+TEST_F(ExportProgram, BadInput) {
+    const std::string weights = "-w w.safetensors ";
+    std::vector<std::string> formats = {"torchscript"};
+#ifdef DYNVIT_ONNX
+    formats.push_back("onnx");
+#endif
+    for (const std::string& format : formats) {
+        fail(weights + "-o none/model -f " + format,
+             "[export] none/model: cannot be written: No such file or directory");
+        fail(weights + "-o . -f " + format, "[export] .: is a directory, expected a file to write");
+    }
+    fail(weights + "-o model -f onnx -k 0", "[keep-ratio] found 0, expected a number above 0 and at most 1");
+    fail(weights + "-o model -f onnx -k 0.9,0.7", "[export] found several keep ratios, expected one");
+    fail(weights + "-o model -f caffe", "--format: caffe not in {torchscript,onnx}");
+    fail(weights + "-o model", "--format is required");
+    fail(weights + "-o model -f onnx -p bfloat16", "[export] --precision: found bfloat16, expected float32");
+    fail(weights + "-o model -f onnx -k 1 --kept-tokens", "[export] a dense model keeps every token");
+    fail("-w dense.safetensors -o model -f onnx -k 0.7", "[export] the model has no prediction modules");
+    fail("-w none -o model -f onnx", "[weights] none: no such file");
+}
+
+}  // namespace
+}  // namespace dynvit

@@ -1,0 +1,65 @@
+// dynvit export: a model in a format that other programs run.
+#include <algorithm>
+#include <iostream>
+
+#include "command.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/export/export_model.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+
+namespace dynvit::tool {
+namespace {
+
+struct Arguments {
+    ModelArguments model;
+    std::string format, output;
+    bool kept_tokens = false;
+};
+
+// Tokens that each stage keeps; none where all of them are kept: dense.
+std::vector<std::int64_t> choose_tokens(const std::vector<double>& given, const Experiment& experiment) {
+    const ModelSettings& settings = experiment.model;
+    if (given.size() > 1) throw Error("export", "found several keep ratios, expected one");
+    if (settings.stages() == 0) {
+        if (given.empty() || given.front() >= 1) return {};
+        throw Error("export", "the model has no prediction modules: expected --keep-ratio 1.0, found ", given.front());
+    }
+    const std::vector<double> ratios = given.empty() ? experiment.train.stage_targets(settings.stages())
+                                                     : stage_ratios(given.front(), settings.stages());
+    const bool dense = std::all_of(ratios.begin(), ratios.end(), [](double ratio) { return ratio >= 1; });
+    return dense ? std::vector<std::int64_t>() : tokens_per_stage(ratios, settings.patches());
+}
+
+void run(const Arguments& arguments) {
+    if (arguments.model.precision != "float32") {
+        throw Error("export", "--precision: found ", arguments.model.precision, ", expected float32");
+    }
+    const ModelArguments::Choice choice = arguments.model.choose();
+    const ExportOptions options{choose_tokens(arguments.model.keep_ratios, choice.experiment), arguments.kept_tokens};
+    DynamicVit model = arguments.model.load(choice);
+    model->to(at::kCPU);
+    export_model(arguments.output, model, options, arguments.format);
+    std::cout << arguments.output << ": " << arguments.format << ", " << choice.experiment.model.name << ", "
+              << (options.tokens.empty() ? "dense" : "keeps " + join(options.tokens, "/") + " of ")
+              << (options.tokens.empty() ? "" : str(choice.experiment.model.patches(), " patches")) << ", "
+              << std::filesystem::file_size(arguments.output) << " bytes\n";
+}
+
+}  // namespace
+
+void add_export(CLI::App& program) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = program.add_subcommand("export", "Write a pruned model for other programs");
+    arguments->model.device = "cpu";
+    arguments->model.add_to(*command);
+    command->add_option("-f,--format", arguments->format, join(export_formats(), " or "))
+        ->required()
+        ->check(CLI::IsMember(export_formats()));
+    command->add_option("-o,--output", arguments->output, "file to write")->required();
+    command->add_flag("--kept-tokens", arguments->kept_tokens,
+                      "each stage's kept patches as further outputs: kept_1, kept_2, ... (places on the grid, "
+                      "ascending)");
+    command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace dynvit::tool
