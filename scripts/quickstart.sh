@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare machine to a pruned Vision Transformer: sets up, builds, trains prediction modules for a small dense model on
 # the embedded data set, evaluates, draws.
-#     scripts/quickstart.sh            about five minutes of training on two cores
+#     scripts/quickstart.sh            a minute and a half of training on two cores
 #     scripts/quickstart.sh --cuda     LibTorch with CUDA, also where no GPU is found
 #     scripts/quickstart.sh --short    a few steps only, to see that everything works
 . "$(dirname "$0")/common.sh"

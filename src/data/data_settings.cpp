@@ -107,7 +107,7 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
     const bool labelled = split == Split::kVal || settings.labelled;
     const std::optional<ClassList> classes = labelled ? class_list(settings, folders.front()) : std::nullopt;
     if (settings.kind == kShards) return open_shards(folders, classes, labelled);
-    if (!labelled) return std::make_unique<UnlabelledFolders>(folders);
+    if (!labelled) return std::make_unique<PictureList>(pictures_of_folders(folders));
     return std::make_unique<ImageFolder>(folders.front(), classes);
 }
 

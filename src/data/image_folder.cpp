@@ -144,16 +144,18 @@ Sample ImageFolder::get(std::size_t index) const {
     return sample;
 }
 
-UnlabelledFolders::UnlabelledFolders(const std::vector<fs::path>& folders) {
+std::vector<fs::path> pictures_of_folders(const std::vector<fs::path>& folders) {
+    std::vector<fs::path> paths;
     for (const fs::path& folder : folders) {
         check_folder(folder, "a folder of pictures");
         std::vector<fs::path> pictures = pictures_below(folder);
         if (pictures.empty()) throw Error(kArea, folder.string(), ": no picture (.jpg, .jpeg, .png) in it or below");
-        paths_.insert(paths_.end(), std::make_move_iterator(pictures.begin()), std::make_move_iterator(pictures.end()));
+        paths.insert(paths.end(), std::make_move_iterator(pictures.begin()), std::make_move_iterator(pictures.end()));
     }
+    return paths;
 }
 
-Sample UnlabelledFolders::get(std::size_t index) const {
+Sample PictureList::get(std::size_t index) const {
     Sample sample;
     sample.encoded = read_file(paths_.at(index), "image");
     sample.name = name(index);

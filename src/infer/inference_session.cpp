@@ -25,6 +25,10 @@ void check(const PruningPlan& plan, const ModelSettings& settings) {
     };
     if (plan.policy == "per_image") {
         check_size("thresholds", std::ssize(plan.thresholds));
+        for (const double threshold : plan.thresholds) {
+            if (threshold >= 0 && threshold <= 1) continue;
+            throw Error("policy", "per_image: found a threshold of ", threshold, ", expected 0 to 1");
+        }
     } else if (plan.policy == "structural") {
         if (stages == 0) throw Error("policy", "structural: the model has no stage, expected one to pool at");
     } else if (!plan.tokens.empty()) {

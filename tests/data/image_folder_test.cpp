@@ -101,14 +101,14 @@ TEST(PicturesBelow, FollowsLinksButNotInCircles) {
               "[image_folder] " + (root / "nowhere").string() + ": cannot be read: No such file or directory");
 }
 
-TEST(UnlabelledFolders, TakesEveryPictureBelow) {
+TEST(PicturesOfFolders, TakesEveryPictureBelow) {
     const TemporaryFolder root;
     for (const char* name :
          {"train/n02/b.png", "train/n02/a.png", "train/n01/deep/c.png", "train/d.png", "other/e.png"})
         write_picture(root / name);
     write_picture(root / "train/.hidden/f.png");
     write_text(root / "train/notes.txt", "");
-    const UnlabelledFolders folder({root / "train", root / "other"});
+    const PictureList folder(pictures_of_folders({root / "train", root / "other"}));
     Strings found;
     for (std::size_t i = 0; i < folder.size(); ++i) {
         found.push_back(fs::path(folder.name(i)).lexically_relative(root.path()).string());
@@ -123,12 +123,12 @@ TEST(UnlabelledFolders, TakesEveryPictureBelow) {
     EXPECT_TRUE(folder.class_names().empty());
 }
 
-TEST(UnlabelledFolders, SaysWhatIsMissing) {
+TEST(PicturesOfFolders, SaysWhatIsMissing) {
     const TemporaryFolder root;
     write_picture(root / "train/1.png");
     write_text(root / "empty/notes.txt", "");
     const auto open = [&](const std::string& name) {
-        return [&root, name] { UnlabelledFolders({root / "train", root / name}); };
+        return [&root, name] { pictures_of_folders({root / "train", root / name}); };
     };
     const std::string place = "[image_folder] " + root.path().string();
     EXPECT_EQ(error_of(open("nowhere")), place + "/nowhere: no such folder, a folder of pictures is expected");

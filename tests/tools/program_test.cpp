@@ -304,6 +304,52 @@ TEST_F(Program, WholePath) {
     expect_row(folder[2], "predicted", 0.5, {8, 4});
 }
 
+// infer names the classes that eval counts, keeps the patches that visualize draws, and goes on past what it cannot
+// read.
+TEST_F(Program, InferSaysWhatEvalCounts) {
+    write_weights("w.safetensors");
+    write_pictures("pictures/val");
+    std::string classes;
+    for (int label = 0; label < 10; ++label) classes += class_folder(label) + " the " + str(label) + "th\n";
+    write("classes.txt", classes);
+    succeed({"eval", "-w", "w.safetensors", "--data", "pictures", "--classes", "classes.txt", "--resize", "32", "-k",
+             "0.5", "-d", "cpu", "--json", "eval.json"});
+    const json row = json::parse(text_of(folder_ / "eval.json")).at("results").at(0);
+    const Words infer = {"infer", "pictures", "-w", "w.safetensors", "--classes", "classes.txt", "--resize", "32",
+                         "-k",    "0.5",      "-d", "cpu",           "-b",        "7",           "--json"};
+    std::istringstream lines(succeed(infer));
+    int pictures = 0, right = 0;
+    for (std::string text; std::getline(lines, text); ++pictures) {
+        const json line = json::parse(text);
+        ASSERT_EQ(line.at("top").size(), 5u);
+        const std::int64_t named = line.at("top").at(0).at("class");
+        EXPECT_EQ(line.at("top").at(0).at("name"), str("the ", named, "th"));
+        right += fs::path(line.at("picture").get<std::string>()).parent_path().filename() == class_folder(named);
+        EXPECT_EQ(line.at("tokens_per_stage"), (json{8, 4}));
+        const std::vector<std::int64_t> first = line.at("kept").at(0), last = line.at("kept").at(1);
+        ASSERT_EQ(first.size(), 8u);
+        ASSERT_EQ(last.size(), 4u);
+        EXPECT_TRUE(std::ranges::includes(first, last)) << "what is gone does not come back";
+        EXPECT_TRUE(0 <= first.front() && first.back() < 16);
+    }
+    EXPECT_EQ(pictures, kValImages);
+    EXPECT_EQ(right, row.at("top1_count"));
+
+    // A list on standard input, one of its files a text, one a picture of a single pixel.
+    write_png(folder_ / "dot.png", Image(1, 1));
+    write("text.png", "no picture");
+    write("list.txt", "dot.png\ntext.png\n\npictures\r\n");
+    const Outcome some = run_under("\"$@\" < list.txt", {"infer", "-", "-w", "w.safetensors", "-d", "cpu",
+                                                         "--log-level", "off", "--threshold", "0.1", "--threads", "1"});
+    EXPECT_EQ(some.code, 1);
+    EXPECT_EQ(some.err,
+              str("error: [infer] 1 of ", kValImages + 2, " pictures could not be read; the others are done\n"));
+    EXPECT_EQ(some.out.rfind("dot.png\n", 0), 0u);
+    std::size_t kept = 0;
+    for (std::size_t at = 0; (at = some.out.find("\n   kept  ", at)) != std::string::npos; ++at) ++kept;
+    EXPECT_EQ(kept, kValImages + 1);
+}
+
 TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
     write_weights("w.safetensors");
     write_pictures("val");
@@ -397,7 +443,10 @@ TEST_F(Program, BenchCountsWhatTheLoaderPrepares) {
 
 TEST_F(Program, HelpNamesEveryOption) {
     const std::map<std::string, Words> options = {
-        {"", {"--help", "--version", "--log-level", "--threads", "train", "eval", "visualize", "config", "bench"}},
+        {"",
+         {"--help", "--version", "--log-level", "--threads", "train", "eval", "infer", "visualize", "export", "config",
+          "bench"}},
+        {"infer", {"pictures", "--weights", "--keep-ratio", "--threshold", "--classes", "--top", "--json"}},
         {"train", {"--config", "--set", "--output", "--resume"}},
         {"eval",
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
@@ -596,10 +645,32 @@ TEST_F(BadInput, ThresholdsAndBudgets) {
         all.insert(all.end(), more.begin(), more.end());
         return all;
     };
-    fail(with({"--threshold", "2"}), {"[threshold] found 2, expected a probability, 0 to 1"});
+    fail(with({"--threshold", "2"}), {"[policy] per_image: found a threshold of 2, expected 0 to 1"});
     fail(with({"--threshold", "0.1,0.2,0.3"}), {"[threshold] found 3 numbers, expected one or one a stage, 2"});
     fail(with({"--gmacs", "0.00001"}), {"[gmacs] found 1e-05, expected at least the", "keeps no patch"});
     fail(with({"--keep-ratio", "0"}), {"[keep-ratio] found 0, expected a number above 0 and at most 1"});
+}
+
+TEST_F(BadInput, NothingToInfer) {
+    write_weights("w.safetensors");
+    fs::create_directories(folder_ / "empty");
+    const Words rest = {"-w", "w.safetensors", "-d", "cpu"};
+    const auto with = [&](Words words) {
+        words.insert(words.end(), rest.begin(), rest.end());
+        return words;
+    };
+    fail(with({"infer", "empty"}), {"[pictures] empty: no JPEG or PNG picture is in this folder"});
+    fail(with({"infer", "-"}), {"[pictures] found none, expected files, folders or a list on standard input"});
+    fail(with({"infer", "nowhere.png"}), {"1 of 1 pictures could not be read"});
+    fail(with({"infer", "a.png", "-k", "0.5,0.7"}), {"several keep ratios, expected one"});
+    fail(with({"infer", "a.png", "--threshold", "2"}), {"[policy] per_image: found a threshold of 2, expected 0 to 1"});
+    // The header of a PNG that says 20,000 x 20,000.
+    const std::string head("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x4e\x20\0\0\x4e\x20\x08\x02\0\0\0\0\0\0\0", 33);
+    write("huge.png", head);
+    fail(with({"infer", "huge.png"}), {"1 of 1 pictures could not be read"});
+    write("classes.txt", "a\nb\n");
+    fail(with({"infer", "huge.png", "--classes", "classes.txt"}),
+         {"classes.txt: names 2 classes, expected the model's 10"});
 }
 
 TEST_F(BadInput, GpuThatIsNotThere) {

@@ -2,12 +2,40 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <iostream>
+
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/progress.hpp"
+#include "dynvit/data/image_folder.hpp"
 #include "dynvit/models/macs.hpp"
 
 namespace dynvit::tool {
+
+std::vector<std::filesystem::path> find_pictures(const std::vector<std::string>& given) {
+    std::vector<std::filesystem::path> found;
+    const auto add = [&](const std::filesystem::path& path) {
+        if (!std::filesystem::is_directory(path)) {
+            found.push_back(path);
+            return;
+        }
+        const std::vector<std::filesystem::path> below = pictures_below(path);
+        if (below.empty()) throw Error("pictures", path.string(), ": no JPEG or PNG picture is in this folder");
+        found.insert(found.end(), below.begin(), below.end());
+    };
+    for (const std::string& name : given) {
+        if (name != "-") {
+            add(name);
+            continue;
+        }
+        for (std::string line; std::getline(std::cin, line);) {
+            if (line.ends_with('\r')) line.pop_back();
+            if (!line.empty()) add(line);
+        }
+    }
+    if (found.empty()) throw Error("pictures", "found none, expected files, folders or a list on standard input");
+    return found;
+}
 
 void ConfigArguments::add_to(CLI::App& command) {
     command.add_option("-c,--config", config, "YAML file of the experiment; `dynvit config` shows its keys");

@@ -15,12 +15,17 @@ namespace dynvit::tool {
 /// Each adds its subcommand, which runs when the command line names it.
 void add_train(CLI::App& program);
 void add_eval(CLI::App& program);
+void add_infer(CLI::App& program);
 void add_visualize(CLI::App& program);
 void add_shard(CLI::App& program);
 void add_convert(CLI::App& program);
 void add_export(CLI::App& program);
 void add_config(CLI::App& program);
 void add_bench(CLI::App& program);
+
+/// Pictures that a command line names: files as they are given, those below folders, sorted, and for "-" what the lines
+/// of standard input name likewise. Throws Error for a folder without any, and where there are none at all.
+std::vector<std::filesystem::path> find_pictures(const std::vector<std::string>& given);
 
 /// --config FILE and --set KEY=VALUE.
 struct ConfigArguments {

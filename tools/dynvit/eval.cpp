@@ -32,11 +32,6 @@ void check_arguments(const Arguments& arguments, std::int64_t stages) {
             throw Error("policy", "unknown selection policy '", policy, "'; expected one of ", join(known, ", "));
         }
     }
-    for (const double threshold : arguments.thresholds) {
-        if (!(threshold >= 0 && threshold <= 1)) {
-            throw Error("threshold", "found ", threshold, ", expected a probability, 0 to 1");
-        }
-    }
     const std::int64_t given = std::ssize(arguments.thresholds);
     if (given > 1 && given != stages) {
         throw Error("threshold", "found ", given, " numbers, expected one or one a stage, ", stages);

@@ -30,7 +30,7 @@ std::vector<std::int64_t> choose_tokens(const std::vector<double>& given, const 
     return dense ? std::vector<std::int64_t>() : tokens_per_stage(ratios, settings.patches());
 }
 
-void run(const Arguments& arguments) {
+void run(Arguments& arguments) {
     if (arguments.model.precision != "float32") {
         throw Error("export", "--precision: found ", arguments.model.precision, ", expected float32");
     }

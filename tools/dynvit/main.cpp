@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
     });
     dynvit::tool::add_train(program);
     dynvit::tool::add_eval(program);
+    dynvit::tool::add_infer(program);
     dynvit::tool::add_visualize(program);
     dynvit::tool::add_shard(program);
     dynvit::tool::add_convert(program);

@@ -51,7 +51,7 @@ std::vector<Split> open_splits(const Arguments& arguments, const std::optional<C
         std::vector<fs::path> paths;
         for (const std::string& folder : folders) paths.push_back(root / folder);
         if (arguments.unlabelled)
-            splits.push_back({"train", std::make_unique<UnlabelledFolders>(paths), {}});
+            splits.push_back({"train", std::make_unique<PictureList>(pictures_of_folders(paths)), {}});
         else
             splits.push_back({"train", std::make_unique<ImageFolder>(paths.front(), classes), {}});
     }

@@ -25,21 +25,6 @@ struct Arguments {
     std::int64_t samples = 12;
 };
 
-// Files as they are given; folders give the pictures below them, sorted.
-std::vector<fs::path> find_pictures(const std::vector<std::string>& given) {
-    std::vector<fs::path> found;
-    for (const fs::path path : given) {
-        if (!fs::is_directory(path)) {
-            found.push_back(path);
-            continue;
-        }
-        const std::vector<fs::path> below = pictures_below(path);
-        if (below.empty()) throw Error("visualize", path.string(), ": no JPEG or PNG picture is in this folder");
-        found.insert(found.end(), below.begin(), below.end());
-    }
-    return found;
-}
-
 std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experiment& experiment) {
     const ModelSettings& model = experiment.model;
     std::vector<NamedImage> pictures;

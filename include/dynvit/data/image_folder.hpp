@@ -50,11 +50,10 @@ class ImageFolder : public Dataset {
     std::vector<std::string> class_names_;
 };
 
-/// All pictures below some folders, without labels: folder after folder as given, each one's sorted by path.
-/// Throws Error: a folder that is missing or has no picture.
-class UnlabelledFolders : public Dataset {
+/// Pictures without labels, in the order given. That a file is missing or none shows when it is read.
+class PictureList : public Dataset {
   public:
-    explicit UnlabelledFolders(const std::vector<std::filesystem::path>& folders);
+    explicit PictureList(std::vector<std::filesystem::path> paths) : paths_(std::move(paths)) {}
     std::size_t size() const override { return paths_.size(); }
     Sample get(std::size_t index) const override;
     std::string name(std::size_t index) const override { return paths_[index].string(); }
@@ -65,5 +64,9 @@ class UnlabelledFolders : public Dataset {
     std::vector<std::filesystem::path> paths_;
     std::vector<std::string> no_names_;
 };
+
+/// All pictures below some folders: folder after folder as given, each one's sorted by path.
+/// Throws Error: a folder that is missing or has no picture.
+std::vector<std::filesystem::path> pictures_of_folders(const std::vector<std::filesystem::path>& folders);
 
 }  // namespace dynvit

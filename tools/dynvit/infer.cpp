@@ -1,0 +1,183 @@
+// dynvit infer: what is in these pictures, and what the model looked at.
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "command.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
+#include "dynvit/core/progress.hpp"
+#include "dynvit/data/image_folder.hpp"
+#include "dynvit/infer/inference_session.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+
+namespace dynvit::tool {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+    ModelArguments model;
+    std::vector<std::string> pictures;
+    std::string classes, policy = "predicted";
+    std::vector<double> thresholds;
+    std::int64_t resize = -1, batch_size = 32, workers = 0, top = 5;
+    bool json = false;
+};
+
+std::vector<std::string> class_names(const Arguments& arguments, std::int64_t classes) {
+    if (arguments.classes.empty()) return {};
+    std::vector<std::string> names = read_class_list(arguments.classes).names;
+    if (std::ssize(names) != classes) {
+        throw Error("infer", arguments.classes, ": names ", names.size(), " classes, expected the model's ", classes);
+    }
+    return names;
+}
+
+PruningPlan plan_of(const Arguments& arguments, const Experiment& experiment) {
+    const ModelSettings& settings = experiment.model;
+    const std::vector<double>& ratios = arguments.model.keep_ratios;
+    if (ratios.size() > 1) throw Error("infer", "found several keep ratios, expected one");
+    PruningPlan plan;
+    if (!arguments.thresholds.empty()) {
+        plan.policy = "per_image";
+        plan.thresholds = arguments.thresholds;
+        if (plan.thresholds.size() == 1 && settings.stages() > 0) {
+            plan.thresholds.resize(static_cast<std::size_t>(settings.stages()), plan.thresholds.front());
+        }
+        return plan;
+    }
+    if (settings.stages() == 0 || (!ratios.empty() && ratios.front() >= 1)) return plan;
+    plan.policy = arguments.policy;
+    plan.tokens = tokens_per_stage(ratios.empty() ? experiment.train.stage_targets(settings.stages())
+                                                  : stage_ratios(ratios.front(), settings.stages()),
+                                   settings.patches());
+    return plan;
+}
+
+// One picture's answer.
+nlohmann::json answer(const std::string& picture, const SessionOutput& output, const at::Tensor& probabilities,
+                      std::int64_t index, const std::vector<std::string>& names, std::int64_t top, double milliseconds,
+                      std::int64_t patches) {
+    const auto [values, classes] = probabilities[index].topk(std::min(top, probabilities.size(1)));
+    nlohmann::json line = {{"picture", picture},
+                           {"top", nlohmann::json::array()},
+                           {"tokens_per_stage", nlohmann::json::array()},
+                           {"kept", nlohmann::json::array()},
+                           {"milliseconds", milliseconds}};
+    for (std::int64_t i = 0; i < values.size(0); ++i) {
+        const std::int64_t label = classes[i].item<std::int64_t>();
+        line["top"].push_back({{"class", label}, {"probability", values[i].item<double>()}});
+        if (!names.empty()) line["top"].back()["name"] = names[static_cast<std::size_t>(label)];
+    }
+    for (std::size_t s = 0; s < output.counts.size(); ++s) {
+        line["tokens_per_stage"].push_back(output.counts[s][static_cast<std::size_t>(index)]);
+        line["kept"].push_back(output.kept_of(index, s, patches));
+    }
+    return line;
+}
+
+std::string as_text(const nlohmann::json& line) {
+    std::string text = line["picture"].get<std::string>() + '\n';
+    for (const nlohmann::json& one : line["top"]) {
+        const std::string share = fixed(100 * one["probability"].get<double>(), 2);
+        text += str(std::string(8 - std::min<std::size_t>(8, share.size()), ' '), share, " %  ",
+                    one.contains("name") ? one["name"].get<std::string>() : str("class ", one["class"]), '\n');
+    }
+    if (!line["tokens_per_stage"].empty()) {
+        text += str("   kept  ", join(line["tokens_per_stage"].get<std::vector<std::int64_t>>(), "/"), '\n');
+    }
+    return text;
+}
+
+void run(Arguments& arguments) {
+    const ModelArguments::Choice choice = arguments.model.choose();
+    const ModelSettings& settings = choice.experiment.model;
+    const std::vector<std::string> names = class_names(arguments, settings.num_classes);
+    const PruningPlan plan = plan_of(arguments, choice.experiment);
+    const PictureList pictures(find_pictures(arguments.pictures));
+    const EvalOptions options = arguments.model.options();
+    const InferenceSession session(arguments.model.load(choice), plan, options.precision);
+
+    DataSettings data = choice.experiment.data;
+    data.kind = "image_folder";
+    if (arguments.resize >= 0) data.resize = arguments.resize;
+    data.workers = arguments.workers > 0 ? arguments.workers : data.workers;
+    LoaderOptions loading = loader_options(data, Split::kVal);
+    loading.batch_size = arguments.batch_size;
+    loading.pin_memory = options.device.is_cuda();
+    Loader loader(pictures, make_transform(data, Split::kVal, settings.image_height(), settings.image_width()),
+                  loading);
+    Progress bar("pictures", static_cast<std::int64_t>(pictures.size()));
+    std::int64_t done = 0;
+    double model_seconds = 0;
+    std::set<std::string> broken;
+    const auto report_broken = [&] {
+        for (const CorruptSample& sample : loader.corrupt()) {
+            if (broken.insert(sample.name).second) log::warn("left out: " + sample.reason);
+        }
+    };
+    while (const std::optional<Batch> batch = loader.next()) {
+        const std::int64_t count = batch->images.size(0);
+        if (count > 0) {
+            const Clock::time_point start = Clock::now();
+            const SessionOutput output = session.run(batch->images);
+            const at::Tensor probabilities = output.logits.softmax(-1, at::kFloat).cpu();
+            const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+            model_seconds += seconds;
+            for (std::int64_t i = 0; i < count; ++i) {
+                const nlohmann::json line =
+                    answer(batch->names[static_cast<std::size_t>(i)], output, probabilities, i, names, arguments.top,
+                           1000 * seconds / static_cast<double>(count), settings.patches());
+                std::cout << (arguments.json ? line.dump() + '\n' : as_text(line));
+            }
+            std::cout.flush();
+        }
+        done += count;
+        report_broken();
+        bar.update(done + std::ssize(broken), "");
+    }
+    report_broken();
+    log::info(str(done, " pictures, ", fixed(done > 0 ? 1000 * model_seconds / static_cast<double>(done) : 0.0, 2),
+                  " ms each in the model"));
+    if (!broken.empty()) {
+        throw Error("infer", broken.size(), " of ", pictures.size(),
+                    " pictures could not be read; the others are done");
+    }
+}
+
+}  // namespace
+
+void add_infer(CLI::App& program) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command =
+        program.add_subcommand("infer", "Classify pictures: the likeliest classes, and what the model looked at");
+    arguments->model.add_to(*command);
+    command
+        ->add_option("pictures", arguments->pictures,
+                     "pictures, folders of them, or - for a list of both on standard input, a line each")
+        ->required();
+    command->add_option("--classes", arguments->classes, "file with a class's folder and name a line, in index order");
+    command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
+    command->add_option("--top", arguments->top, "so many classes of each picture")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command->add_option("--policy", arguments->policy, "who selects: " + join(policy_names(), ", "))
+        ->capture_default_str();
+    command
+        ->add_option("--threshold", arguments->thresholds,
+                     "in place of a keep ratio: keep every token that is likelier needed than this, in each picture "
+                     "its own number; or one a stage")
+        ->delimiter(',');
+    command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command->add_option("-j,--workers", arguments->workers, "threads that decode pictures; 0: one a core")
+        ->check(CLI::NonNegativeNumber);
+    command->add_flag("--json", arguments->json, "a JSON object a picture and line, kept patches too");
+    command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace dynvit::tool
