@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/export/bundle.hpp"
 #include "dynvit/export/onnx.hpp"
 #include "dynvit/export/torchscript.hpp"
 #include "dynvit/models/state_dict.hpp"
@@ -15,7 +16,7 @@ struct Format {
     void (*write)(const std::filesystem::path&, DynamicVit, const ExportOptions&);
 };
 
-constexpr Format kFormats[] = {{"torchscript", export_torchscript}, {"onnx", export_onnx}};
+constexpr Format kFormats[] = {{"bundle", export_bundle}, {"torchscript", export_torchscript}, {"onnx", export_onnx}};
 
 void check_counts(const ExportOptions& options, const ModelSettings& settings) {
     if (options.tokens.empty()) {

@@ -51,7 +51,7 @@ struct Tally {
         for (at::Tensor& value : values) value = value.to(at::kDouble);
         const at::Tensor batch = at::stack(values);
         sums = sums.defined() ? sums + batch : batch;
-        counts.resize(output.counts.size());
+        counts.resize(result.thresholds.size());
         for (std::size_t s = 0; s < counts.size(); ++s) {
             counts[s].insert(counts[s].end(), output.counts[s].begin(), output.counts[s].end());
         }
@@ -77,7 +77,7 @@ struct Tally {
             result.kl = host[6].item<double>() / static_cast<double>(images);
         }
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
-        if (!result.thresholds.empty()) finish_counts(static_cast<std::size_t>(images));
+        if (!counts.empty()) finish_counts(static_cast<std::size_t>(images));
         return result;
     }
 

@@ -13,6 +13,7 @@ namespace dynvit {
 namespace {
 
 constexpr const char* kSettingsKey = "dynvit.model";
+constexpr const char* kBundleKey = "dynvit.bundle";
 
 bool of_head(const std::string& key) {
     return key.rfind("head.", 0) == 0;
@@ -34,15 +35,20 @@ ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part) {
     }
     Safetensors read = read_safetensors(path);
     ModelFile file{path, std::nullopt, without_wrapper_prefixes(std::move(read.tensors))};
-    if (const auto found = read.metadata.find(kSettingsKey); found != read.metadata.end()) {
-        file.settings = read_config<ModelSettings>({found->second, path.string() + " (its " + kSettingsKey + ")", {}});
-    }
+    const auto text = [&](const char* key) -> std::optional<ConfigSource> {
+        const auto found = read.metadata.find(key);
+        if (found == read.metadata.end()) return std::nullopt;
+        return ConfigSource{found->second, path.string() + " (its " + key + ")", {}};
+    };
+    if (const auto source = text(kSettingsKey)) file.settings = read_config<ModelSettings>(*source);
+    if (const auto source = text(kBundleKey)) file.bundle = read_config<BundleSettings>(*source);
     return file;
 }
 
 void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
-                      const std::optional<ModelSettings>& settings) {
+                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle) {
     std::map<std::string, std::string> metadata;
+    if (bundle) metadata.emplace(kBundleKey, write_config(*bundle, false));
     if (settings) metadata.emplace(kSettingsKey, write_config(*settings, false));
     write_safetensors(path, weights, metadata);
 }

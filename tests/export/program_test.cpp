@@ -2,9 +2,13 @@
 #include <sys/wait.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "dynvit/core/files.hpp"
 #include "dynvit/infer/model_file.hpp"
+#include "dynvit/io/image.hpp"
+#include "dynvit/io/safetensors.hpp"
 #include "export_support.hpp"
 
 namespace dynvit {
@@ -26,10 +30,11 @@ class ExportProgram : public testing::Test {
         write_model_file(folder_ / "dense.safetensors", *test::random_model(dense, 3));
     }
 
-    /// Runs `dynvit export` in the test's folder. @param arguments as the shell reads them
-    Outcome run(const std::string& arguments) const {
-        const std::string command = str("cd '", folder_.path().string(), "' && '", DYNVIT_PROGRAM, "' export ",
-                                        arguments, " --log-level off --threads 1 >.out 2>.err </dev/null");
+    /// Runs `dynvit export`, or another subcommand, in the test's folder. @param arguments as the shell reads them
+    Outcome run(const std::string& arguments) const { return run("export", arguments); }
+    Outcome run(const std::string& subcommand, const std::string& arguments) const {
+        const std::string command = str("cd '", folder_.path().string(), "' && '", DYNVIT_PROGRAM, "' ", subcommand,
+                                        ' ', arguments, " --log-level off --threads 1 >.out 2>.err </dev/null");
         const int status = std::system(command.c_str());
         return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / ".out"), text_of(folder_ / ".err")};
     }
@@ -53,6 +58,8 @@ class ExportProgram : public testing::Test {
         }
     }
 
+    void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
+
     static std::string text_of(const fs::path& path) {
         const std::vector<std::uint8_t> bytes = read_file(path, "test");
         return {bytes.begin(), bytes.end()};
@@ -68,6 +75,34 @@ TEST_F(ExportProgram, BothFormats) {
     succeed("-f onnx -k 0.5 --kept-tokens", "onnx, custom, keeps 120/60 of 240 patches");
     succeed("-f onnx -k 1.0", "onnx, custom, dense");
 #endif
+}
+
+TEST_F(ExportProgram, ABundleSaysHowItIsUsed) {
+    write("classes.txt", "a first one\nb second\nc third\nd fourth\ne fifth\nf sixth: \"it\"\ng seventh\n");
+    succeed("-f bundle -k 0.5 --classes classes.txt --resize 130", "bundle, custom, keeps 120/60 of 240 patches");
+    write_png(folder_ / "picture.png", Image(200, 300));
+    const auto infer = [&](const std::string& arguments) {
+        return run("infer", "picture.png -d cpu --json " + arguments);
+    };
+    const Outcome plain = infer("-w w.safetensors -k 0.5 --resize 130 --classes classes.txt");
+    const Outcome bundled = infer("-w model");
+    EXPECT_EQ(bundled.code, 0) << bundled.err;
+    nlohmann::json expected = nlohmann::json::parse(plain.out), found = nlohmann::json::parse(bundled.out);
+    for (nlohmann::json* line : {&expected, &found}) line->erase("milliseconds");
+    EXPECT_EQ(found, expected);
+    EXPECT_EQ(found.at("tokens_per_stage"), (nlohmann::json{120, 60}));
+    EXPECT_EQ(nlohmann::json::parse(infer("-w model -k 0.7").out).at("tokens_per_stage"), (nlohmann::json{168, 117}));
+
+    Safetensors file = read_safetensors(folder_ / "model");
+    std::string& settings = file.metadata.at("dynvit.bundle");
+    settings.replace(settings.find("version: 1"), 10, "version: 9");
+    write_safetensors(folder_ / "newer", file.tensors, file.metadata);
+    const Outcome newer = infer("-w newer");
+    EXPECT_EQ(newer.code, 1);
+    EXPECT_EQ(newer.out, "");
+    EXPECT_NE(newer.err.find("newer (its dynvit.bundle)"), std::string::npos) << newer.err;
+    EXPECT_NE(newer.err.find("version: found 9, expected 1"), std::string::npos) << newer.err;
+    EXPECT_EQ(newer.err.find('\n'), newer.err.size() - 1);
 }
 
 TEST_F(ExportProgram, TheConfigSaysTheRatio) {
@@ -93,10 +128,12 @@ TEST_F(ExportProgram, BadInput) {
     }
     fail(weights + "-o model -f onnx -k 0", "[keep-ratio] found 0, expected a number above 0 and at most 1");
     fail(weights + "-o model -f onnx -k 0.9,0.7", "[export] found several keep ratios, expected one");
-    fail(weights + "-o model -f caffe", "--format: caffe not in {torchscript,onnx}");
+    fail(weights + "-o model -f caffe", "--format: caffe not in {bundle,torchscript,onnx}");
     fail(weights + "-o model", "--format is required");
     fail(weights + "-o model -f onnx -p bfloat16", "[export] --precision: found bfloat16, expected float32");
     fail(weights + "-o model -f onnx -k 1 --kept-tokens", "[export] a dense model keeps every token");
+    fail(weights + "-o model -f bundle --kept-tokens", "[export] a bundle is run by dynvit");
+    fail(weights + "-o model -f bundle --classes none", "[image_folder] none: no such file");
     fail("-w dense.safetensors -o model -f onnx -k 0.7", "[export] the model has no prediction modules");
     fail("-w none -o model -f onnx", "[weights] none: no such file");
 }

@@ -670,7 +670,7 @@ TEST_F(BadInput, NothingToInfer) {
     fail(with({"infer", "huge.png"}), {"1 of 1 pictures could not be read"});
     write("classes.txt", "a\nb\n");
     fail(with({"infer", "huge.png", "--classes", "classes.txt"}),
-         {"classes.txt: names 2 classes, expected the model's 10"});
+         {"[classes] classes.txt: names 2 classes, expected the model's 10"});
 }
 
 TEST_F(BadInput, GpuThatIsNotThere) {

@@ -106,6 +106,39 @@ void ModelArguments::find_keep_ratios(const ModelSettings& settings) {
     }
 }
 
+std::vector<std::string> ModelArguments::Choice::class_names(const std::string& list) const {
+    std::vector<std::string> names;
+    if (!list.empty()) {
+        names = read_class_list(list).names;
+    } else if (file.bundle) {
+        names = file.bundle->class_names;
+    }
+    if (!names.empty() && std::ssize(names) != experiment.model.num_classes) {
+        throw Error("classes", list.empty() ? file.path.string() : list, ": names ", names.size(),
+                    " classes, expected the model's ", experiment.model.num_classes);
+    }
+    return names;
+}
+
+// What a bundle says takes the place of the defaults.
+void use_bundle(const BundleSettings& bundle, const std::string& file, Experiment& experiment) {
+    experiment.data.resize = bundle.resize;
+    const std::int64_t stages = experiment.model.stages();
+    if (bundle.tokens_per_stage.empty()) {
+        experiment.train.keep_ratio = {1.0};
+        return;
+    }
+    if (std::ssize(bundle.tokens_per_stage) != stages) {
+        throw Error("bundle", file, ": has token counts of ", bundle.tokens_per_stage.size(), " stages, the model ",
+                    stages);
+    }
+    experiment.train.keep_ratio.clear();
+    for (const std::int64_t count : bundle.tokens_per_stage) {
+        experiment.train.keep_ratio.push_back(static_cast<double>(count) /
+                                              static_cast<double>(experiment.model.patches()));
+    }
+}
+
 ModelArguments::Choice ModelArguments::choose() {
     for (const double ratio : keep_ratios) {
         if (!(ratio > 0 && ratio <= 1)) {
@@ -117,7 +150,10 @@ ModelArguments::Choice ModelArguments::choose() {
     if (configured && !model.empty()) throw Error("model", "give --config or --model, not both");
     Experiment experiment = configured ? config.read() : Experiment();
     ModelFile file = read_model_file(weights);
-    if (!configured) experiment.model = settings_without_config(file);
+    if (!configured) {
+        experiment.model = settings_without_config(file);
+        if (file.bundle) use_bundle(*file.bundle, weights, experiment);
+    }
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
     const std::string settings = write_config(experiment.model, false);  // checks what the arguments changed

@@ -56,6 +56,10 @@ struct ModelArguments {
     struct Choice {
         Experiment experiment;
         ModelFile file;
+
+        /// Those of a class-list file or, where none is given, of a bundle; empty where neither is there. Throws Error
+        /// where they are not as many as the model's classes.
+        std::vector<std::string> class_names(const std::string& list) const;
     };
     Choice choose();
 

@@ -27,15 +27,6 @@ struct Arguments {
     bool json = false;
 };
 
-std::vector<std::string> class_names(const Arguments& arguments, std::int64_t classes) {
-    if (arguments.classes.empty()) return {};
-    std::vector<std::string> names = read_class_list(arguments.classes).names;
-    if (std::ssize(names) != classes) {
-        throw Error("infer", arguments.classes, ": names ", names.size(), " classes, expected the model's ", classes);
-    }
-    return names;
-}
-
 PruningPlan plan_of(const Arguments& arguments, const Experiment& experiment) {
     const ModelSettings& settings = experiment.model;
     const std::vector<double>& ratios = arguments.model.keep_ratios;
@@ -95,7 +86,7 @@ std::string as_text(const nlohmann::json& line) {
 void run(Arguments& arguments) {
     const ModelArguments::Choice choice = arguments.model.choose();
     const ModelSettings& settings = choice.experiment.model;
-    const std::vector<std::string> names = class_names(arguments, settings.num_classes);
+    const std::vector<std::string> names = choice.class_names(arguments.classes);
     const PruningPlan plan = plan_of(arguments, choice.experiment);
     const PictureList pictures(find_pictures(arguments.pictures));
     const EvalOptions options = arguments.model.options();

@@ -10,10 +10,11 @@
 
 namespace dynvit {
 
-/// The formats' names: "torchscript", "onnx".
+/// The formats' names: "bundle", "torchscript", "onnx".
 const std::vector<std::string>& export_formats();
 
-/// Writes the model beside `path`, checks what is written, and renames it: export_torchscript, export_onnx. What stood
+/// Writes the model beside `path`, checks what is written, and renames it: export_bundle, export_torchscript,
+/// export_onnx. What stood
 /// at `path` is unchanged where that fails.
 /// @param model on the CPU, float32
 /// Throws Error for another format, counts that no stage can keep, weights that are not finite, or a file that can't be

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace dynvit {
@@ -12,6 +13,8 @@ struct ExportOptions {
     std::vector<std::int64_t> tokens;  // patch tokens that each stage keeps, not growing; empty: dense
     bool kept_tokens = false;  // also give kept_1, kept_2, ...: a stage's kept places (B, k), int64, on the original
                                // grid, ascending
+    std::int64_t resize = 0;   // bundle: pixels of a picture's short side before the crop; 0: size / 0.875
+    std::vector<std::string> class_names = {};  // bundle: in index order; empty: not known
 };
 
 }  // namespace dynvit

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "dynvit/infer/bundle_settings.hpp"
 #include "dynvit/io/pth.hpp"
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/models/state_dict.hpp"
@@ -15,10 +16,11 @@ namespace dynvit {
 /// Weights as they stand in a file.
 struct ModelFile {
     std::filesystem::path path;
-    std::optional<ModelSettings> settings;  // of a file that dynvit wrote
-    TensorMap weights;                      // names without "module." where all have it
-    std::string part = {};                  // of a PyTorch checkpoint: the key that they stood under
-    std::vector<std::string> skipped = {};  // of a PyTorch checkpoint: what else is there, quoted
+    std::optional<ModelSettings> settings;      // of a file that dynvit wrote
+    TensorMap weights;                          // names without "module." where all have it
+    std::string part = {};                      // of a PyTorch checkpoint: the key that they stood under
+    std::vector<std::string> skipped = {};      // of a PyTorch checkpoint: what else is there, quoted
+    std::optional<BundleSettings> bundle = {};  // of a file that `dynvit export --format bundle` wrote
 };
 
 /// Reads a safetensors file or a PyTorch checkpoint, whichever its first bytes say it is.
@@ -28,7 +30,7 @@ ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part = 
 
 /// Writes the weights, and the settings if there are any, beside `path` and renamed: a safetensors file.
 void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
-                      const std::optional<ModelSettings>& settings);
+                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle = {});
 
 /// The same of a model. @param type what its weights are stored in
 void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type = at::kFloat);

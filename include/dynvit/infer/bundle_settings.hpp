@@ -1,0 +1,23 @@
+// What a model file says beside the model's sizes when it is meant to be used as it is.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dynvit/core/fields.hpp"
+
+namespace dynvit {
+
+/// How a bundle is run unless the user asks for something else.
+struct BundleSettings {
+    static constexpr std::int64_t kVersion = 1;
+
+    std::int64_t version = kVersion;
+    std::vector<std::int64_t> tokens_per_stage;
+    std::int64_t resize = 0;
+    std::vector<std::string> class_names;
+
+    void fields(FieldVisitor& v);
+};
+
+}  // namespace dynvit
