@@ -9,7 +9,7 @@
 namespace dynvit {
 
 /// Writes the weights with the model's settings and a BundleSettings. Reads the file again and compares what it holds.
-/// Throws Error naming the path where it can't be written or holds something else; `path` is then unchanged.
+/// Throws Error naming the path where it can't be written (`path` is then unchanged) or holds something else.
 void export_bundle(const std::filesystem::path& path, DynamicVit model, const ExportOptions& options);
 
 }  // namespace dynvit
