@@ -1,25 +1,20 @@
 // dynvit export, run as a user runs it.
-#include <sys/wait.h>
-
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "dynvit/core/files.hpp"
 #include "dynvit/infer/model_file.hpp"
 #include "dynvit/io/image.hpp"
 #include "dynvit/io/safetensors.hpp"
 #include "export_support.hpp"
+#include "run_program.hpp"
 
 namespace dynvit {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Outcome {
-    int code = -1;
-    std::string out, err;
-};
+using test::Outcome;
+using test::text_of;
 
 class ExportProgram : public testing::Test {
   protected:
@@ -33,10 +28,8 @@ class ExportProgram : public testing::Test {
     /// Runs `dynvit export`, or another subcommand, in the test's folder. @param arguments as the shell reads them
     Outcome run(const std::string& arguments) const { return run("export", arguments); }
     Outcome run(const std::string& subcommand, const std::string& arguments) const {
-        const std::string command = str("cd '", folder_.path().string(), "' && '", DYNVIT_PROGRAM, "' ", subcommand,
-                                        ' ', arguments, " --log-level off --threads 1 >.out 2>.err </dev/null");
-        const int status = std::system(command.c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / ".out"), text_of(folder_ / ".err")};
+        return test::run_in(folder_.path(),
+                            str("'", DYNVIT_PROGRAM, "' ", subcommand, ' ', arguments, " --log-level off --threads 1"));
     }
 
     void succeed(const std::string& arguments, const std::string& line) const {
@@ -59,11 +52,6 @@ class ExportProgram : public testing::Test {
     }
 
     void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
-
-    static std::string text_of(const fs::path& path) {
-        const std::vector<std::uint8_t> bytes = read_file(path, "test");
-        return {bytes.begin(), bytes.end()};
-    }
 
     test::TemporaryFolder folder_;
 };

@@ -1,12 +1,9 @@
 // dynvit convert, run as a user runs it, compared with the golden student's safetensors file and with the closed forms
 // that golden/checkpoints was filled with.
 #include <ATen/ATen.h>
-#include <sys/wait.h>
 
-#include <cstdlib>
-
-#include "dynvit/core/files.hpp"
 #include "dynvit/infer/model_file.hpp"
+#include "run_program.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -14,19 +11,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Outcome {
-    int code = -1;
-    std::string out, err;
-};
+using test::Outcome;
+using test::text_of;
 
 class Convert : public testing::Test {
   protected:
     /// Runs `dynvit convert` in the test's folder. @param arguments as the shell reads them
     Outcome convert(const std::string& arguments) const {
-        const std::string command = str("cd '", folder_.path().string(), "' && '", DYNVIT_PROGRAM, "' convert ",
-                                        arguments, " --log-level off --threads 1 >.out 2>.err </dev/null");
-        const int status = std::system(command.c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / ".out"), text_of(folder_ / ".err")};
+        return test::run_in(folder_.path(),
+                            str("'", DYNVIT_PROGRAM, "' convert ", arguments, " --log-level off --threads 1"));
     }
 
     /// The tensors of a run that has to succeed and say `line`.
@@ -47,11 +40,6 @@ class Convert : public testing::Test {
         for (const auto& entry : fs::directory_iterator(folder_.path())) {
             EXPECT_EQ(entry.path().filename().string().find("out.safetensors"), std::string::npos) << entry.path();
         }
-    }
-
-    static std::string text_of(const fs::path& path) {
-        const std::vector<std::uint8_t> bytes = read_file(path, "test");
-        return {bytes.begin(), bytes.end()};
     }
 
     static std::string golden(const std::string& name) { return "'" + test::golden(name).string() + "'"; }

@@ -1,7 +1,6 @@
 // The built program, run as a user runs it: command line in, files, standard output, standard error and exit code out.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <fstream>
@@ -17,6 +16,7 @@
 #include "dynvit/io/image.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/train/experiment.hpp"
+#include "run_program.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -64,10 +64,8 @@ const std::string kPruned =
 // Stages too, and needs no file to start from.
 const std::string kAlone = kModel + "  pruning_loc: [1, 2]\n" + kData + kTrain + "  loss: {kl: 0, distill: 0}\n";
 
-std::string text_of(const fs::path& path) {
-    const std::vector<std::uint8_t> bytes = read_file(path, "test");
-    return {bytes.begin(), bytes.end()};
-}
+using test::Outcome;
+using test::text_of;
 
 std::string quoted(const std::string& word) {
     std::string text = "'";
@@ -118,11 +116,6 @@ Words differences(const std::map<std::string, std::string>& a, const std::map<st
     return {found.begin(), found.end()};
 }
 
-struct Outcome {
-    int code = -1;
-    std::string out, err;
-};
-
 class Program : public testing::Test {
   protected:
     // Runs the program in the test's folder, so that its messages name files as they were given.
@@ -130,13 +123,11 @@ class Program : public testing::Test {
 
     // The same, started by `shell`: bash commands that end in `"$@"`.
     Outcome run_under(const std::string& shell, const Words& arguments) const {
-        std::string command = str("cd ", quoted(folder_.path().string()), " && ");
+        std::string command;
         if (!shell.empty()) command += str("bash -c ", quoted(shell), " bash ");
         command += quoted(DYNVIT_PROGRAM);
         for (const std::string& argument : arguments) command += str(' ', quoted(argument));
-        command += " >.out 2>.err </dev/null";
-        const int status = std::system(command.c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / ".out"), text_of(folder_ / ".err")};
+        return test::run_in(folder_.path(), command);
     }
 
     // A run that has to succeed and, with its log off, leave standard error empty.

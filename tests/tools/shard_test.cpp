@@ -1,6 +1,5 @@
 // dynvit shard, run as a user runs it: what its archives hold against the folder that they were made of.
 #include <ATen/CPUGeneratorImpl.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <fstream>
@@ -12,6 +11,7 @@
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/model_file.hpp"
+#include "run_program.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -20,10 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 using Words = std::vector<std::string>;
 
-std::string text_of(const fs::path& path) {
-    const std::vector<std::uint8_t> bytes = read_file(path, "test");
-    return {bytes.begin(), bytes.end()};
-}
+using test::Outcome;
+using test::text_of;
 
 std::map<std::string, std::string> contents(const fs::path& folder) {
     std::map<std::string, std::string> files;
@@ -32,19 +30,13 @@ std::map<std::string, std::string> contents(const fs::path& folder) {
     return files;
 }
 
-struct Outcome {
-    int code = -1;
-    std::string out, err;
-};
-
 class Shard : public testing::Test {
   protected:
     // Runs the program in the test's folder, after `before`, a shell command that ends in "&& " or is empty.
     Outcome run(const Words& arguments, const std::string& before = "") const {
-        std::string command = str("cd '", folder_.path().string(), "' && ", before, "'", DYNVIT_PROGRAM, "'");
+        std::string command = str(before, "'", DYNVIT_PROGRAM, "'");
         for (const std::string& argument : arguments) command += str(" '", argument, "'");
-        const int status = std::system((command + " --log-level off --threads 1 >.out 2>.err </dev/null").c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / ".out"), text_of(folder_ / ".err")};
+        return test::run_in(folder_.path(), command + " --log-level off --threads 1");
     }
 
     std::string succeed(const Words& arguments) const {

@@ -12,8 +12,8 @@ namespace dynvit {
 /// One way to run the model.
 struct EvalCase {
     std::string policy = "predicted";  // of plan_policy_names()
-    double keep_ratio =
-        1.0;  // rho: stages keep rho, rho^2, ... of all patches; 1: dense; 0: whatever `thresholds` keep
+    /// rho: stages keep rho, rho^2, ... of all patches; 1: dense; 0: whatever `thresholds` keep.
+    double keep_ratio = 1.0;
     std::vector<double> per_stage;   // a share of all patches a stage, in place of the powers of rho; empty: those
     DynamicVit model{nullptr};       // in place of the model of all cases, and of its sizes; empty: that one
     std::vector<double> thresholds;  // per_image: a probability a stage; empty: those that keep as many tokens as rho
