@@ -3,10 +3,13 @@
 
 #include <sys/wait.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 
 namespace dynvit::test {
