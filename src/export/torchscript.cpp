@@ -196,12 +196,13 @@ void check(const std::filesystem::path& path, const std::filesystem::path& writt
            const ExportOptions& options) {
     const ModelSettings& settings = model->settings();
     jit::Module loaded = jit::load(written.string());
-    const auto policy = make_policy("predicted", model);
+    const auto engine = std::make_shared<const InferenceModel>(*model);
+    const auto policy = make_policy("predicted", engine);
     auto generator = at::make_generator<at::CPUGeneratorImpl>(0);
     for (const std::int64_t batch : {1, 3}) {
         const at::Tensor images =
             at::randn({batch, 3, settings.image_height(), settings.image_width()}, generator, at::kFloat);
-        compare(run(loaded, images), pruned_forward(*model, images, *policy, options.tokens), path.string());
+        compare(run(loaded, images), pruned_forward(*engine, images, *policy, options.tokens), path.string());
     }
 }
 

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 
-#include "dynvit/infer/autocast.hpp"
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/pruned_vit.hpp"
 
 namespace dynvit {
 namespace {
@@ -12,21 +13,20 @@ namespace {
 constexpr std::int64_t kBatch = 32;
 
 template <class Function>
-void for_each_batch(const at::Tensor& pictures, const EvalOptions& options, const Function& function) {
-    const Autocast autocast(options.device, options.precision);
+void for_each_batch(const at::Tensor& pictures, const at::Device& device, const Function& function) {
     for (std::int64_t first = 0; first < pictures.size(0); first += kBatch) {
-        function(normalize_images(pictures.slice(0, first, first + kBatch), options.device));
+        function(normalize_images(pictures.slice(0, first, first + kBatch), device));
     }
 }
 
 }  // namespace
 
-std::vector<double> find_thresholds(DynamicVitImpl& model, const at::Tensor& pictures,
-                                    const std::vector<std::int64_t>& tokens, const EvalOptions& options) {
+std::vector<double> find_thresholds(const InferenceModel& model, const at::Tensor& pictures,
+                                    const std::vector<std::int64_t>& tokens) {
     std::vector<double> thresholds(tokens.size(), 0.0);
     for (std::size_t stage = 0; stage < tokens.size(); ++stage) {  // each depends on what those before it leave
         std::vector<at::Tensor> parts;
-        for_each_batch(pictures, options, [&](const at::Tensor& images) {
+        for_each_batch(pictures, model.device(), [&](const at::Tensor& images) {
             parts.push_back(per_image_forward(model, images, thresholds).keep_probabilities[stage].cpu());
         });
         const at::Tensor falling = std::get<0>(at::cat(parts).to(at::kDouble).sort(0, /*descending=*/true));
@@ -38,18 +38,21 @@ std::vector<double> find_thresholds(DynamicVitImpl& model, const at::Tensor& pic
     return thresholds;
 }
 
-std::vector<at::Tensor> find_static_scores(DynamicVitImpl& model, const at::Tensor& pictures,
-                                           const EvalOptions& options) {
+std::vector<at::Tensor> find_static_scores(const InferenceModel& model, const at::Tensor& pictures) {
     const torch::NoGradGuard no_grad;
-    const std::vector<std::int64_t> all(model.settings().pruning_loc.size(), model.settings().patches());
-    std::vector<at::Tensor> sums(all.size());
-    const auto scores = [&](const StageInput& input) {
-        const at::Tensor predicted = model.predicted_scores()(input);  // (B, N)
-        at::Tensor& sum = sums[static_cast<std::size_t>(input.stage)];
-        sum = sum.defined() ? sum + predicted.sum(0) : predicted.sum(0);
-        return predicted;
-    };
-    for_each_batch(pictures, options, [&](const at::Tensor& images) { model.forward_pruned(images, scores, all); });
+    const ModelSettings& settings = model.settings();
+    std::vector<at::Tensor> sums(settings.pruning_loc.size());
+    for_each_batch(pictures, model.device(), [&](const at::Tensor& images) {
+        at::Tensor x = model.embed(images);
+        for (std::int64_t i = 0, stage = 0; i < settings.depth && stage < settings.stages(); ++i) {
+            if (settings.pruning_loc[stage] == i) {
+                const at::Tensor sum = model.keep_log_probability(stage, x.slice(1, 1)).sum(0);
+                at::Tensor& total = sums[static_cast<std::size_t>(stage++)];
+                total = total.defined() ? total + sum : sum;
+            }
+            x = model.run_block(i, x);
+        }
+    });
     for (at::Tensor& sum : sums) sum = sum / static_cast<double>(pictures.size(0));
     return sums;
 }

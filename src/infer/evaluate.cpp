@@ -110,24 +110,26 @@ const at::Tensor& calibration(const EvalOptions& options, const std::string& pol
     throw Error("eval", "policy ", policy, " learns from pictures, expected some in EvalOptions::calibration");
 }
 
-PruningPlan plan_of(const EvalCase& one, DynamicVitImpl& model, const EvalOptions& options) {
+PruningPlan plan_of(const EvalCase& one, const InferenceModel& model, const EvalOptions& options) {
     const ModelSettings& settings = model.settings();
     PruningPlan plan{one.policy, {}, one.thresholds, {}, options.seed};
     if (one.dense() || settings.stages() == 0) return {};
     const auto shares = one.per_stage.empty() ? stage_ratios(one.keep_ratio, settings.stages()) : one.per_stage;
     plan.tokens = tokens_per_stage(shares, settings.patches());
     if (one.policy == "static") {
-        plan.static_scores = find_static_scores(model, calibration(options, one.policy), options);
+        plan.static_scores = find_static_scores(model, calibration(options, one.policy));
     }
     if (one.policy == "per_image" && plan.thresholds.empty()) {
-        plan.thresholds = find_thresholds(model, calibration(options, one.policy), plan.tokens, options);
+        plan.thresholds = find_thresholds(model, calibration(options, one.policy), plan.tokens);
     }
     return plan;
 }
 
-Tally prepare_case(const EvalCase& one, DynamicVit model, const EvalOptions& options) {
+using Engine = std::shared_ptr<const InferenceModel>;
+
+Tally prepare_case(const EvalCase& one, const Engine& model, const EvalOptions& options) {
     Tally tally;
-    tally.session = std::make_shared<InferenceSession>(model, plan_of(one, *model, options), options.precision);
+    tally.session = std::make_shared<InferenceSession>(model, plan_of(one, *model, options));
     const PruningPlan& plan = tally.session->plan();
     const bool dense = plan.tokens.empty();
     tally.result.policy = dense ? "dense" : plan.policy;
@@ -144,12 +146,18 @@ Tally prepare_case(const EvalCase& one, DynamicVit model, const EvalOptions& opt
 }
 
 std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, const EvalOptions& options) {
+    const auto prepared = [&](const DynamicVit& weights) {
+        return std::make_shared<const InferenceModel>(*weights, options.precision);
+    };
     std::vector<Tally> tallies;
     if (options.baseline) {
-        tallies.push_back(prepare_case({}, options.baseline, options));
+        tallies.push_back(prepare_case({}, prepared(options.baseline), options));
         tallies.back().result.policy = "baseline";
     }
-    for (const EvalCase& one : cases) tallies.push_back(prepare_case(one, one.model ? one.model : model, options));
+    const Engine shared = prepared(model);
+    for (const EvalCase& one : cases) {
+        tallies.push_back(prepare_case(one, one.model ? prepared(one.model) : shared, options));
+    }
     return tallies;
 }
 

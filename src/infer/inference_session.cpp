@@ -6,7 +6,6 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
-#include "dynvit/infer/autocast.hpp"
 #include "dynvit/models/macs.hpp"
 
 namespace dynvit {
@@ -44,7 +43,7 @@ void check(const PruningPlan& plan, const ModelSettings& settings) {
     }
 }
 
-SessionOutput fixed_counts(DynamicVitImpl& model, const at::Tensor& images, SelectionPolicy& policy,
+SessionOutput fixed_counts(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                            const std::vector<std::int64_t>& tokens) {
     PrunedOutput output = pruned_forward(model, images, policy, tokens);
     SessionOutput result{output.logits, {}, {}};
@@ -56,7 +55,7 @@ SessionOutput fixed_counts(DynamicVitImpl& model, const at::Tensor& images, Sele
     return result;
 }
 
-SessionOutput per_image(DynamicVitImpl& model, const at::Tensor& images, const std::vector<double>& thresholds) {
+SessionOutput per_image(const InferenceModel& model, const at::Tensor& images, const std::vector<double>& thresholds) {
     PerImageOutput output = per_image_forward(model, images, thresholds);
     for (std::size_t s = 0; s < output.counts.size(); ++s) {
         const PackedLayout layout(output.counts[s], images.device());
@@ -80,10 +79,13 @@ std::vector<std::int64_t> SessionOutput::kept_of(std::int64_t index, std::size_t
     return {places.const_data_ptr<std::int64_t>(), places.const_data_ptr<std::int64_t>() + places.numel()};
 }
 
-InferenceSession::InferenceSession(DynamicVit model, PruningPlan plan, at::ScalarType precision)
-    : model_(model.ptr()), device_(model_->parameters().front().device()), precision_(precision) {
+InferenceSession::InferenceSession(std::shared_ptr<const InferenceModel> model, PruningPlan plan)
+    : model_(std::move(model)) {
     set_plan(std::move(plan));
 }
+
+InferenceSession::InferenceSession(const DynamicVitImpl& model, PruningPlan plan, at::ScalarType precision)
+    : InferenceSession(std::make_shared<InferenceModel>(model, precision), std::move(plan)) {}
 
 void InferenceSession::set_plan(PruningPlan plan) {
     check(plan, settings());
@@ -91,7 +93,7 @@ void InferenceSession::set_plan(PruningPlan plan) {
     if (plan.policy == "static" && !plan.tokens.empty()) {
         policy_ = make_static_policy(plan.static_scores);
     } else if (plan.policy != "per_image" && plan.policy != "structural") {
-        policy_ = make_policy(plan.tokens.empty() ? "predicted" : plan.policy, DynamicVit(model_), plan.seed);
+        policy_ = make_policy(plan.tokens.empty() ? "predicted" : plan.policy, model_, plan.seed);
     }
     plan_ = std::move(plan);
 }
@@ -109,9 +111,8 @@ double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
 
 SessionOutput InferenceSession::run(const at::Tensor& images) const {
     const torch::NoGradGuard no_grad;
-    const Autocast autocast(device_, precision_);
     const at::Tensor inputs =
-        images.scalar_type() == at::kByte ? normalize_images(images, device_) : images.to(device_);
+        images.scalar_type() == at::kByte ? normalize_images(images, device()) : images.to(device());
     if (plan_.policy == "per_image") return per_image(*model_, inputs, plan_.thresholds);
     if (plan_.policy == "structural") {
         return {structural_forward(*model_, inputs, structural_block(settings())), {}, {}};

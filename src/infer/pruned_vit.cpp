@@ -46,15 +46,17 @@ PackedTokens keep(const PackedTokens& from, const at::Tensor& kept) {
 
 }  // namespace
 
-PrunedOutput pruned_forward(DynamicVitImpl& model, const at::Tensor& images, SelectionPolicy& policy,
+PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens) {
     const torch::NoGradGuard no_grad;
-    PrunedTokens result = model.forward_pruned(
-        images, [&](const StageInput& input) { return policy.scores(input); }, tokens);
-    return {model.classify(model.normalize(result.tokens.select(1, 0))), std::move(result.kept)};
+    PrunedTokens result = remove_tokens(
+        model.settings(), model.embed(images),
+        [&](std::int64_t index, const at::Tensor& x) { return model.run_block(index, x); },
+        [&](const StageInput& input) { return policy.scores(input); }, tokens);
+    return {model.classify(result.tokens.select(1, 0)), std::move(result.kept)};
 }
 
-PerImageOutput per_image_forward(DynamicVitImpl& model, const at::Tensor& images,
+PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
                                  const std::vector<double>& thresholds) {
     const torch::NoGradGuard no_grad;
     const ModelSettings& settings = model.settings();
@@ -66,7 +68,7 @@ PerImageOutput per_image_forward(DynamicVitImpl& model, const at::Tensor& images
         if (stage < settings.stages() && settings.pruning_loc[stage] == i) {
             const at::Tensor patches = tokens.x.index_select(0, tokens.patch_rows());
             const at::Tensor pi_keep =
-                model.score_predictor(stage)->forward_packed(patches, tokens.patches).select(1, 0).exp();
+                model.keep_log_probability(stage, patches, tokens.patches).exp();
             tokens = keep(tokens, pi_keep > thresholds[stage]);
             layout = tokens.with_cls();
             output.counts.push_back(tokens.patches.lengths());
@@ -74,13 +76,13 @@ PerImageOutput per_image_forward(DynamicVitImpl& model, const at::Tensor& images
             output.keep_probabilities.push_back(pi_keep);
             ++stage;
         }
-        tokens.x = model.block(i)->forward_packed(tokens.x, layout);
+        tokens.x = model.run_block(i, tokens.x, layout);
     }
-    output.logits = model.classify(model.normalize(tokens.x.index_select(0, tokens.cls_rows())));
+    output.logits = model.classify(tokens.x.index_select(0, tokens.cls_rows()));
     return output;
 }
 
-at::Tensor structural_forward(VisionTransformerImpl& model, const at::Tensor& images, std::int64_t block) {
+at::Tensor structural_forward(const InferenceModel& model, const at::Tensor& images, std::int64_t block) {
     const torch::NoGradGuard no_grad;
     const ModelSettings& settings = model.settings();
     at::Tensor x = model.embed(images);
@@ -91,9 +93,9 @@ at::Tensor structural_forward(VisionTransformerImpl& model, const at::Tensor& im
             const at::Tensor pooled = at::avg_pool2d(grid, 2, 2, 0, /*ceil_mode=*/true, /*count_include_pad=*/false);
             x = at::cat({x.slice(1, 0, 1), pooled.flatten(2).transpose(1, 2)}, 1);
         }
-        x = model.block(i)(x);
+        x = model.run_block(i, x);
     }
-    return model.classify(model.normalize(x.select(1, 0)));
+    return model.classify(x.select(1, 0));
 }
 
 std::int64_t structural_block(const ModelSettings& settings) {

@@ -10,11 +10,13 @@ namespace {
 
 class PredictedPolicy : public SelectionPolicy {
   public:
-    explicit PredictedPolicy(DynamicVit model) : model_(std::move(model)) {}
-    at::Tensor scores(const StageInput& input) override { return model_->predicted_scores()(input); }
+    explicit PredictedPolicy(std::shared_ptr<const InferenceModel> model) : model_(std::move(model)) {}
+    at::Tensor scores(const StageInput& input) override {
+        return model_->keep_log_probability(input.stage, input.tokens);
+    }
 
   private:
-    DynamicVit model_;
+    std::shared_ptr<const InferenceModel> model_;
 };
 
 class RandomPolicy : public SelectionPolicy {
@@ -43,16 +45,16 @@ class StaticPolicy : public SelectionPolicy {
 
 class ClsAttentionPolicy : public SelectionPolicy {
   public:
-    explicit ClsAttentionPolicy(DynamicVit model) : model_(std::move(model)) {}
+    explicit ClsAttentionPolicy(std::shared_ptr<const InferenceModel> model) : model_(std::move(model)) {}
     at::Tensor scores(const StageInput& input) override {
         if (!input.before.defined()) {
             throw Error("policy", "cls_attention was asked for at a stage before block 0, expected a block before it");
         }
-        return model_->block(input.block - 1)->cls_attention(input.before);
+        return model_->cls_attention(input.block - 1, input.before);
     }
 
   private:
-    DynamicVit model_;
+    std::shared_ptr<const InferenceModel> model_;
 };
 
 }  // namespace
@@ -66,7 +68,8 @@ const std::vector<std::string>& policy_names() {
     return names;
 }
 
-std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, DynamicVit model, std::uint64_t seed) {
+std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
+                                             std::uint64_t seed) {
     if (name == "predicted") return std::make_unique<PredictedPolicy>(std::move(model));
     if (name == "random") return std::make_unique<RandomPolicy>(seed);
     if (name == "cls_attention") return std::make_unique<ClsAttentionPolicy>(std::move(model));

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/models/gumbel_decision.hpp"
-#include "dynvit/ops/token_gather.hpp"
 
 namespace dynvit {
 namespace {
@@ -50,32 +49,8 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
 
 PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const TokenScores& scores,
                                             const std::vector<std::int64_t>& counts, const at::Tensor& drop_path) {
-    TORCH_CHECK(counts.empty() || std::ssize(counts) == settings_.stages(), "one count a stage is needed");
-    PrunedTokens output;
-    at::Tensor x = embed(images), before;  // (B, n + 1, C)
-    at::Tensor positions = at::arange(settings_.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
-    for (std::int64_t i = 0, stage = 0; i < settings_.depth; ++i) {
-        if (!counts.empty() && stage < settings_.stages() && settings_.pruning_loc[stage] == i) {
-            const at::Tensor patches = x.slice(1, 1);
-            at::Tensor places;
-            {
-                const torch::NoGradGuard no_grad;
-                places = top_places(scores({stage, i, patches, positions, before}), counts[stage]);
-            }
-            positions = positions.gather(1, places);
-            x = at::cat({x.slice(1, 0, 1), gather_tokens(patches, places)}, 1);
-            output.kept.push_back(positions);
-            ++stage;
-        }
-        before = x;
-        x = run_block(i, x, {}, drop_path);
-    }
-    output.tokens = x;
-    return output;
-}
-
-TokenScores DynamicVitImpl::predicted_scores() {
-    return [this](const StageInput& input) { return score_predictor(input.stage)(input.tokens).select(-1, 0); };
+    const auto run = [&](std::int64_t index, const at::Tensor& x) { return run_block(index, x, {}, drop_path); };
+    return remove_tokens(settings_, embed(images), run, scores, counts);
 }
 
 at::Tensor DynamicVitImpl::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& policy,

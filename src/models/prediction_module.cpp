@@ -13,7 +13,7 @@ using torch::nn::Linear;
 using torch::nn::Sequential;
 
 PredictionModuleImpl::PredictionModuleImpl(std::int64_t channels)
-    : in_conv_(register_module("in_conv", Sequential(LayerNorm(LayerNormOptions({channels}).eps(1e-5)),
+    : in_conv_(register_module("in_conv", Sequential(LayerNorm(LayerNormOptions({channels}).eps(kPredictorNormEpsilon)),
                                                      Linear(channels, channels), GELU()))),
       out_conv_(register_module(
           "out_conv", Sequential(Linear(channels, channels / 2), GELU(), Linear(channels / 2, channels / 4), GELU(),
@@ -32,13 +32,6 @@ at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& 
         mean = h.size(1) > 0 ? global.mean(1, true) : global.sum(1, true);
     }
     return log_probabilities(local, mean.expand_as(local));
-}
-
-at::Tensor PredictionModuleImpl::forward_packed(const at::Tensor& x, const PackedLayout& layout) {
-    const at::Tensor h = in_conv_->forward(x);
-    const std::int64_t half = h.size(1) / 2;
-    const at::Tensor means = packed_mean(h.slice(1, half), layout);  // (B, C/2)
-    return log_probabilities(h.slice(1, 0, half), means.index_select(0, layout.sequence_of_row()));
 }
 
 // Each token's own features beside the mean, both (..., C/2).

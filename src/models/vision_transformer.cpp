@@ -10,7 +10,6 @@
 namespace dynvit {
 namespace {
 
-constexpr double kNormEpsilon = 1e-6;
 constexpr double kInitStd = 0.02;
 
 torch::nn::LayerNorm layer_norm(std::int64_t channels) {
@@ -46,29 +45,13 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const at::Tensor& policy)
     return proj_(attended.transpose(1, 2).reshape({batch, tokens, channels}));
 }
 
-at::Tensor AttentionImpl::forward_packed(const at::Tensor& x, const PackedLayout& layout) {
-    const std::int64_t channels = x.size(1), head_dim = channels / num_heads_;
-    const at::Tensor qkv = qkv_(x).view({-1, 3, num_heads_, head_dim});  // (T, 3, h, d)
-    const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
-    const at::Tensor attended = packed_attention(qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2), layout, scale);
-    return proj_(attended.reshape({-1, channels}));
-}
-
-AttentionImpl::ClsView AttentionImpl::cls_view(const at::Tensor& x) {
+at::Tensor AttentionImpl::cls_intake(const at::Tensor& x) {
     const std::int64_t batch = x.size(0), tokens = x.size(1), head_dim = x.size(2) / num_heads_;
     const at::Tensor qkv = qkv_(x).view({batch, tokens, 3, num_heads_, head_dim}).permute({2, 0, 3, 1, 4});
     const at::Tensor cls = qkv[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
     const at::Tensor attention = at::softmax(at::matmul(cls, qkv[1].transpose(-2, -1)), -1, at::kFloat);
-    return {attention.select(2, 0).slice(2, 1), qkv[2].slice(2, 1)};
-}
-
-at::Tensor AttentionImpl::cls_attention(const at::Tensor& x) {
-    return cls_view(x).attention.mean(1);
-}
-
-at::Tensor AttentionImpl::cls_intake(const at::Tensor& x) {
-    const ClsView view = cls_view(x);
-    return (view.attention * at::linalg_vector_norm(view.values, 2, at::IntArrayRef{-1}, false, at::kFloat)).mean(1);
+    const at::Tensor norms = at::linalg_vector_norm(qkv[2], 2, at::IntArrayRef{-1}, false, at::kFloat);  // (B, h, N)
+    return (attention.select(2, 0) * norms).slice(2, 1).mean(1);
 }
 
 MlpImpl::MlpImpl(const ModelSettings& s)
@@ -89,11 +72,6 @@ at::Tensor BlockImpl::forward(const at::Tensor& x, const at::Tensor& policy, con
                               const BranchScale& mlp_scale) {
     const at::Tensor attended = add_branch(x, attn_(norm1_(x), policy), attention_scale);
     return add_branch(attended, mlp_(norm2_(attended)), mlp_scale);
-}
-
-at::Tensor BlockImpl::forward_packed(const at::Tensor& x, const PackedLayout& layout) {
-    const at::Tensor attended = x + attn_->forward_packed(norm1_(x), layout);
-    return attended + mlp_(norm2_(attended));
 }
 
 PatchEmbedImpl::PatchEmbedImpl(const ModelSettings& s)
@@ -132,10 +110,15 @@ void VisionTransformerImpl::draw_weights(torch::nn::Module& module, at::Generato
     }
 }
 
+void check_images(const at::Tensor& images, const ModelSettings& settings) {
+    TORCH_CHECK(images.dim() == 4 && images.size(1) == 3 && images.size(2) == settings.image_height() &&
+                    images.size(3) == settings.image_width(),
+                "images must be (B, 3, ", settings.image_height(), ", ", settings.image_width(), "), found ",
+                images.sizes());
+}
+
 at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
-    TORCH_CHECK(
-        images.dim() == 4 && images.size(2) == settings_.image_height() && images.size(3) == settings_.image_width(),
-        "images must be (B, 3, ", settings_.image_height(), ", ", settings_.image_width(), "), found ", images.sizes());
+    check_images(images, settings_);
     const at::Tensor patches = patch_embed_(images);
     const at::Tensor cls = cls_token_.expand({images.size(0), -1, -1}).to(patches.scalar_type());
     return at::cat({cls, patches}, 1) + pos_embed_;

@@ -73,10 +73,11 @@ void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& op
             samples_.emplace();
         }
     }
-    const auto policy = make_policy("predicted", model);
+    const auto engine = std::make_shared<const InferenceModel>(*model, options.precision);
+    const auto policy = make_policy("predicted", engine);
     const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
     for (const NamedImage& sample : *samples_) {
-        const Image drawn = draw_stages(model, *policy, tokens, sample.image, options).row;
+        const Image drawn = draw_stages(*engine, *policy, tokens, sample.image).row;
         try {
             board->image("kept tokens/" + sample.name, step, drawn);
         } catch (const Error& error) {  // a name that TensorBoard cannot show

@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "dynvit/core/error.hpp"
-#include "dynvit/infer/autocast.hpp"
 #include "dynvit/viz/heat_map.hpp"
 #include "dynvit/viz/kept_tokens.hpp"
 
@@ -44,18 +43,17 @@ void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> 
     }
 }
 
-StagePanels draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
-                        const Image& picture, const EvalOptions& options) {
-    const Autocast autocast(options.device, options.precision);
+StagePanels draw_stages(const InferenceModel& model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
+                        const Image& picture) {
     const PrunedOutput result =
-        pruned_forward(*model, normalize_images(as_batch(picture), options.device), policy, tokens);
+        pruned_forward(model, normalize_images(as_batch(picture), model.device()), policy, tokens);
     StagePanels drawn;
     std::vector<Image> panels = {picture};
     for (const at::Tensor& kept : result.kept) {
         const at::Tensor places = kept[0].cpu().contiguous();
         const std::int64_t* first = places.const_data_ptr<std::int64_t>();
         drawn.kept.emplace_back(first, first + places.numel());
-        panels.push_back(draw_kept_tokens(picture, drawn.kept.back(), model->settings()));
+        panels.push_back(draw_kept_tokens(picture, drawn.kept.back(), model.settings()));
     }
     const int factor = std::max(1, kPanelWidth / picture.width);
     for (Image& panel : panels) panel = enlarge(panel, factor);

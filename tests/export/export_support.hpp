@@ -2,7 +2,7 @@
 #pragma once
 
 #include "dynvit/export/export_model.hpp"
-#include "dynvit/infer/pruned_vit.hpp"
+#include "inference_support.hpp"
 #include "models/golden_model.hpp"
 
 namespace dynvit::test {
@@ -38,7 +38,7 @@ inline at::Tensor random_images(const ModelSettings& settings, std::int64_t batc
 
 inline PrunedOutput expected_output(DynamicVit model, const at::Tensor& images,
                                     const std::vector<std::int64_t>& tokens) {
-    return pruned_forward(*model, images, *make_policy("predicted", model), tokens);
+    return prune(model, images, tokens);
 }
 
 }  // namespace dynvit::test

@@ -8,6 +8,7 @@
 
 #include "dynvit/infer/pruned_vit.hpp"
 #include "dynvit/models/keep_ratio.hpp"
+#include "inference_support.hpp"
 #include "models/golden_model.hpp"
 
 namespace dynvit {
@@ -25,7 +26,7 @@ Outputs outputs(const ModelFile& file) {
     const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(1));
     const auto run = [&](double keep_ratio) {
         const auto tokens = tokens_per_stage(stage_ratios(keep_ratio, 3), model->settings().patches());
-        return pruned_forward(*model, images, *make_policy("predicted", model), tokens).logits;
+        return test::prune(model, images, tokens).logits;
     };
     return {run(1.0), run(0.7)};
 }

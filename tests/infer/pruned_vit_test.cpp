@@ -6,8 +6,10 @@
 
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/infer/calibration.hpp"
+#include "dynvit/infer/inference_session.hpp"
 #include "dynvit/infer/model_file.hpp"
 #include "dynvit/models/keep_ratio.hpp"
+#include "inference_support.hpp"
 #include "models/golden_model.hpp"
 
 namespace dynvit {
@@ -28,10 +30,11 @@ TEST_P(GoldenEval, KeptPositionsAndLogitsAtFiveRatios) {  // positions exactly, 
         read_safetensors(test::golden("model/train_step.safetensors")).tensors.at("images").to(device, at::kFloat);
     DynamicVit model = test::tiny_student();
     model->to(device);
-    const auto policy = make_policy("predicted", model);
+    const auto engine = test::engine_of(model);
+    const auto policy = make_policy("predicted", engine);
     for (const char* ratio : {"0.9", "0.8", "0.7", "0.6", "0.5"}) {
         const PrunedOutput output =
-            pruned_forward(*model, images, *policy, tokens_per_stage(stage_ratios(std::stod(ratio), 3), 196));
+            pruned_forward(*engine, images, *policy, tokens_per_stage(stage_ratios(std::stod(ratio), 3), 196));
         EXPECT_CLOSE(output.logits, golden.at(str("logits.", ratio)), 1e-5) << ratio;
         ASSERT_EQ(output.kept.size(), 3u);
         for (int s = 0; s < 3; ++s) {
@@ -39,8 +42,7 @@ TEST_P(GoldenEval, KeptPositionsAndLogitsAtFiveRatios) {  // positions exactly, 
             for (int b = 0; b < 4; ++b) EXPECT_EQ(as_set(output.kept[s][b]), as_set(expected[b])) << ratio << ' ' << s;
         }
     }
-    EXPECT_CLOSE(pruned_forward(*test::tiny_teacher(), images.cpu(), *policy, {}).logits, golden.at("teacher_logits"),
-                 1e-5);
+    EXPECT_CLOSE(test::prune(test::tiny_teacher(), images.cpu(), {}).logits, golden.at("teacher_logits"), 1e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, GoldenEval, testing::Values(at::kCPU, at::kCUDA),
@@ -77,20 +79,58 @@ TEST(DeitTiny, LogitsOfPhotographs) {
     EXPECT_LE((logits - golden.at("logits.160")).abs().max().item<double>(), 1e-3);
 }
 
-TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
-    DynamicVit model = test::tiny_student();
-    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(1));
-    const auto policy = make_policy("predicted", model);
-    const PrunedOutput pruned = pruned_forward(*model, images, *policy, {120, 50, 11});
-    // Noise that forces each stage's decision to what the pruned pass kept.
+// Untrained modules say 0.5 of every token; these say all sorts of things.
+DynamicVit decided_model(const ModelSettings& settings, std::uint64_t seed) {
+    DynamicVit model(settings, test::generator(seed));
     const torch::NoGradGuard no_grad;
-    TrainingNoise noise;
-    for (const at::Tensor& kept : pruned.kept) {
-        at::Tensor forced = at::zeros({2, 196, 2});
-        forced.select(-1, 0).fill_(-1e4).scatter_(1, kept, 1e4);
-        noise.gumbel.push_back(forced);
+    for (const auto& item : model->named_parameters()) {
+        if (is_of_prediction_module(item.key()) && item.value().dim() == 2) item.value().mul_(12);
     }
-    EXPECT_CLOSE(model->forward_train(images, noise).logits, pruned.logits, 1e-4);
+    return model;
+}
+
+// Any size: patches of 8, four blocks, two or three stages (the first of them before block 0), 7 classes.
+ModelSettings random_settings(Random& random, bool three_stages) {
+    ModelSettings settings = test::tiny_settings({1, 2});
+    settings.depth = 4;
+    settings.patch_size = 8;
+    settings.num_classes = 7;
+    settings.image_size = {8 * random.integer(4, 12), 8 * random.integer(4, 12)};
+    if (three_stages) settings.pruning_loc = {0, 2, 3};
+    return settings;
+}
+
+// Noise that forces each stage's decision: 1 at the places that are given, 0 elsewhere.
+// @param kept a stage: places in the flattened grids (B, N)
+TrainingNoise forced_noise(const std::vector<at::Tensor>& kept, std::int64_t batch, std::int64_t patches) {
+    TrainingNoise noise;
+    for (const at::Tensor& places : kept) {
+        at::Tensor forced = at::zeros({batch * patches, 2});
+        forced.select(1, 0).fill_(-1e4).index_fill_(0, places, 1e4);
+        noise.gumbel.push_back(forced.view({batch, patches, 2}));
+    }
+    return noise;
+}
+
+// Random sizes, batches and counts, of every share of the patches down to none.
+TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
+    const torch::NoGradGuard no_grad;
+    for (int seed = 0; seed < 12; ++seed) {
+        Random random(static_cast<std::uint64_t>(seed));
+        const ModelSettings settings = random_settings(random, seed % 2 == 0);
+        DynamicVit model = decided_model(settings, static_cast<std::uint64_t>(seed));
+        const std::int64_t batch = random.integer(1, 5);
+        const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
+                                            test::generator(static_cast<std::uint64_t>(seed) + 100));
+        PruningPlan plan;
+        for (std::int64_t s = 0, left = settings.patches(); s < settings.stages(); ++s) {
+            plan.tokens.push_back(left = seed == 0 ? 0 : random.integer(left / 4, left));
+        }
+        const SessionOutput pruned = InferenceSession(*model, plan).run(images);
+        const TrainingNoise noise = forced_noise(pruned.kept, batch, settings.patches());
+        EXPECT_CLOSE(model->forward_train(images, noise).logits, pruned.logits, 1e-4)
+            << "seed " << seed << ", kept " << join(plan.tokens, "/") << " of " << settings.patches();
+    }
 }
 
 // A plain loop: one image after another, each token alone against the threshold.
@@ -119,27 +159,12 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
     return {model.classify(model.normalize(x.select(1, 0))), kept};
 }
 
-// Untrained modules say 0.5 of every token; these say all sorts of things.
-DynamicVit decided_model(const ModelSettings& settings, std::uint64_t seed) {
-    DynamicVit model(settings, test::generator(seed));
-    const torch::NoGradGuard no_grad;
-    for (const auto& item : model->named_parameters()) {
-        if (is_of_prediction_module(item.key()) && item.value().dim() == 2) item.value().mul_(12);
-    }
-    return model;
-}
-
 // Random sizes, stages and thresholds; the last case drops every token of every image.
 TEST(PerImage, EqualsOneImageAtATime) {
     std::int64_t images_that_differ = 0;
     for (int seed = 0; seed < 6; ++seed) {
         Random random(static_cast<std::uint64_t>(seed));
-        ModelSettings settings = test::tiny_settings({1, 2});
-        settings.depth = 4;
-        settings.patch_size = 8;
-        settings.num_classes = 7;
-        settings.image_size = {8 * random.integer(4, 12), 8 * random.integer(4, 12)};
-        if (seed % 2 == 0) settings.pruning_loc = {0, 2, 3};
+        const ModelSettings settings = random_settings(random, seed % 2 == 0);
         DynamicVit model = decided_model(settings, static_cast<std::uint64_t>(seed));
         const std::int64_t batch = random.integer(1, 5);
         const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
@@ -148,7 +173,7 @@ TEST(PerImage, EqualsOneImageAtATime) {
         for (std::int64_t s = 0; s < settings.stages(); ++s) {
             thresholds.push_back(seed == 5 ? 1.0 : random.uniform(0.2, 0.6));
         }
-        const PerImageOutput output = per_image_forward(*model, images, thresholds);
+        const PerImageOutput output = per_image_forward(*test::engine_of(model), images, thresholds);
         ASSERT_EQ(output.logits.sizes(), (at::IntArrayRef{batch, 7}));
         std::vector<std::int64_t> first(static_cast<std::size_t>(settings.stages()), 0);
         for (std::int64_t b = 0; b < batch; ++b) {
@@ -174,38 +199,29 @@ TEST(PerImage, EqualsTheMaskedForward) {
     const torch::NoGradGuard no_grad;
     const at::Tensor pictures = at::randint(0, 256, {3, 3, 224, 224}, test::generator(2), at::kByte);
     const at::Tensor images = normalize_images(pictures, at::kCPU);
-    const std::vector<double> thresholds = find_thresholds(*model, pictures, {120, 70, 30}, EvalOptions());
-    const PerImageOutput output = per_image_forward(*model, images, thresholds);
+    const std::vector<double> thresholds = find_thresholds(*test::engine_of(model), pictures, {120, 70, 30});
+    const PerImageOutput output = per_image_forward(*test::engine_of(model), images, thresholds);
     const std::vector<std::int64_t> together = {3 * 120, 3 * 70, 3 * 30};  // they were found for these pictures
     for (std::size_t s = 0; s < 3; ++s) {
         EXPECT_EQ(std::accumulate(output.counts[s].begin(), output.counts[s].end(), std::int64_t{0}), together[s]);
     }
-    TrainingNoise noise;
-    for (std::size_t s = 0; s < output.counts.size(); ++s) {
-        at::Tensor forced = at::zeros({images.size(0), 196, 2});
-        forced.select(-1, 0).fill_(-1e4);
-        std::int64_t first = 0;
-        for (std::int64_t b = 0; b < images.size(0); ++b) {
-            const std::int64_t count = output.counts[s][b];
-            forced[b].select(-1, 0).index_fill_(0, output.positions[s].narrow(0, first, count), 1e4);
-            first += count;
-        }
-        noise.gumbel.push_back(forced);
-    }
+    const SessionOutput session = InferenceSession(*model, {.policy = "per_image", .thresholds = thresholds}).run(images);
+    EXPECT_CLOSE(session.logits, output.logits, 1e-6);
+    const TrainingNoise noise = forced_noise(session.kept, images.size(0), 196);
     EXPECT_CLOSE(model->forward_train(images, noise).logits, output.logits, 1e-4);
 }
 
 TEST(SelectionPolicy, StaticKeepsTheSamePlacesOfEveryImage) {
     DynamicVit model = decided_model(test::tiny_settings(), 3);
     const at::Tensor pictures = at::randint(0, 256, {40, 3, 224, 224}, test::generator(2), at::kByte);
-    const std::vector<at::Tensor> scores = find_static_scores(*model, pictures, EvalOptions());
+    const std::vector<at::Tensor> scores = find_static_scores(*test::engine_of(model), pictures);
     const torch::NoGradGuard no_grad;
     at::Tensor x = model->embed(normalize_images(pictures, at::kCPU));
     for (std::int64_t i = 0; i < 3; ++i) x = model->block(i)(x);
     EXPECT_CLOSE(scores[0], model->score_predictor(0)(x.slice(1, 1)).select(2, 0).mean(0), 1e-5);
 
     const at::Tensor images = normalize_images(pictures.slice(0, 0, 2), at::kCPU);
-    const PrunedOutput output = pruned_forward(*model, images, *make_static_policy(scores), {100, 50, 20});
+    const PrunedOutput output = pruned_forward(*test::engine_of(model), images, *make_static_policy(scores), {100, 50, 20});
     const at::Tensor best = std::get<0>(std::get<1>(scores[0].topk(100)).sort());
     EXPECT_TRUE(output.kept[0][0].equal(best));
     EXPECT_TRUE(output.kept[0][1].equal(best));
@@ -236,14 +252,14 @@ TEST(Structural, PoolsTwoByTwoOnTheGrid) {
         }
     }
     x = model->block(2)(at::stack(rows, 1));
-    EXPECT_CLOSE(structural_forward(*model, images, 2), model->classify(model->normalize(x.select(1, 0))), 1e-5);
+    EXPECT_CLOSE(structural_forward(*test::engine_of(model), images, 2), model->classify(model->normalize(x.select(1, 0))), 1e-5);
 }
 
 // [CLS]'s attention from the weights themselves, head by head.
 TEST(SelectionPolicy, ClsAttentionIsThatOfTheBlockBefore) {
     DynamicVit model = test::tiny_student();
     const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(4));
-    const PrunedOutput output = pruned_forward(*model, images, *make_policy("cls_attention", model), {60, 30, 10});
+    const PrunedOutput output = test::prune(model, images, {60, 30, 10}, "cls_attention");
     const torch::NoGradGuard no_grad;
     const auto parameters = model->named_parameters();
     at::Tensor x = model->embed(images);
@@ -259,7 +275,7 @@ TEST(SelectionPolicy, ClsAttentionIsThatOfTheBlockBefore) {
     }
     for (int b = 0; b < 2; ++b) EXPECT_EQ(as_set(output.kept[0][b]), as_set(std::get<1>(attention[b].topk(60)))) << b;
     DynamicVit early(test::tiny_settings({0}), test::generator());
-    EXPECT_EQ(test::error_of([&] { pruned_forward(*early, images, *make_policy("cls_attention", early), {60}); }),
+    EXPECT_EQ(test::error_of([&] { test::prune(early, images, {60}, "cls_attention"); }),
               "[policy] cls_attention was asked for at a stage before block 0, expected a block before it");
 }
 
@@ -276,14 +292,14 @@ TEST(PrunedForward, GradientsEqualThoseOfTheMaskedForward) {
         }
         return result;
     };
-    const PrunedTokens pruned = model->forward_pruned(images, model->predicted_scores(), {120, 50, 11});
+    const auto scores = [&](const StageInput& input) {
+        return model->score_predictor(input.stage)(input.tokens).select(2, 0);
+    };
+    const PrunedTokens pruned = model->forward_pruned(images, scores, {120, 50, 11});
     const auto removed = gradients(model->classify(model->normalize(pruned.tokens.select(1, 0))));
-    TrainingNoise noise;
-    for (const at::Tensor& kept : pruned.kept) {
-        at::Tensor forced = at::zeros({2, 196, 2});
-        forced.select(-1, 0).fill_(-1e4).scatter_(1, kept, 1e4);
-        noise.gumbel.push_back(forced);
-    }
+    std::vector<at::Tensor> places;
+    for (const at::Tensor& kept : pruned.kept) places.push_back((kept + at::tensor({0, 196}).unsqueeze(1)).flatten());
+    const TrainingNoise noise = forced_noise(places, 2, 196);
     const auto masked = gradients(model->forward_train(images, noise).logits);
     EXPECT_EQ(removed.count("score_predictor.0.in_conv.1.weight"), 0u) << "the selection has no gradient";
     for (const auto& [name, gradient] : removed) EXPECT_CLOSE(gradient, masked.at(name), 1e-3) << name;
@@ -292,9 +308,8 @@ TEST(PrunedForward, GradientsEqualThoseOfTheMaskedForward) {
 TEST(PrunedForward, EveryTokenKeptIsDense) {
     DynamicVit model = test::tiny_student();
     const at::Tensor images = at::randn({1, 3, 224, 224}, test::generator(2));
-    const auto policy = make_policy("predicted", model);
-    const at::Tensor dense = pruned_forward(*model, images, *policy, {}).logits;
-    EXPECT_CLOSE(pruned_forward(*model, images, *policy, {196, 196, 196}).logits, dense, 1e-6);
+    const at::Tensor dense = test::prune(model, images, {}).logits;
+    EXPECT_CLOSE(test::prune(model, images, {196, 196, 196}).logits, dense, 1e-6);
     const torch::NoGradGuard no_grad;
     EXPECT_CLOSE(model->forward(images).logits, dense, 1e-6);
 }
@@ -302,7 +317,7 @@ TEST(PrunedForward, EveryTokenKeptIsDense) {
 TEST(PrunedForward, NoTokenKeptLeavesTheClassToken) {
     DynamicVit model = test::tiny_student();
     const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(2));
-    const PrunedOutput output = pruned_forward(*model, images, *make_policy("predicted", model), {0, 0, 0});
+    const PrunedOutput output = test::prune(model, images, {0, 0, 0});
     EXPECT_TRUE(output.logits.isfinite().all().item<bool>());
     EXPECT_EQ(output.kept[2].sizes(), (at::IntArrayRef{2, 0}));
 }
@@ -311,7 +326,7 @@ TEST(SelectionPolicy, RandomDependsOnItsSeedAndNestsStageInStage) {
     DynamicVit model = test::tiny_student();
     const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(3));
     const auto kept = [&](std::uint64_t seed) {
-        return pruned_forward(*model, images, *make_policy("random", model, seed), {100, 50, 20}).kept;
+        return test::prune(model, images, {100, 50, 20}, "random", seed).kept;
     };
     const auto first = kept(1), same = kept(1), other = kept(2);
     EXPECT_TRUE(first[2].equal(same[2]));
@@ -321,7 +336,7 @@ TEST(SelectionPolicy, RandomDependsOnItsSeedAndNestsStageInStage) {
         EXPECT_TRUE(std::includes(outer.begin(), outer.end(), inner.begin(), inner.end()));
         EXPECT_EQ(std::set<std::int64_t>(inner.begin(), inner.end()).size(), 50u);
     }
-    EXPECT_EQ(test::error_of([&] { make_policy("magic", model); }),
+    EXPECT_EQ(test::error_of([&] { make_policy("magic", test::engine_of(model)); }),
               "[policy] unknown selection policy 'magic'; expected one of predicted, random, cls_attention");
 }
 

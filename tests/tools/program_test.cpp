@@ -618,7 +618,7 @@ TEST_F(BadInput, UnknownNames) {
     fail({"eval", "-m", "deit_huge", "-w", "w.safetensors", "--data", "."}, {"unknown model 'deit_huge'", "deit_tiny"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "tpu"}, {"unknown device 'tpu'", "auto, cpu, cuda"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "-p", "int3"},
-         {"unknown precision 'int3'", "bfloat16"});
+         {"--precision: int3", "bfloat16"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "--policy", "best"},
          {"'best'", "predicted, per_image, random, static, cls_attention, structural"});
     fail({"train", "-c", "a.yaml", "-s", "train.device=tpu", "-o", "run"}, {"unknown device 'tpu'"});

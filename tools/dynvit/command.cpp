@@ -75,7 +75,11 @@ void ModelArguments::add_to(CLI::App& command) {
         ->delimiter(',');
     command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")
         ->capture_default_str();
-    command.add_option("-p,--precision", precision, "float32, bfloat16 or float16")->capture_default_str();
+    command
+        .add_option("-p,--precision", precision,
+                    "float32, bfloat16, float16, or int8: 8-bit matrix products, on processors that have them")
+        ->check(CLI::IsMember({"float32", "bfloat16", "float16", "int8"}))
+        ->capture_default_str();
 }
 
 ModelSettings ModelArguments::settings_without_config(const ModelFile& file) const {
@@ -172,7 +176,7 @@ DynamicVit ModelArguments::load(const Choice& choice) const {
 }
 
 EvalOptions ModelArguments::options() const {
-    return {parse_device(device), parse_precision(precision), 0, DynamicVit(nullptr), {}};
+    return {parse_device(device), precision == "int8" ? at::kQInt8 : parse_precision(precision), 0, DynamicVit(nullptr), {}};
 }
 
 }  // namespace dynvit::tool

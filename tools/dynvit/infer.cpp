@@ -90,7 +90,7 @@ void run(Arguments& arguments) {
     const PruningPlan plan = plan_of(arguments, choice.experiment);
     const PictureList pictures(find_pictures(arguments.pictures));
     const EvalOptions options = arguments.model.options();
-    const InferenceSession session(arguments.model.load(choice), plan, options.precision);
+    const InferenceSession session(*arguments.model.load(choice), plan, options.precision);
 
     DataSettings data = choice.experiment.data;
     data.kind = "image_folder";

@@ -56,15 +56,15 @@ void run(Arguments& arguments) {
                                        : stage_ratios(given.front(), settings.stages()),
                          settings.patches());
 
-    const EvalOptions options = arguments.model.options();
-    DynamicVit model = arguments.model.load(choice);
+    const auto model =
+        std::make_shared<const InferenceModel>(*arguments.model.load(choice), arguments.model.options().precision);
     const auto policy = make_policy(arguments.policy, model);
     make_directory(arguments.output, "visualize");
     std::vector<Image> rows;
     std::vector<std::vector<std::int64_t>> counts(tokens.size(), std::vector<std::int64_t>(settings.patches()));
     std::int64_t written = 0;
     for (const NamedImage& picture : read_pictures(arguments, experiment)) {
-        StagePanels drawn = draw_stages(model, *policy, tokens, picture.image, options);
+        StagePanels drawn = draw_stages(*model, *policy, tokens, picture.image);
         write_png(fs::path(arguments.output) / (picture.name + ".png"), drawn.row);
         if (rows.size() < kSheetRows) rows.push_back(std::move(drawn.row));
         for (std::size_t s = 0; s < counts.size(); ++s) {

@@ -1,7 +1,7 @@
 // What a policy learns from some pictures, without their labels.
 #pragma once
 
-#include "dynvit/infer/evaluate.hpp"
+#include "dynvit/infer/inference_model.hpp"
 
 namespace dynvit {
 
@@ -9,12 +9,11 @@ namespace dynvit {
 /// value between the probabilities of the last token that goes on and the first that does not.
 /// @param pictures (M, 3, H, W), uint8
 /// @param tokens a count a stage, not growing
-std::vector<double> find_thresholds(DynamicVitImpl& model, const at::Tensor& pictures,
-                                    const std::vector<std::int64_t>& tokens, const EvalOptions& options);
+std::vector<double> find_thresholds(const InferenceModel& model, const at::Tensor& pictures,
+                                    const std::vector<std::int64_t>& tokens);
 
 /// For the static policy: how likely each position is kept, the mean over the pictures of log pi_keep where no token
-/// has been dropped. @param pictures (M, 3, H, W), uint8 @return a stage: (N), on the options' device
-std::vector<at::Tensor> find_static_scores(DynamicVitImpl& model, const at::Tensor& pictures,
-                                           const EvalOptions& options);
+/// has been dropped. @param pictures (M, 3, H, W), uint8 @return a stage: (N), on the model's device
+std::vector<at::Tensor> find_static_scores(const InferenceModel& model, const at::Tensor& pictures);
 
 }  // namespace dynvit

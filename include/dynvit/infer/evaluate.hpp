@@ -53,7 +53,7 @@ struct EvalResult {
 
 struct EvalOptions {
     at::Device device = at::kCPU;
-    at::ScalarType precision = at::kFloat;  // kFloat, or kBFloat16 / kHalf under autocast
+    at::ScalarType precision = at::kFloat;  // see InferenceModel
     std::uint64_t seed = 0;                 // of the random policy
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
     at::Tensor calibration;  // (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined

@@ -35,15 +35,17 @@ struct SessionOutput {
 /// with the random policy, which draws as it goes.
 class InferenceSession {
   public:
-    /// @param model in evaluation mode, on its device @param precision kFloat, or kBFloat16 / kHalf under autocast
-    explicit InferenceSession(DynamicVit model, PruningPlan plan = {}, at::ScalarType precision = at::kFloat);
+    explicit InferenceSession(std::shared_ptr<const InferenceModel> model, PruningPlan plan = {});
+    /// @param model whose weights are copied; see InferenceModel
+    explicit InferenceSession(const DynamicVitImpl& model, PruningPlan plan = {},
+                              at::ScalarType precision = at::kFloat);
 
     /// Drops tokens otherwise from the next call on. Throws Error for a plan that does not fit the model.
     void set_plan(PruningPlan plan);
     const PruningPlan& plan() const { return plan_; }
 
     const ModelSettings& settings() const { return model_->settings(); }
-    at::Device device() const { return device_; }
+    at::Device device() const { return model_->device(); }
 
     /// Multiply-accumulates of an image, 10^9. @param counts of per_image, where each image has its own cost: what it
     /// keeps at each stage; elsewhere the plan's, and none need be given
@@ -53,9 +55,7 @@ class InferenceSession {
     SessionOutput run(const at::Tensor& images) const;
 
   private:
-    std::shared_ptr<DynamicVitImpl> model_;
-    at::Device device_;
-    at::ScalarType precision_;
+    std::shared_ptr<const InferenceModel> model_;
     PruningPlan plan_;
     std::unique_ptr<SelectionPolicy> policy_;
 };

@@ -14,7 +14,7 @@ struct PrunedOutput {
 /// others are removed and never computed again.
 /// @param images (B, 3, H, W), normalized
 /// @param tokens a count a stage, not growing; empty: dense
-PrunedOutput pruned_forward(DynamicVitImpl& model, const at::Tensor& images, SelectionPolicy& policy,
+PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens);
 
 /// A different number of tokens in each image.
@@ -29,13 +29,13 @@ struct PerImageOutput {
 /// pi_keep, is above the stage's threshold goes on: many in a crowded picture, few in a plain one, none at worst.
 /// @param images (B, 3, H, W), normalized
 /// @param thresholds a probability a stage, in [0, 1]
-PerImageOutput per_image_forward(DynamicVitImpl& model, const at::Tensor& images,
+PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
                                  const std::vector<double>& thresholds);
 
 /// Structural downsampling, the baseline that looks at no content: before block `block`, patch tokens are averaged two
 /// by two on their grid (at an odd edge, over those that are there).
 /// @param images (B, 3, H, W), normalized @return logits, (B, classes)
-at::Tensor structural_forward(VisionTransformerImpl& model, const at::Tensor& images, std::int64_t block);
+at::Tensor structural_forward(const InferenceModel& model, const at::Tensor& images, std::int64_t block);
 
 /// The block that it pools before: the stage in the middle. And the patch tokens after it.
 std::int64_t structural_block(const ModelSettings& settings);

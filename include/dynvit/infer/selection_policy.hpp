@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "dynvit/models/dynamic_vit.hpp"
+#include "dynvit/infer/inference_model.hpp"
 
 namespace dynvit {
 
@@ -26,6 +26,7 @@ const std::vector<std::string>& policy_names();
 /// "cls_attention": how much [CLS] looks at a token in the block before, mean over the heads; needs no training (EViT,
 /// Liang et al., 2022). At block 0, before which there is none, that one is an Error.
 /// Throws Error listing the names for any other.
-std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, DynamicVit model, std::uint64_t seed = 0);
+std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
+                                             std::uint64_t seed = 0);
 
 }  // namespace dynvit

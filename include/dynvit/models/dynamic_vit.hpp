@@ -1,10 +1,10 @@
 // The paper's model: a Vision Transformer with prediction modules before some of its blocks.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "dynvit/models/prediction_module.hpp"
+#include "dynvit/models/token_removal.hpp"
 #include "dynvit/models/vision_transformer.hpp"
 
 namespace dynvit {
@@ -24,24 +24,6 @@ struct TrainingOutput {
     std::vector<at::Tensor> positions;  // a stage: (B, n), the places that log_probs speaks of; empty if masked
 };
 
-/// What decides at a stage may look at.
-struct StageInput {
-    std::int64_t stage = 0;  // from 0
-    std::int64_t block = 0;  // the block that the stage stands before, from 0
-    at::Tensor tokens;       // (B, n, C): patch tokens that are left, without [CLS]
-    at::Tensor positions;    // (B, n), int64: their places on the original grid, ascending
-    at::Tensor before;       // (B, n + 1, C): what went into the block before, [CLS] first; undefined at block 0
-};
-
-/// Scores the tokens that are left, (B, n); those with the highest stay.
-using TokenScores = std::function<at::Tensor(const StageInput&)>;
-
-/// What a forward pass gives that really removes tokens.
-struct PrunedTokens {
-    at::Tensor tokens;             // (B, 1 + k, C): [CLS] and the survivors after the last block, before the final norm
-    std::vector<at::Tensor> kept;  // a stage: (B, k) int64, places on the original grid, ascending
-};
-
 /// Whether a parameter of that name belongs to a prediction module, and not to the backbone.
 bool is_of_prediction_module(const std::string& name);
 
@@ -54,16 +36,11 @@ class DynamicVitImpl : public VisionTransformerImpl {
     /// @param temperature of the Gumbel-Softmax
     TrainingOutput forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature = 1.0);
 
-    /// At each stage the `counts[stage]` patch tokens with the highest scores go on with [CLS]; the others are removed
-    /// and never computed again. Gradients flow, but not into the selection.
+    /// Tokens are removed as at inference, see remove_tokens.
     /// @param images (B, 3, H, W), normalized
-    /// @param counts a count a stage, not growing; empty: dense
     /// @param drop_path as in TrainingNoise; undefined: every branch
     PrunedTokens forward_pruned(const at::Tensor& images, const TokenScores& scores,
                                 const std::vector<std::int64_t>& counts, const at::Tensor& drop_path = {});
-
-    /// The prediction modules' scores, log pi_keep, for forward_pruned.
-    TokenScores predicted_scores();
 
     /// Everything that forward_train draws for `batch` images. @param generator of the device
     TrainingNoise draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const;

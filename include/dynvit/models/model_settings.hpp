@@ -8,6 +8,9 @@
 
 namespace dynvit {
 
+/// Of the layer norms: in the backbone as DeiT has them, in the prediction modules as the reference does.
+inline constexpr double kNormEpsilon = 1e-6, kPredictorNormEpsilon = 1e-5;
+
 struct ModelSettings {
     std::string name = "deit_small";               // of the zoo below; "custom": every field is given
     std::vector<std::int64_t> image_size = {224};  // height, width; one number: a square

@@ -5,7 +5,8 @@
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
 
-#include "dynvit/ops/packed_sequences.hpp"
+#include "dynvit/models/model_settings.hpp"
+
 
 namespace dynvit {
 
@@ -20,9 +21,6 @@ class PredictionModuleImpl : public torch::nn::Module {
     ///     zero.
     /// @return log-probabilities, (B, n, 2); column 0 is "keep"
     at::Tensor forward(const at::Tensor& x, const at::Tensor& decision = {});
-
-    /// The same of images that have different numbers of tokens left: (T, C) -> (T, 2).
-    at::Tensor forward_packed(const at::Tensor& x, const PackedLayout& layout);
 
   private:
     at::Tensor log_probabilities(const at::Tensor& local, const at::Tensor& mean);

@@ -8,7 +8,6 @@
 #include <torch/nn/modules/normalization.h>
 
 #include "dynvit/models/model_settings.hpp"
-#include "dynvit/ops/packed_sequences.hpp"
 
 namespace dynvit {
 
@@ -24,23 +23,12 @@ class AttentionImpl : public torch::nn::Module {
     /// @param x (B, N, C)
     /// @param policy (B, N) for masked attention; undefined: every token sees every token
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {});
-    /// The same of packed sequences, each within itself: (T, C) -> (T, C).
-    at::Tensor forward_packed(const at::Tensor& x, const PackedLayout& layout);
-
-    /// How much [CLS] looks at each other token, the mean over the heads: (B, N, C) -> (B, N - 1).
-    at::Tensor cls_attention(const at::Tensor& x);
 
     /// How much of each other token [CLS] takes in: its attention times the norm of the value, the mean over the heads
     /// (Kobayashi et al., 2020): (B, N, C) -> (B, N - 1).
     at::Tensor cls_intake(const at::Tensor& x);
 
   private:
-    struct ClsView {
-        at::Tensor attention;  // (B, h, N - 1), float32: [CLS]'s to the other tokens
-        at::Tensor values;     // (B, h, N - 1, d): theirs
-    };
-    ClsView cls_view(const at::Tensor& x);
-
     std::int64_t num_heads_;
     torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
 };
@@ -64,12 +52,7 @@ class BlockImpl : public torch::nn::Module {
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {}, const BranchScale& attention_scale = {},
                        const BranchScale& mlp_scale = {});
 
-    /// The same of packed sequences, (T, C).
-    at::Tensor forward_packed(const at::Tensor& x, const PackedLayout& layout);
-
-    /// [CLS]'s attention in this block for its input (B, N, C): (B, N - 1).
-    at::Tensor cls_attention(const at::Tensor& x) { return attn_->cls_attention(norm1_(x)); }
-    /// What [CLS] takes in of each token in this block, likewise.
+    /// What [CLS] takes in of each token in this block, for its input (B, N, C): (B, N - 1).
     at::Tensor cls_intake(const at::Tensor& x) { return attn_->cls_intake(norm1_(x)); }
 
   private:
@@ -135,6 +118,9 @@ class VisionTransformerImpl : public torch::nn::Module {
     torch::nn::Linear head_{nullptr};
 };
 TORCH_MODULE(VisionTransformer);
+
+/// Throws where images are not (B, 3, H, W) of the model's size.
+void check_images(const at::Tensor& images, const ModelSettings& settings);
 
 /// A position embedding for another grid: [CLS]'s place stays, the patches' are resampled (bicubic, antialiased), as
 /// timm does.

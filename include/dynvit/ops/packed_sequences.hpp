@@ -33,12 +33,6 @@ class PackedLayout {
     at::Tensor device_lengths_, offsets_;
 };
 
-/// Attention of each sequence within itself: on the CPU one sequence after another, on a GPU one kernel for all (flash
-/// attention in half precision, memory-efficient attention in float32).
-/// @param q, k, v (T, h, d) @return (T, h, d)
-at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedLayout& layout,
-                            double scale);
-
 /// The mean of each sequence's rows; zero where it has none. @param x (T, C) @return (B, C), float32
 at::Tensor packed_mean(const at::Tensor& x, const PackedLayout& layout);
 

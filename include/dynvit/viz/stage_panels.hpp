@@ -27,8 +27,8 @@ struct StagePanels {
 
 /// Runs the model on a picture and draws what each stage keeps, dropped patches faded; small pictures are enlarged.
 /// @param tokens patches that each stage keeps
-StagePanels draw_stages(DynamicVit model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
-                        const Image& picture, const EvalOptions& options);
+StagePanels draw_stages(const InferenceModel& model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
+                        const Image& picture);
 
 /// How often each place of the patch grid is kept, over many pictures: a heat map a stage, side by side.
 /// @param counts a stage: how many of `pictures` keep each place, (N)

@@ -1,4 +1,4 @@
-#include "dynvit/infer/autocast.hpp"
+#include "dynvit/train/autocast.hpp"
 
 #include <ATen/autocast_mode.h>
 

@@ -1,0 +1,37 @@
+// A linear layer that is only ever run forward.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+
+namespace dynvit {
+
+/// Whether this processor multiplies such numbers faster than float32: kBFloat16 (AVX-512 BF16, AMX), kHalf (AVX-512
+/// FP16), kQInt8 (VNNI). Elsewhere bfloat16 and float16 work, slowly; int8 does not.
+bool fast_on_cpu(at::ScalarType precision);
+
+/// y = x W^T + b with weights stored once as the products read them fastest: on the processor in oneDNN's blocked order,
+/// where LibTorch has oneDNN. May be called from several threads at once.
+class InferenceLinear {
+  public:
+    /// @param weight (out, in), bias (out) or undefined; both on the device where the layer runs
+    /// @param precision kFloat, kBFloat16 or kHalf: of weights, input and output. kQInt8, on the CPU only: weights of 8
+    /// bits with a scale for each output, an input of float32 that is rounded to 8 bits with one scale for all of it
+    InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision);
+
+    at::Tensor operator()(const at::Tensor& x) const { return run(x, "none"); }  // (..., in) -> (..., out)
+    /// With the exact (erf) GELU behind it.
+    at::Tensor gelu(const at::Tensor& x) const { return run(x, "gelu"); }
+
+  private:
+    at::Tensor run(const at::Tensor& x, const char* activation) const;
+
+    enum class Kind { kPlain, kOneDnn, kInt8 };
+
+    Kind kind_ = Kind::kPlain;
+    std::int64_t outputs_;
+    at::Tensor weight_, bias_;  // kOneDnn: the weight in blocked order
+    c10::IValue int8_;          // kInt8: weight and bias as LibTorch packs them
+};
+
+}  // namespace dynvit

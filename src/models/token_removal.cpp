@@ -1,0 +1,35 @@
+#include "dynvit/models/token_removal.hpp"
+
+#include <ATen/ATen.h>
+
+#include "dynvit/ops/token_gather.hpp"
+
+namespace dynvit {
+
+PrunedTokens remove_tokens(const ModelSettings& settings, at::Tensor x, const RunBlock& run_block,
+                           const TokenScores& scores, const std::vector<std::int64_t>& counts) {
+    TORCH_CHECK(counts.empty() || std::ssize(counts) == settings.stages(), "one count a stage is needed");
+    PrunedTokens output;
+    at::Tensor before;
+    at::Tensor positions = at::arange(settings.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
+    for (std::int64_t i = 0, stage = 0; i < settings.depth; ++i) {
+        if (!counts.empty() && stage < settings.stages() && settings.pruning_loc[stage] == i) {
+            const at::Tensor patches = x.slice(1, 1);
+            at::Tensor places;
+            {
+                const at::NoGradGuard no_grad;
+                places = top_places(scores({stage, i, patches, positions, before}), counts[stage]);
+            }
+            positions = positions.gather(1, places);
+            x = at::cat({x.slice(1, 0, 1), gather_tokens(patches, places)}, 1);
+            output.kept.push_back(positions);
+            ++stage;
+        }
+        before = x;
+        x = run_block(i, x);
+    }
+    output.tokens = x;
+    return output;
+}
+
+}  // namespace dynvit

@@ -1,0 +1,96 @@
+#include "dynvit/ops/inference_linear.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/jit/runtime/custom_operator.h>
+
+namespace dynvit {
+namespace {
+
+// These operators have no C++ function of their own: LibTorch's compilers call them by name.
+c10::OperatorHandle find_operator(const char* name) {
+    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
+}
+
+c10::IValue call(const c10::OperatorHandle& op, torch::jit::Stack arguments) {
+    op.callBoxed(&arguments);
+    return std::move(arguments.front());
+}
+
+bool says_yes(const char* name) {
+    return call(find_operator(name), {}).toBool();
+}
+
+c10::IValue pack_int8(const at::Tensor& weight, const at::Tensor& bias) {
+    constexpr double kLargest = 127;
+    const at::Tensor scales = (weight.abs().amax(1) / kLargest).clamp_min(1e-12);
+    const at::Tensor quantized = at::quantize_per_channel(weight, scales.to(at::kDouble),
+                                                          at::zeros({weight.size(0)}, at::kLong), 0, at::kQInt8);
+    static const c10::OperatorHandle prepack = find_operator("quantized::linear_prepack");
+    const at::QEngine before = at::globalContext().qEngine();
+    at::globalContext().setQEngine(at::QEngine::ONEDNN);
+    c10::IValue packed = call(prepack, {quantized, bias.defined() ? c10::IValue(bias) : c10::IValue()});
+    at::globalContext().setQEngine(before);
+    return packed;
+}
+
+}  // namespace
+
+bool fast_on_cpu(at::ScalarType precision) {
+    switch (precision) {
+        case at::kFloat:
+            return true;
+        case at::kBFloat16:
+            return at::hasMKLDNN() && says_yes("mkldnn::_is_mkldnn_bf16_supported");
+        case at::kHalf:
+            return at::hasMKLDNN() && says_yes("mkldnn::_is_mkldnn_fp16_supported");
+        case at::kQInt8:
+#if defined(__x86_64__)
+            return at::hasMKLDNN() && (__builtin_cpu_supports("avx512vnni") || __builtin_cpu_supports("avxvnni"));
+#else
+            return false;
+#endif
+        default:
+            return false;
+    }
+}
+
+InferenceLinear::InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision)
+    : outputs_(weight.size(0)) {
+    if (precision == at::kQInt8) {
+        TORCH_CHECK(weight.is_cpu() && fast_on_cpu(precision), "int8 needs a processor with VNNI");
+        kind_ = Kind::kInt8;
+        int8_ = pack_int8(weight.to(at::kFloat), bias.defined() ? bias.to(at::kFloat) : bias);
+        return;
+    }
+    weight_ = weight.to(precision).contiguous();
+    if (bias.defined()) bias_ = bias.to(precision).contiguous();
+    if (!weight.is_cpu() || !at::hasMKLDNN() || !fast_on_cpu(precision)) return;
+    kind_ = Kind::kOneDnn;
+    weight_ = call(find_operator("mkldnn::_reorder_linear_weight"), {weight_, c10::IValue()}).toTensor();
+}
+
+at::Tensor InferenceLinear::run(const at::Tensor& x, const char* activation) const {
+    const bool gelu = std::string_view(activation) == "gelu";
+    if (kind_ == Kind::kOneDnn && x.numel() > 0) {
+        static const c10::OperatorHandle linear = find_operator("mkldnn::_linear_pointwise");
+        return call(linear, {x, weight_, bias_.defined() ? c10::IValue(bias_) : c10::IValue(), activation,
+                             c10::List<std::optional<at::Scalar>>(), "none"})
+            .toTensor();
+    }
+    at::Tensor y;
+    if (x.numel() == 0) {
+        std::vector<std::int64_t> shape = x.sizes().vec();
+        shape.back() = outputs_;
+        return at::empty(shape, x.options());
+    }
+    if (kind_ == Kind::kInt8) {
+        static const c10::OperatorHandle linear = find_operator("quantized::linear_dynamic");
+        y = call(linear, {x, int8_, /*reduce_range=*/false}).toTensor();
+    } else {
+        y = at::linear(x, weight_, bias_);
+    }
+    return gelu ? at::gelu_(y) : y;
+}
+
+}  // namespace dynvit

@@ -1,0 +1,100 @@
+#include "dynvit/ops/self_attention.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "cpu/self_attention.hpp"
+
+namespace dynvit {
+namespace {
+
+double scale_of(std::int64_t head_dim) {
+    return 1.0 / std::sqrt(static_cast<double>(head_dim));
+}
+
+// Whether cpu/self_attention.hpp has a kernel for it.
+bool has_kernel(const at::Tensor& qkv) {
+    return qkv.is_cpu() && (qkv.scalar_type() == at::kFloat || qkv.scalar_type() == at::kBFloat16);
+}
+
+// One head of one sequence after another, several at once. @param qkv (T, 3 C) @return (T, C)
+template <class T>
+at::Tensor run_kernel(const at::Tensor& qkv, std::int64_t heads, const std::vector<std::int64_t>& lengths) {
+    const std::int64_t channels = qkv.size(1) / 3, head_dim = channels / heads;
+    const at::Tensor rows = qkv.contiguous();
+    at::Tensor attended = at::empty({qkv.size(0), channels}, qkv.options());
+    std::vector<std::int64_t> first(lengths.size());
+    std::exclusive_scan(lengths.begin(), lengths.end(), first.begin(), std::int64_t{0});
+    const T* from = static_cast<const T*>(rows.const_data_ptr());
+    T* to = static_cast<T*>(attended.mutable_data_ptr());
+    at::parallel_for(0, std::ssize(lengths) * heads, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+            const auto sequence = static_cast<std::size_t>(i / heads);
+            const std::int64_t column = i % heads * head_dim;
+            const T* q = from + first[sequence] * 3 * channels + column;
+            cpu::attention(q, q + channels, q + 2 * channels, 3 * channels, lengths[sequence], head_dim,
+                           static_cast<float>(scale_of(head_dim)), to + first[sequence] * channels + column, channels);
+        }
+    });
+    return attended;
+}
+
+at::Tensor on_cpu(const at::Tensor& qkv, std::int64_t heads, const std::vector<std::int64_t>& lengths) {
+    return qkv.scalar_type() == at::kFloat ? run_kernel<float>(qkv, heads, lengths)
+                                           : run_kernel<cpu::BFloat16Bits>(qkv, heads, lengths);
+}
+
+// By LibTorch's attention, one sequence after another.
+at::Tensor one_by_one(const at::Tensor& qkv, std::int64_t heads, const PackedLayout& layout) {
+    at::Tensor attended = at::empty({qkv.size(0), qkv.size(1) / 3}, qkv.options());
+    std::int64_t first = 0;
+    for (const std::int64_t length : layout.lengths()) {
+        if (length == 0) continue;
+        attended.narrow(0, first, length)
+            .copy_(self_attention(qkv.narrow(0, first, length).unsqueeze(0), heads).squeeze(0));
+        first += length;
+    }
+    return attended;
+}
+
+}  // namespace
+
+at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads) {
+    const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), head_dim = qkv.size(2) / (3 * heads);
+    if (has_kernel(qkv)) {
+        const std::vector<std::int64_t> lengths(static_cast<std::size_t>(batch), tokens);
+        return on_cpu(qkv.flatten(0, 1), heads, lengths).view({batch, tokens, heads * head_dim});
+    }
+    const at::Tensor parts = qkv.view({batch, tokens, 3, heads, head_dim}).permute({2, 0, 3, 1, 4});  // (3, B, h, n, d)
+    return at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0.0, false, scale_of(head_dim))
+        .transpose(1, 2)
+        .reshape({batch, tokens, heads * head_dim});
+}
+
+at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, const PackedLayout& layout) {
+    TORCH_CHECK(qkv.dim() == 2 && qkv.size(0) == layout.rows(), "qkv must be (", layout.rows(), ", 3 C), found ",
+                qkv.sizes());
+    if (has_kernel(qkv)) return on_cpu(qkv, heads, layout.lengths());
+    if (!qkv.is_cuda()) return one_by_one(qkv, heads, layout);
+    const std::int64_t head_dim = qkv.size(1) / (3 * heads);
+    const at::Tensor parts = qkv.view({-1, 3, heads, head_dim});
+    const at::Tensor q = parts.select(1, 0), k = parts.select(1, 1), v = parts.select(1, 2);  // (T, h, d)
+    if (qkv.scalar_type() != at::kFloat) {
+        return std::get<0>(at::_flash_attention_forward(q, k, v, layout.offsets(), layout.offsets(), layout.longest(),
+                                                        layout.longest(), 0.0, /*is_causal=*/false,
+                                                        /*return_debug_mask=*/false, scale_of(head_dim)))
+            .flatten(1);
+    }
+    const auto batch = [](const at::Tensor& packed) { return packed.unsqueeze(0); };  // (1, T, h, d)
+    return std::get<0>(at::_efficient_attention_forward(batch(q), batch(k), batch(v), {}, layout.offsets(),
+                                                        layout.offsets(), layout.longest(), layout.longest(), 0.0,
+                                                        /*custom_mask_type=*/0, /*compute_log_sumexp=*/false,
+                                                        scale_of(head_dim)))
+        .squeeze(0)
+        .flatten(1);
+}
+
+}  // namespace dynvit

@@ -1,0 +1,52 @@
+#include "dynvit/ops/inference_linear.hpp"
+
+#include <ATen/ATen.h>
+
+#include "models/golden_model.hpp"
+
+namespace dynvit {
+namespace {
+
+// Against the definition in float64, for shapes and precisions that models have and odd ones.
+void expect_linear(const at::Device& device, at::ScalarType precision, double tolerance) {
+    const at::ScalarType type = precision == at::kQInt8 ? at::kFloat : precision;
+    for (const auto [in, out] : {std::pair<std::int64_t, std::int64_t>{192, 576}, {33, 7}, {8, 2}}) {
+        const at::Tensor weight = at::randn({out, in}, test::generator(1)) / std::sqrt(static_cast<double>(in));
+        const at::Tensor bias = at::randn({out}, test::generator(2));
+        const at::Tensor x = at::randn({2, 5, in}, test::generator(3)).to(device, type);
+        for (const bool has_bias : {true, false}) {
+            const InferenceLinear linear(weight.to(device), has_bias ? bias.to(device) : at::Tensor(), precision);
+            const at::Tensor expected =
+                at::linear(x.cpu().to(at::kDouble), weight.to(at::kDouble), has_bias ? bias.to(at::kDouble) : at::Tensor());
+            EXPECT_EQ(linear(x).scalar_type(), type);
+            EXPECT_CLOSE(linear(x).to(at::kDouble), expected, tolerance) << in << " to " << out;
+            EXPECT_CLOSE(linear.gelu(x).to(at::kDouble), at::gelu(expected), tolerance) << in << " to " << out;
+            EXPECT_EQ(linear(x.slice(1, 0, 0)).sizes(), (at::IntArrayRef{2, 0, out}));
+            const at::Tensor rows = x.transpose(0, 1);  // not contiguous
+            EXPECT_CLOSE(linear(rows).to(at::kDouble), expected.transpose(0, 1), tolerance);
+        }
+    }
+}
+
+TEST(InferenceLinear, EqualsTheDefinition) {
+    EXPECT_TRUE(fast_on_cpu(at::kFloat));
+    expect_linear(at::kCPU, at::kFloat, 1e-5);
+    expect_linear(at::kCPU, at::kBFloat16, 2e-2);
+    expect_linear(at::kCPU, at::kHalf, 3e-3);
+}
+
+TEST(InferenceLinear, EightBits) {
+    if (!fast_on_cpu(at::kQInt8)) GTEST_SKIP() << "needs a processor with VNNI";
+    expect_linear(at::kCPU, at::kQInt8, 4e-2);
+    const InferenceLinear none(at::zeros({3, 4}), {}, at::kQInt8);
+    EXPECT_CLOSE(none(at::ones({1, 4})), at::zeros({1, 3}), 0);
+}
+
+TEST(InferenceLinear, OnTheGpu) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    expect_linear(at::kCUDA, at::kFloat, 1e-4);
+    expect_linear(at::kCUDA, at::kBFloat16, 2e-2);
+}
+
+}  // namespace
+}  // namespace dynvit
