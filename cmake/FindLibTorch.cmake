@@ -55,6 +55,11 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
     ${LibTorch_INCLUDE_DIR} ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include)
   set_property(TARGET LibTorch::cpu PROPERTY INTERFACE_INCLUDE_DIRECTORIES
     ${LibTorch_INCLUDE_DIR} ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include)
+  # at::parallel_for is a template in a header: compiled without OpenMP, its loops run on one thread.
+  # The runtime is LibTorch's own, which it brings: linked by flag, as the path of the compiler's would hide it.
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  target_compile_options(LibTorch::cpu INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
+  target_link_options(LibTorch::cpu INTERFACE ${OpenMP_CXX_FLAGS})
   target_link_libraries(LibTorch::cpu INTERFACE LibTorch::c10)
   foreach(_dir IN LISTS LibTorch_LIBRARY_DIRS)
     target_link_options(LibTorch::cpu INTERFACE "LINKER:-rpath-link,${_dir}")

@@ -150,6 +150,15 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
     };
 }
 
+at::Tensor stack_images(const std::vector<Image>& pictures) {
+    std::vector<at::Tensor> images;
+    for (const Image& picture : pictures) {
+        const at::Tensor pixels = at::tensor(at::ArrayRef<std::uint8_t>(picture.pixels), at::kByte);
+        images.push_back(pixels.view({picture.height, picture.width, 3}).permute({2, 0, 1}));
+    }
+    return at::stack(images);
+}
+
 at::Tensor normalize_images(const at::Tensor& images, const at::Device& device) {
     const auto channels = [&](const std::array<float, 3>& values) {
         return at::tensor(at::ArrayRef<float>(values.data(), 3))

@@ -12,7 +12,8 @@ nlohmann::json eval_json(const EvalResult& r) {
                           {"images", r.images},         {"top1_count", r.top1_count},
                           {"top5_count", r.top5_count}, {"top1", r.top1()},
                           {"top5", r.top5()},           {"loss", r.loss},
-                          {"gmacs", r.gmacs},           {"tokens_per_stage", r.tokens_per_stage}};
+                          {"gmacs", r.gmacs},           {"gmacs_per_stage", r.gmacs_per_stage},
+                          {"tokens_per_stage", r.tokens_per_stage}};
     if (r.paired()) {
         row["drop"] = r.drop();
         row["drop_error"] = r.drop_error();

@@ -98,6 +98,7 @@ struct Tally {
             const auto quartile = [&](std::size_t i) { return stage[i * (images - 1) / 4]; };
             result.spread.push_back({quartile(0), quartile(1), quartile(2), quartile(3), quartile(4)});
         }
+        result.gmacs_per_stage = session->gmacs_per_stage(result.tokens_per_stage);
         if (result.keep_ratio == 0) {  // given thresholds: what they come to
             const auto first = static_cast<double>(result.tokens_per_stage.front());
             result.keep_ratio = first / static_cast<double>(session->settings().patches());
@@ -137,6 +138,7 @@ Tally prepare_case(const EvalCase& one, const Engine& model, const EvalOptions& 
     tally.result.tokens_per_stage = plan.tokens;
     tally.result.thresholds = plan.thresholds;
     tally.result.gmacs = tally.session->gmacs();
+    tally.result.gmacs_per_stage = tally.session->gmacs_per_stage();
     if (plan.policy == "structural") {
         const std::int64_t pooled = structural_tokens(model->settings());
         tally.result.tokens_per_stage = {pooled};

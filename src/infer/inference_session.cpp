@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
@@ -98,7 +99,7 @@ void InferenceSession::set_plan(PruningPlan plan) {
     plan_ = std::move(plan);
 }
 
-double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
+std::vector<double> InferenceSession::gmacs_per_stage(const std::vector<std::int64_t>& counts) const {
     ModelSettings sizes = settings();
     std::vector<std::int64_t> tokens = counts.empty() ? plan_.tokens : counts;
     if (plan_.policy == "structural") {
@@ -106,7 +107,16 @@ double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
         tokens = {structural_tokens(settings())};
     }
     const bool predicts = plan_.policy == "predicted" || plan_.policy == "per_image";
-    return 1e-9 * static_cast<double>(count_macs(sizes, tokens, predicts));
+    std::vector<double> parts;
+    for (const std::int64_t macs : count_macs_per_stage(sizes, tokens, predicts)) {
+        parts.push_back(1e-9 * static_cast<double>(macs));
+    }
+    return parts;
+}
+
+double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
+    const std::vector<double> parts = gmacs_per_stage(counts);
+    return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
 SessionOutput InferenceSession::run(const at::Tensor& images) const {

@@ -2,25 +2,38 @@
 
 #include <c10/util/Exception.h>
 
+#include <numeric>
+
 #include "dynvit/models/keep_ratio.hpp"
 
 namespace dynvit {
 
-std::int64_t count_macs(const ModelSettings& s, const std::vector<std::int64_t>& kept, bool predicts) {
+std::vector<std::int64_t> count_macs_per_stage(const ModelSettings& s, const std::vector<std::int64_t>& kept,
+                                               bool predicts) {
     TORCH_CHECK(kept.empty() || static_cast<std::int64_t>(kept.size()) == s.stages(), "one count a stage is needed");
     const std::int64_t c = s.embed_dim;
     std::int64_t patches = s.patches();
-    std::int64_t macs = patches * c * 3 * s.patch_size * s.patch_size;
+    std::vector<std::int64_t> macs = {patches * c * 3 * s.patch_size * s.patch_size};
     for (std::int64_t i = 0, stage = 0; i < s.depth; ++i) {
-        if (!kept.empty() && stage < s.stages() && s.pruning_loc[stage] == i) {
-            if (predicts) macs += patches * (c * c + c * (c / 2) + (c / 2) * (c / 4) + (c / 4) * 2);
-            patches = kept[stage++];
+        if (stage < s.stages() && s.pruning_loc[stage] == i) {
+            macs.push_back(0);
+            if (!kept.empty()) {
+                if (predicts) macs.back() += patches * (c * c + c * (c / 2) + (c / 2) * (c / 4) + (c / 4) * 2);
+                patches = kept[stage];
+            }
+            ++stage;
         }
         const std::int64_t tokens = patches + 1;
-        macs += tokens * c * (3 * c + c + 2 * s.hidden_dim());  // qkv, proj, the MLP's two layers
-        macs += 2 * tokens * tokens * c;                        // Q K^T and A V
+        macs.back() += tokens * c * (3 * c + c + 2 * s.hidden_dim());  // qkv, proj, the MLP's two layers
+        macs.back() += 2 * tokens * tokens * c;                        // Q K^T and A V
     }
-    return macs + c * s.num_classes;
+    macs.back() += c * s.num_classes;
+    return macs;
+}
+
+std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::int64_t>& kept, bool predicts) {
+    const std::vector<std::int64_t> parts = count_macs_per_stage(settings, kept, predicts);
+    return std::accumulate(parts.begin(), parts.end(), std::int64_t{0});
 }
 
 double find_keep_ratio(const ModelSettings& settings, double gmacs) {

@@ -20,23 +20,35 @@ bool has_kernel(const at::Tensor& qkv) {
     return qkv.is_cpu() && (qkv.scalar_type() == at::kFloat || qkv.scalar_type() == at::kBFloat16);
 }
 
+// Into how many parts the queries of each head are divided, for every thread to have as much to do: keys and values are
+// laid out anew for each part, so with many heads none.
+std::int64_t parts_of_heads(std::int64_t heads, std::int64_t threads) {
+    constexpr std::int64_t kManyHeads = 8;  // a thread
+    return heads % threads == 0 || heads >= kManyHeads * threads ? 1 : threads;
+}
+
 // One head of one sequence after another, several at once. @param qkv (T, 3 C) @return (T, C)
 template <class T>
 at::Tensor run_kernel(const at::Tensor& qkv, std::int64_t heads, const std::vector<std::int64_t>& lengths) {
     const std::int64_t channels = qkv.size(1) / 3, head_dim = channels / heads;
+    const auto scale = static_cast<float>(scale_of(head_dim));
     const at::Tensor rows = qkv.contiguous();
     at::Tensor attended = at::empty({qkv.size(0), channels}, qkv.options());
-    std::vector<std::int64_t> first(lengths.size());
-    std::exclusive_scan(lengths.begin(), lengths.end(), first.begin(), std::int64_t{0});
+    std::vector<std::int64_t> first_rows(lengths.size());
+    std::exclusive_scan(lengths.begin(), lengths.end(), first_rows.begin(), std::int64_t{0});
     const T* from = static_cast<const T*>(rows.const_data_ptr());
     T* to = static_cast<T*>(attended.mutable_data_ptr());
-    at::parallel_for(0, std::ssize(lengths) * heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t all_heads = std::ssize(lengths) * heads,
+                       parts = parts_of_heads(all_heads, at::get_num_threads());
+    at::parallel_for(0, all_heads * parts, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
-            const auto sequence = static_cast<std::size_t>(i / heads);
-            const std::int64_t column = i % heads * head_dim;
-            const T* q = from + first[sequence] * 3 * channels + column;
-            cpu::attention(q, q + channels, q + 2 * channels, 3 * channels, lengths[sequence], head_dim,
-                           static_cast<float>(scale_of(head_dim)), to + first[sequence] * channels + column, channels);
+            const std::int64_t head = i / parts, part = i % parts, column = head % heads * head_dim;
+            const auto sequence = static_cast<std::size_t>(head / heads);
+            const std::int64_t row = first_rows[sequence], n = lengths[sequence];
+            const std::int64_t query = part * n / parts, queries = (part + 1) * n / parts - query;
+            const T* q = from + row * 3 * channels + column;
+            cpu::attention(q + query * 3 * channels, queries, q + channels, q + 2 * channels, n, 3 * channels, head_dim,
+                           scale, to + (row + query) * channels + column, channels);
         }
     });
     return attended;

@@ -1,8 +1,5 @@
 #include "dynvit/train/experiment.hpp"
 
-#include <ATen/Context.h>
-#include <torch/cuda.h>
-
 #include "dynvit/core/error.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
@@ -112,28 +109,6 @@ void Experiment::fields(FieldVisitor& v) {
             "loss.kl, loss.distill and loss.saliency need a teacher: give train.weights or train.teacher, or set all "
             "three to 0");
     }
-}
-
-at::Device parse_device(const std::string& name) {
-    if (name == "auto") return torch::cuda::is_available() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-    if (name == "cpu") return at::kCPU;
-    const bool numbered = name.rfind("cuda:", 0) == 0 && name.size() > 5 && name.size() < 9 &&
-                          name.find_first_not_of("0123456789", 5) == std::string::npos;
-    if (name != "cuda" && !numbered) {
-        throw Error("device", "unknown device '", name, "'; expected auto, cpu, cuda, cuda:1, ...");
-    }
-    const int index = numbered ? std::stoi(name.substr(5)) : 0;
-    const int available = torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
-    if (index >= available)
-        throw Error("device", name, " was asked for, but LibTorch sees ", available, " CUDA devices");
-    return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
-}
-
-at::ScalarType parse_precision(const std::string& name) {
-    if (name == "float32") return at::kFloat;
-    if (name == "bfloat16") return at::kBFloat16;
-    if (name == "float16") return at::kHalf;
-    throw Error("precision", "unknown precision '", name, "'; expected float32, bfloat16 or float16");
 }
 
 }  // namespace dynvit

@@ -5,6 +5,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/random.hpp"
+#include "dynvit/infer/device.hpp"
 #include "dynvit/infer/model_file.hpp"
 #include "dynvit/train/seed_use.hpp"
 

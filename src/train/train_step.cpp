@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/device.hpp"
 #include "dynvit/train/autocast.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/ops/token_gather.hpp"

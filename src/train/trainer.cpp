@@ -10,6 +10,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
+#include "dynvit/infer/device.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/train/metrics.hpp"
 #include "dynvit/train/run_log.hpp"

@@ -14,12 +14,6 @@ namespace {
 
 constexpr int kPanelWidth = 192;  // smaller pictures are enlarged to about this many pixels
 
-at::Tensor as_batch(const Image& image) {  // (1, 3, H, W), uint8
-    return at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()), {1, image.height, image.width, 3}, at::kByte)
-        .permute({0, 3, 1, 2})
-        .contiguous();
-}
-
 }  // namespace
 
 std::vector<NamedImage> sample_pictures(const DataSettings& data, const ModelSettings& model, std::int64_t count) {
@@ -46,7 +40,7 @@ void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> 
 StagePanels draw_stages(const InferenceModel& model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
                         const Image& picture) {
     const PrunedOutput result =
-        pruned_forward(model, normalize_images(as_batch(picture), model.device()), policy, tokens);
+        pruned_forward(model, normalize_images(stack_images({picture}), model.device()), policy, tokens);
     StagePanels drawn;
     std::vector<Image> panels = {picture};
     for (const at::Tensor& kept : result.kept) {

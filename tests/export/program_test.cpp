@@ -115,14 +115,14 @@ TEST_F(ExportProgram, BadInput) {
         fail(weights + "-o . -f " + format, "[export] .: is a directory, expected a file to write");
     }
     fail(weights + "-o model -f onnx -k 0", "[keep-ratio] found 0, expected a number above 0 and at most 1");
-    fail(weights + "-o model -f onnx -k 0.9,0.7", "[export] found several keep ratios, expected one");
+    fail(weights + "-o model -f onnx -k 0.9,0.7", "[keep-ratio] found several, expected one");
     fail(weights + "-o model -f caffe", "--format: caffe not in {bundle,torchscript,onnx}");
     fail(weights + "-o model", "--format is required");
     fail(weights + "-o model -f onnx -p bfloat16", "[export] --precision: found bfloat16, expected float32");
     fail(weights + "-o model -f onnx -k 1 --kept-tokens", "[export] a dense model keeps every token");
     fail(weights + "-o model -f bundle --kept-tokens", "[export] a bundle is run by dynvit");
     fail(weights + "-o model -f bundle --classes none", "[image_folder] none: no such file");
-    fail("-w dense.safetensors -o model -f onnx -k 0.7", "[export] the model has no prediction modules");
+    fail("-w dense.safetensors -o model -f onnx -k 0.7", "[keep-ratio] the model has no prediction modules");
     fail("-w none -o model -f onnx", "[weights] none: no such file");
 }
 

@@ -62,14 +62,12 @@ TEST(DeitTiny, LogitsOfPhotographs) {
     DynamicVit model(settings, test::generator());
     load_weights(*model, weights, Fit::kEvaluate);
     for (const int size : {256, 248}) {
-        std::vector<at::Tensor> batch;
+        std::vector<Image> batch;
         for (const std::string& file : files) {
-            const Image image =
-                apply(EvalTransform{224, 224, size}, read_image(shared / "data/imagenet-val-300/val" / file));
             batch.push_back(
-                at::tensor(at::ArrayRef<std::uint8_t>(image.pixels), at::kByte).view({224, 224, 3}).permute({2, 0, 1}));
+                apply(EvalTransform{224, 224, size}, read_image(shared / "data/imagenet-val-300/val" / file)));
         }
-        const at::Tensor logits = model->forward(normalize_images(at::stack(batch), at::kCPU)).logits;
+        const at::Tensor logits = model->forward(normalize_images(stack_images(batch), at::kCPU)).logits;
         EXPECT_LE((logits - golden.at(str("logits.resize", size))).abs().max().item<double>(), 1e-3) << size;
     }
     settings.image_size = {160};

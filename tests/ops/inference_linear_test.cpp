@@ -10,14 +10,15 @@ namespace {
 // Against the definition in float64, for shapes and precisions that models have and odd ones.
 void expect_linear(const at::Device& device, at::ScalarType precision, double tolerance) {
     const at::ScalarType type = precision == at::kQInt8 ? at::kFloat : precision;
-    for (const auto [in, out] : {std::pair<std::int64_t, std::int64_t>{192, 576}, {33, 7}, {8, 2}}) {
+    using Sizes = std::pair<std::int64_t, std::int64_t>;
+    for (const auto& [in, out] : {Sizes{192, 576}, Sizes{33, 7}, Sizes{8, 2}}) {
         const at::Tensor weight = at::randn({out, in}, test::generator(1)) / std::sqrt(static_cast<double>(in));
         const at::Tensor bias = at::randn({out}, test::generator(2));
         const at::Tensor x = at::randn({2, 5, in}, test::generator(3)).to(device, type);
         for (const bool has_bias : {true, false}) {
             const InferenceLinear linear(weight.to(device), has_bias ? bias.to(device) : at::Tensor(), precision);
-            const at::Tensor expected =
-                at::linear(x.cpu().to(at::kDouble), weight.to(at::kDouble), has_bias ? bias.to(at::kDouble) : at::Tensor());
+            const at::Tensor expected = at::linear(x.cpu().to(at::kDouble), weight.to(at::kDouble),
+                                                   has_bias ? bias.to(at::kDouble) : at::Tensor());
             EXPECT_EQ(linear(x).scalar_type(), type);
             EXPECT_CLOSE(linear(x).to(at::kDouble), expected, tolerance) << in << " to " << out;
             EXPECT_CLOSE(linear.gelu(x).to(at::kDouble), at::gelu(expected), tolerance) << in << " to " << out;

@@ -12,7 +12,8 @@ namespace {
 
 // One sequence from the definition: (n, 3 C) -> (n, C), float64. Parts: (3, h, n, d).
 at::Tensor defined(const at::Tensor& qkv, std::int64_t heads) {
-    const at::Tensor parts = qkv.to(at::kDouble).view({qkv.size(0), 3, heads, qkv.size(1) / (3 * heads)}).permute({1, 2, 0, 3});
+    const at::Tensor parts =
+        qkv.to(at::kDouble).view({qkv.size(0), 3, heads, qkv.size(1) / (3 * heads)}).permute({1, 2, 0, 3});
     const double scale = 1.0 / std::sqrt(static_cast<double>(parts.size(3)));
     const at::Tensor weights = at::softmax(at::matmul(parts[0], parts[1].transpose(1, 2)) * scale, -1);
     return at::matmul(weights, parts[2]).transpose(0, 1).flatten(1);
@@ -23,7 +24,7 @@ at::Tensor random_qkv(at::IntArrayRef shape, const at::Device& device, at::Scala
 }
 
 void expect_attention(const at::Device& device, at::ScalarType type, double tolerance) {
-    for (const auto [tokens, heads, head_dim] :
+    for (const auto& [tokens, heads, head_dim] :
          {std::array<std::int64_t, 3>{197, 3, 64}, {1, 2, 16}, {8, 1, 24}, {68, 6, 64}, {578, 1, 32}, {33, 2, 80}}) {
         const at::Tensor qkv = random_qkv({2, tokens, 3 * heads * head_dim}, device, type);
         const at::Tensor attended = self_attention(qkv, heads);

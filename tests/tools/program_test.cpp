@@ -14,6 +14,7 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/infer/model_file.hpp"
 #include "dynvit/io/image.hpp"
+#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/train/experiment.hpp"
 #include "run_program.hpp"
@@ -432,6 +433,68 @@ TEST_F(Program, BenchCountsWhatTheLoaderPrepares) {
               std::string::npos);
 }
 
+// Rows for every batch, precision, ratio and policy, what they cost, and how they stand to an earlier run.
+TEST_F(Program, BenchSetsPrunedBesideDense) {
+    write("a.yaml", kAlone);
+    const Words command = {"bench",
+                           "-c",
+                           "a.yaml",
+                           "-d",
+                           "cpu",
+                           "-k",
+                           "1.0,0.5",
+                           "-b",
+                           "1,3",
+                           "-p",
+                           "float32,bfloat16",
+                           "--policy",
+                           "predicted,per_image,structural",
+                           "--seconds",
+                           "0.01"};
+    const auto with = [&](Words more) {
+        more.insert(more.begin(), command.begin(), command.end());
+        return more;
+    };
+    succeed(with({"--json", "first.json", "--plot", "plot.png"}));
+    const json report = json::parse(text_of(folder_ / "first.json"));
+    EXPECT_EQ(report.at("device"), "cpu");
+    const json& rows = report.at("rows");
+    ASSERT_EQ(rows.size(), 2u * 2u * 4u);
+    const ModelSettings settings = read_config<Experiment>({kAlone, "test", {}}).model;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const json& row = rows[i];
+        EXPECT_EQ(row.at("batch"), i < 8 ? 1 : 3);
+        EXPECT_EQ(row.at("precision"), i % 8 < 4 ? "float32" : "bfloat16");
+        EXPECT_EQ(row.at("policy"), (Words{"dense", "predicted", "per_image", "structural"}[i % 4]));
+        EXPECT_EQ(row.contains("speedup"), i % 4 != 0);
+        EXPECT_GE(row.at("rounds").get<int>(), 10);
+        EXPECT_GT(row.at("peak_tensor_bytes").get<int>(), 0);
+        const json &speed = row.at("images_per_second"), &latency = row.at("latency_ms");
+        EXPECT_LE(speed.at("low"), speed.at("median"));
+        EXPECT_LE(speed.at("median"), speed.at("high"));
+        EXPECT_LE(latency.at("median"), latency.at("p95"));
+        EXPECT_LE(latency.at("p95"), latency.at("p99"));
+        EXPECT_NEAR(speed.at("median").get<double>(),
+                    1e3 * row.at("batch").get<double>() / latency.at("median").get<double>(),
+                    1e-6 * speed.at("median").get<double>());
+        double sum = 0;
+        for (const json& part : row.at("gmacs_per_stage")) sum += part.get<double>();
+        if (i % 4 == 2) continue;  // of the mean counts
+        EXPECT_DOUBLE_EQ(sum, row.at("gmacs").get<double>());
+    }
+    EXPECT_DOUBLE_EQ(rows[0].at("gmacs").get<double>(), 1e-9 * static_cast<double>(count_macs(settings)));
+    EXPECT_EQ(rows[1].at("tokens_per_stage"), tokens_per_stage(stage_ratios(0.5, 2), settings.patches()));
+    EXPECT_LT(rows[1].at("gmacs"), rows[0].at("gmacs"));
+    EXPECT_GT(read_image(folder_ / "plot.png").width, 500);
+
+    EXPECT_EQ(succeed({"bench", "-c", "a.yaml", "-d", "cpu", "-b", "1", "--seconds", "0.01"}).find("x before"),
+              std::string::npos);
+    const std::string again =
+        succeed({"bench", "-c", "a.yaml", "-d", "cpu", "-b", "1,2", "--seconds", "0.01", "--compare", "first.json"});
+    EXPECT_NE(again.find("x before"), std::string::npos) << again;
+    EXPECT_NE(again.find(" new\n"), std::string::npos) << "batch 2 was not in the first run\n" << again;
+}
+
 TEST_F(Program, HelpNamesEveryOption) {
     const std::map<std::string, Words> options = {
         {"",
@@ -447,7 +510,9 @@ TEST_F(Program, HelpNamesEveryOption) {
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
           "--precision", "--images", "--samples", "--policy", "--output"}},
         {"config", {"--config", "--set"}},
-        {"bench", {"loader"}},
+        {"bench",
+         {"loader", "--config", "--model", "--weights", "--keep-ratio", "--device", "--precision", "--policy",
+          "--batch-size", "--images", "--seconds", "--json", "--plot", "--compare"}},
     };
     for (const auto& [command, expected] : options) {
         const Outcome help = run(command.empty() ? Words{"--help"} : Words{command, "--help"});
@@ -617,8 +682,7 @@ TEST_F(BadInput, UnknownNames) {
     write("a.yaml", kAlone);
     fail({"eval", "-m", "deit_huge", "-w", "w.safetensors", "--data", "."}, {"unknown model 'deit_huge'", "deit_tiny"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "tpu"}, {"unknown device 'tpu'", "auto, cpu, cuda"});
-    fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "-p", "int3"},
-         {"--precision: int3", "bfloat16"});
+    fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "-p", "int3"}, {"--precision: int3", "bfloat16"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "--policy", "best"},
          {"'best'", "predicted, per_image, random, static, cls_attention, structural"});
     fail({"train", "-c", "a.yaml", "-s", "train.device=tpu", "-o", "run"}, {"unknown device 'tpu'"});
@@ -653,7 +717,7 @@ TEST_F(BadInput, NothingToInfer) {
     fail(with({"infer", "empty"}), {"[pictures] empty: no JPEG or PNG picture is in this folder"});
     fail(with({"infer", "-"}), {"[pictures] found none, expected files, folders or a list on standard input"});
     fail(with({"infer", "nowhere.png"}), {"1 of 1 pictures could not be read"});
-    fail(with({"infer", "a.png", "-k", "0.5,0.7"}), {"several keep ratios, expected one"});
+    fail(with({"infer", "a.png", "-k", "0.5,0.7"}), {"[keep-ratio] found several, expected one"});
     fail(with({"infer", "a.png", "--threshold", "2"}), {"[policy] per_image: found a threshold of 2, expected 0 to 1"});
     // The header of a PNG that says 20,000 x 20,000.
     const std::string head("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x4e\x20\0\0\x4e\x20\x08\x02\0\0\0\0\0\0\0", 33);
@@ -681,7 +745,13 @@ TEST_F(BadInput, CommandLine) {
     fail({"eval", "--data", "."}, {"--weights is required"});
     fail({"eval", "-w", "w", "-k", "much"}, {"--keep-ratio", "much"});
     fail({"eval", "-w", "w", "-b", "0"}, {"--batch-size"});
-    fail({"bench"}, {"subcommand is required"});
+    fail({"bench"}, {"[bench] give --model, --config or --weights"});
+    fail({"bench", "-m", "deit_tiny", "-p", "int3"}, {"--precision: int3", "bfloat16"});
+    fail({"bench", "-m", "deit_tiny", "--policy", "best"}, {"--policy: best", "per_image"});
+    fail({"bench", "-m", "deit_tiny", "-b", "0"}, {"--batch-size", "0"});
+    fail({"bench", "-m", "deit_tiny", "-k", "0"}, {"[keep-ratio] found 0, expected a number above 0 and at most 1"});
+    write("report.json", "{}");
+    fail({"bench", "-m", "deit_tiny", "-d", "cpu", "--compare", "report.json"}, {"report.json: is not what --json"});
     fail({"bench", "loader"}, {"--config", "--data"});
     fail({"bench", "loader", "--data", "nowhere"}, {"nowhere: no such folder"});
     const Outcome level = run({"config", "--log-level", "loud"});

@@ -1,164 +1,394 @@
-// dynvit bench: how fast the parts are that a user may want faster.
-#include <chrono>
-#include <cstdio>
-#include <ctime>
+// dynvit bench: how fast a model is, dense beside pruned.
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "command.hpp"
-#include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
+#include "dynvit/infer/calibration.hpp"
+#include "dynvit/infer/inference_session.hpp"
+#include "dynvit/infer/timing.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/models/macs.hpp"
+#include "dynvit/viz/bar_chart.hpp"
 
 namespace dynvit::tool {
 namespace {
 
+constexpr std::int64_t kCalibrationPictures = 128;
+
 struct Arguments {
-    ConfigArguments config;
-    std::string data, json;
-    std::vector<int> workers = {1};
-    std::int64_t image_size = 224;
-    std::int64_t batch_size = 64;
-    std::int64_t images = 0;
-    double seconds = 5;
+    ModelArguments model;
+    std::vector<std::string> policies = {"predicted"}, precisions = {"float32"}, pictures;
+    std::vector<std::int64_t> batch_sizes = {1, 16};
+    double seconds = 2;
+    std::string json, plot, compare;
 };
 
-/// A data set over and over again, so that one pass of a loader lasts as long as wanted.
-class Repeated : public Dataset {
-  public:
-    Repeated(const Dataset& dataset, std::size_t size) : dataset_(dataset), size_(size) {}
-    std::size_t size() const override { return size_; }
-    Sample get(std::size_t index) const override { return dataset_.get(index % dataset_.size()); }
-    std::string name(std::size_t index) const override { return dataset_.name(index % dataset_.size()); }
-    const std::vector<std::string>& class_names() const override { return dataset_.class_names(); }
+// A line of the table.
+struct Row {
+    std::string policy, precision;  // "dense", or a plan's
+    double keep_ratio = 1.0;
+    std::int64_t batch = 0;
+    std::shared_ptr<const InferenceSession> session;
+    Timing timing;
+    std::int64_t peak_bytes = 0;
+    std::vector<std::int64_t> tokens;  // a stage; per_image: the mean over the pictures
+    double gmacs = 0;                  // of an image, the mean
+    std::vector<double> gmacs_per_stage;
+    const Row* dense = nullptr;  // the same batch and precision without pruning; null for that one itself
 
-  private:
-    const Dataset& dataset_;
-    std::size_t size_;
-};
-
-struct LoaderSpeed {
-    int workers = 0;
-    std::int64_t images = 0;
-    double seconds = 0;
-    double core_seconds = 0;  // of the whole process: what the workers computed, also where they had to share a core
-
-    double per_second() const { return static_cast<double>(images) / seconds; }
-    double per_core() const { return static_cast<double>(images) / core_seconds; }
-};
-
-double core_seconds() {
-    timespec time{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
-/// Takes batches as fast as they come. Counted from the second batch on, when all workers are at work.
-LoaderSpeed measure(const Dataset& dataset, const SampleTransform& transform, const Arguments& arguments, int workers) {
-    using Clock = std::chrono::steady_clock;
-    const std::int64_t batch = arguments.batch_size;
-    const std::int64_t counted = (arguments.images + batch - 1) / batch * batch;
-    constexpr std::int64_t kEndless = std::int64_t{1} << 22;  // pictures, a minute of 64 quick cores
-    const Repeated repeated(dataset, static_cast<std::size_t>(counted > 0 ? counted + batch : kEndless));
-    LoaderOptions options;
-    options.batch_size = batch;
-    options.workers = workers;
-    Loader loader(repeated, transform, options);
-    loader.next();
-    LoaderSpeed speed{.workers = workers};
-    const Clock::time_point start = Clock::now();
-    const double start_core = core_seconds();
-    while (counted > 0 || speed.seconds < arguments.seconds) {
-        const std::optional<Batch> next = loader.next();
-        if (!next) break;
-        speed.images += next->images.size(0);
-        speed.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    MedianInterval images_per_second() const {
+        const MedianInterval pace = median_interval(timing.pace);
+        const auto size = static_cast<double>(batch);
+        return {size / pace.median, size / pace.high, size / pace.low};
     }
-    speed.core_seconds = core_seconds() - start_core;
-    return speed;
-}
-
-/// The experiment's data, or the defaults with the folder that --data names.
-Experiment experiment_of(const Arguments& arguments) {
-    if (arguments.data.empty() == arguments.config.config.empty()) {
-        throw Error("bench", "give --config, or --data with a folder that holds a folder of pictures a class");
+    // How many times as fast as dense, round by round.
+    MedianInterval speedup() const {
+        std::vector<double> ratios;
+        for (std::size_t i = 0; i < timing.pace.size(); ++i) ratios.push_back(dense->timing.pace[i] / timing.pace[i]);
+        return median_interval(ratios);
     }
-    if (arguments.data.empty()) return arguments.config.read();
-    // What an experiment cannot do without: pictures, and a teacher or no losses that need one.
-    const std::string least = "data: {root: .}\ntrain: {loss: {kl: 0, distill: 0}}";
-    return read_config<Experiment>({least, "arguments", arguments.config.overrides});
+    double latency_ms(double share) const { return 1e3 * percentile(timing.latency, share); }
+};
+
+// The value of a "key : value" line in one of the kernel's files, or `otherwise`.
+std::string value_in(const std::filesystem::path& file, const std::string& key, const std::string& otherwise) {
+    std::ifstream in(file);
+    for (std::string line; std::getline(in, line);) {
+        const std::size_t colon = line.find(':');
+        if (!line.starts_with(key) || colon == std::string::npos) continue;
+        const std::size_t value = line.find_first_not_of(" \t", colon + 1);
+        if (value != std::string::npos) return line.substr(value);
+    }
+    return otherwise;
 }
 
-void run(const Arguments& arguments) {
-    const Experiment experiment = experiment_of(arguments);
-    const bool configured = arguments.data.empty();
-    const std::int64_t height = configured ? experiment.model.image_height() : arguments.image_size;
-    const std::int64_t width = configured ? experiment.model.image_width() : arguments.image_size;
-    const std::unique_ptr<Dataset> dataset = configured ? make_dataset(experiment.data, Split::kTrain, height, width)
-                                                        : std::make_unique<ImageFolder>(arguments.data);
-    const SampleTransform transform = make_transform(experiment.data, Split::kTrain, height, width);
+std::string name_of(const at::Device& device) {
+    if (device.is_cpu()) return value_in("/proc/cpuinfo", "model name", "unknown processor");
+    const std::filesystem::path gpus = "/proc/driver/nvidia/gpus";
+    std::error_code none;
+    for (const auto& gpu : std::filesystem::directory_iterator(gpus, none)) {
+        return value_in(gpu.path() / "information", "Model", "unknown GPU");
+    }
+    return "unknown GPU";
+}
 
-    const auto line = [](const std::string& workers, const std::string& images, const std::string& rate,
-                         const std::string& core, const std::string& cost) {
-        char text[128];
-        std::snprintf(text, sizeof text, "%7s %9s %11s %17s %20s\n", workers.c_str(), images.c_str(), rate.c_str(),
-                      core.c_str(), cost.c_str());
-        return std::string(text);
+// Pictures to run: those of the arguments over and over, or random ones. @return (count, 3, H, W), uint8
+at::Tensor make_images(const Arguments& arguments, const Experiment& experiment, std::int64_t count) {
+    const std::int64_t height = experiment.model.image_height(), width = experiment.model.image_width();
+    if (arguments.pictures.empty()) {
+        return at::randint(0, 256, {count, 3, height, width}, at::make_generator<at::CPUGeneratorImpl>(0), at::kByte);
+    }
+    const PictureList pictures(find_pictures(arguments.pictures));
+    DataSettings data = experiment.data;
+    data.kind = "image_folder";
+    LoaderOptions loading = loader_options(data, Split::kVal);
+    loading.batch_size = std::min<std::int64_t>(count, static_cast<std::int64_t>(pictures.size()));
+    Loader loader(pictures, make_transform(data, Split::kVal, height, width), loading);
+    const std::optional<Batch> batch = loader.next();
+    if (!batch || batch->images.size(0) == 0) throw Error("bench", "none of the first pictures can be read");
+    const std::int64_t found = batch->images.size(0);
+    return batch->images.repeat({(count + found - 1) / found, 1, 1, 1}).slice(0, 0, count);
+}
+
+PruningPlan make_plan(const std::string& policy, double ratio, const InferenceModel& model,
+                      const at::Tensor& pictures) {
+    const ModelSettings& settings = model.settings();
+    PruningPlan plan;
+    if (ratio >= 1) return plan;
+    plan.policy = policy;
+    plan.tokens = tokens_per_stage(stage_ratios(ratio, settings.stages()), settings.patches());
+    if (policy == "per_image") plan.thresholds = find_thresholds(model, pictures, plan.tokens);
+    if (policy == "static") plan.static_scores = find_static_scores(model, pictures);
+    return plan;
+}
+
+// What a run keeps and costs. @param images that are timed
+void count_costs(Row& row, const at::Tensor& images) {
+    const PruningPlan& plan = row.session->plan();
+    row.tokens = plan.policy == "structural" ? std::vector{structural_tokens(row.session->settings())} : plan.tokens;
+    row.gmacs = row.session->gmacs();
+    row.gmacs_per_stage = row.session->gmacs_per_stage();
+    if (plan.policy != "per_image") return;
+    const auto counts = row.session->run(images).counts;
+    row.gmacs = 0;
+    for (std::int64_t b = 0; b < row.batch; ++b) {
+        std::vector<std::int64_t> kept;
+        for (const auto& stage : counts) kept.push_back(stage[static_cast<std::size_t>(b)]);
+        row.gmacs += row.session->gmacs(kept) / static_cast<double>(row.batch);
+    }
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        row.tokens[s] = std::accumulate(counts[s].begin(), counts[s].end(), std::int64_t{0}) / row.batch;
+    }
+    row.gmacs_per_stage = row.session->gmacs_per_stage(row.tokens);
+}
+
+double structural_share(const ModelSettings& settings) {
+    return static_cast<double>(structural_tokens(settings)) / static_cast<double>(settings.patches());
+}
+
+// Everything that is to be timed, but not its times: batch by batch, precision by precision.
+std::vector<std::unique_ptr<Row>> make_rows(const Arguments& arguments, const ModelArguments::Choice& choice,
+                                            const at::Tensor& images) {
+    const DynamicVit model = arguments.model.load(choice);
+    const ModelSettings& settings = model->settings();
+    std::vector<double> ratios = arguments.model.keep_ratios;
+    if (ratios.empty()) ratios = {1.0, 0.7};
+    if (settings.stages() == 0) ratios = {1.0};
+    std::vector<std::unique_ptr<Row>> kinds;  // without a batch
+    for (const std::string& precision : arguments.precisions) {
+        const auto weights = std::make_shared<const InferenceModel>(*model, parse_inference_precision(precision));
+        bool dense = false, structural = false;
+        for (const double ratio : ratios) {
+            for (const std::string& policy : arguments.policies) {
+                // These two come once, whatever the ratios and the policies.
+                bool* const once = ratio >= 1 ? &dense : policy == "structural" ? &structural : nullptr;
+                if (once && std::exchange(*once, true)) continue;
+                PruningPlan plan = make_plan(policy, ratio, *weights, images.slice(0, 0, kCalibrationPictures));
+                auto row = std::make_unique<Row>();
+                row->policy = ratio >= 1 ? "dense" : policy;
+                row->precision = precision;
+                row->keep_ratio = policy == "structural" && ratio < 1 ? structural_share(settings) : ratio;
+                row->session = std::make_shared<const InferenceSession>(weights, std::move(plan));
+                kinds.push_back(std::move(row));
+            }
+        }
+    }
+    std::vector<std::unique_ptr<Row>> rows;
+    for (const std::int64_t batch : arguments.batch_sizes) {
+        const std::size_t first = rows.size();
+        for (const auto& kind : kinds) {
+            rows.push_back(std::make_unique<Row>(*kind));
+            rows.back()->batch = batch;
+        }
+        for (std::size_t i = first; i < rows.size(); ++i) {
+            for (std::size_t j = first; j < rows.size() && rows[i]->policy != "dense"; ++j) {
+                if (rows[j]->policy == "dense" && rows[j]->precision == rows[i]->precision)
+                    rows[i]->dense = rows[j].get();
+            }
+        }
+    }
+    return rows;
+}
+
+// One batch size after another; what has the same batch is interleaved.
+void measure(std::vector<std::unique_ptr<Row>>& rows, const at::Tensor& images, const TimingOptions& options) {
+    std::size_t done = 0;
+    Progress bar("measuring", 1000);
+    while (done < rows.size()) {
+        const std::int64_t batch = rows[done]->batch;
+        const at::Tensor inputs = normalize_images(images.slice(0, 0, batch), options.device);
+        std::vector<std::function<void()>> cases;
+        for (std::size_t i = done; i < rows.size() && rows[i]->batch == batch; ++i) {
+            const std::shared_ptr<const InferenceSession> session = rows[i]->session;
+            cases.emplace_back([session, inputs] { session->run(inputs); });
+        }
+        const std::vector<Timing> timings = time_interleaved(cases, options, [&](double share) {
+            const double rows_done = static_cast<double>(done) + share * static_cast<double>(cases.size());
+            bar.update(static_cast<std::int64_t>(1000 * rows_done / static_cast<double>(rows.size())),
+                       str("batch ", batch));
+        });
+        for (std::size_t i = 0; i < cases.size(); ++i, ++done) {
+            rows[done]->timing = timings[i];
+            rows[done]->peak_bytes = peak_tensor_bytes(cases[i], options.device);
+            count_costs(*rows[done], inputs);
+        }
+    }
+}
+
+nlohmann::json to_json(const MedianInterval& m) {
+    return {{"median", m.median}, {"low", m.low}, {"high", m.high}};
+}
+
+nlohmann::json to_json(const Row& row) {
+    nlohmann::json json = {
+        {"policy", row.policy},
+        {"keep_ratio", row.keep_ratio},
+        {"precision", row.precision},
+        {"batch", row.batch},
+        {"images_per_second", to_json(row.images_per_second())},
+        {"latency_ms", {{"median", row.latency_ms(0.5)}, {"p95", row.latency_ms(0.95)}, {"p99", row.latency_ms(0.99)}}},
+        {"rounds", row.timing.latency.size()},
+        {"gmacs", row.gmacs},
+        {"gmacs_per_stage", row.gmacs_per_stage},
+        {"tokens_per_stage", row.tokens},
+        {"peak_tensor_bytes", row.peak_bytes}};
+    if (row.dense) json["speedup"] = to_json(row.speedup());
+    return json;
+}
+
+nlohmann::json make_report(const std::vector<std::unique_ptr<Row>>& rows, const Arguments& arguments,
+                           const ModelSettings& settings, const at::Device& device) {
+    nlohmann::json report = {{"dynvit", DYNVIT_VERSION},
+                             {"libtorch", TORCH_VERSION},
+                             {"device", device.str()},
+                             {"device_name", name_of(device)},
+                             {"threads", at::get_num_threads()},
+                             {"model", settings.name},
+                             {"weights", arguments.model.weights},
+                             {"image_size", {settings.image_height(), settings.image_width()}},
+                             {"parameters", count_parameters(settings)},
+                             {"rows", nlohmann::json::array()}};
+    for (const auto& row : rows) report["rows"].push_back(to_json(*row));
+    return report;
+}
+
+// The same row of an earlier report: its images a second, or nothing.
+std::optional<double> earlier(const nlohmann::json& report, const Row& row) {
+    for (const nlohmann::json& other : report.at("rows")) {
+        if (other.at("policy") == row.policy && other.at("keep_ratio") == row.keep_ratio &&
+            other.at("precision") == row.precision && other.at("batch") == row.batch) {
+            return other.at("images_per_second").at("median").get<double>();
+        }
+    }
+    return std::nullopt;
+}
+
+// An earlier report, which a line in the log tells apart where it is of something else.
+nlohmann::json read_report(const std::string& file, const nlohmann::json& report) {
+    const std::vector<std::uint8_t> bytes = read_file(file, "bench");
+    try {
+        nlohmann::json before = nlohmann::json::parse(bytes);
+        for (const char* key : {"model", "image_size", "device_name", "threads"}) {
+            if (before.at(key) == report.at(key)) continue;
+            log::warn(str(file, ": ", key, " was ", before.at(key).dump(), " there and is ", report.at(key).dump(),
+                          " here: the change is not this program's alone"));
+        }
+        before.at("rows");
+        return before;
+    } catch (const nlohmann::json::exception&) {
+        throw Error("bench", file, ": is not what --json of this command writes");
+    }
+}
+
+void print_table(const std::vector<std::unique_ptr<Row>>& rows, const nlohmann::json& before) {
+    const auto line = [&](const std::vector<std::string>& cells) {
+        constexpr int kWidths[] = {13, 5, 9, 5, 10, 9, 9, 9, 19, 7, 9, 9};
+        std::string text;
+        for (std::size_t i = 0; i < cells.size(); ++i) {
+            const std::size_t width = static_cast<std::size_t>(kWidths[i]);
+            const std::string pad(width - std::min(width, cells[i].size()), ' ');
+            text += i == 0 ? cells[i] + pad : ' ' + pad + cells[i];
+        }
+        return text + '\n';
     };
-    std::cout << line("workers", "pictures", "pictures/s", "pictures/s a core", "core's ms a picture") << std::flush;
-    nlohmann::json report = {{"data", configured ? experiment.data.root : arguments.data},
-                             {"height", height},
-                             {"width", width},
-                             {"results", nlohmann::json::array()}};
-    for (const int workers : arguments.workers) {
-        const LoaderSpeed speed = measure(*dataset, transform, arguments, workers);
-        std::cout << line(str(workers), str(speed.images), fixed(speed.per_second(), 1), fixed(speed.per_core(), 1),
-                          fixed(1000 / speed.per_core(), 3))
-                  << std::flush;
-        report["results"].push_back({{"workers", workers},
-                                     {"images", speed.images},
-                                     {"seconds", speed.seconds},
-                                     {"core_seconds", speed.core_seconds},
-                                     {"images_per_second", speed.per_second()},
-                                     {"images_per_core_second", speed.per_core()}});
+    std::vector<std::string> heading = {"policy", "ratio",  "precision",      "batch", "images/s", "median ms",
+                                        "p95 ms", "p99 ms", "x dense (95 %)", "GMACs", "peak MiB"};
+    if (!before.is_null()) heading.emplace_back("x before");
+    std::cout << line(heading);
+    for (const auto& row : rows) {
+        std::string speedup;
+        if (row->dense) {
+            const MedianInterval s = row->speedup();
+            speedup = str(fixed(s.median, 2), " (", fixed(s.low, 2), " - ", fixed(s.high, 2), ')');
+        }
+        std::vector<std::string> cells = {row->policy,
+                                          fixed(row->keep_ratio, 2),
+                                          row->precision,
+                                          str(row->batch),
+                                          fixed(row->images_per_second().median, 1),
+                                          fixed(row->latency_ms(0.5), 2),
+                                          fixed(row->latency_ms(0.95), 2),
+                                          fixed(row->latency_ms(0.99), 2),
+                                          speedup,
+                                          fixed(row->gmacs, 2),
+                                          fixed(static_cast<double>(row->peak_bytes) / (1 << 20), 1)};
+        if (!before.is_null()) {
+            const std::optional<double> then = earlier(before, *row);
+            cells.push_back(then ? fixed(row->images_per_second().median / *then, 2) : "new");
+        }
+        std::cout << line(cells);
     }
-    if (!arguments.json.empty()) write_file_atomically(arguments.json, report.dump(2) + "\n", "bench");
 }
 
-void add_loader(CLI::App& bench) {
-    auto arguments = std::make_shared<Arguments>();
-    CLI::App* command = bench.add_subcommand("loader", "Pictures a second that the training loader prepares");
-    arguments->config.add_to(*command);
-    command->add_option("--data", arguments->data,
-                        "in place of --config: a folder that holds a folder of pictures a "
-                        "class");
-    command->add_option("--image-size", arguments->image_size, "with --data: the pictures' height and width, pixels")
-        ->check(CLI::Range(1, 4096))
-        ->capture_default_str();
-    command->add_option("-j,--workers", arguments->workers, "threads that prepare pictures; several: 1,2,4")
-        ->delimiter(',')
-        ->check(CLI::Range(1, 1024))
-        ->capture_default_str();
-    command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
-        ->check(CLI::Range(1, 65536))
-        ->capture_default_str();
-    command->add_option("--seconds", arguments->seconds, "how long to measure")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
-    command->add_option("--images", arguments->images, "in place of --seconds: how many pictures, whole batches")
-        ->check(CLI::Range(1, 1 << 25));
-    command->add_option("--json", arguments->json, "write the results to this file too");
-    command->callback([arguments] { run(*arguments); });
+void draw(const std::vector<std::unique_ptr<Row>>& rows, const std::string& title, const std::string& file) {
+    BarChart chart{title, "images a second", {}, {}};
+    for (const auto& row : rows) {
+        const std::string group = row->policy == "dense" ? "dense" : row->policy;
+        auto place = std::ranges::find(chart.groups, group);
+        if (place == chart.groups.end()) place = chart.groups.insert(place, group);
+        const MedianInterval speed = row->images_per_second();
+        const std::string ratio = row->policy == "dense" ? "" : ' ' + fixed(row->keep_ratio, 2);
+        chart.bars.push_back({str("batch ", row->batch, ' ', row->precision, ' ', row->policy, ratio), speed.median,
+                              speed.low, speed.high, static_cast<int>(place - chart.groups.begin())});
+    }
+    write_png(file, draw_bar_chart(chart));
+}
+
+void run(Arguments& arguments) {
+    const ModelArguments& given = arguments.model;
+    if (given.model.empty() && given.config.config.empty() && given.weights.empty()) {
+        throw Error("bench", "give --model, --config or --weights");
+    }
+    const ModelArguments::Choice choice = arguments.model.choose();
+    const ModelSettings& settings = choice.experiment.model;
+    const std::int64_t most = std::ranges::max(arguments.batch_sizes);
+    const at::Tensor images = make_images(arguments, choice.experiment, std::max(most, kCalibrationPictures));
+    const TimingOptions options{parse_device(given.device), arguments.seconds};
+    std::vector<std::unique_ptr<Row>> rows = make_rows(arguments, choice, images);
+    const nlohmann::json nothing = make_report({}, arguments, settings, options.device);
+    const nlohmann::json before =
+        arguments.compare.empty() ? nlohmann::json() : read_report(arguments.compare, nothing);
+    measure(rows, images, options);
+    const std::string title =
+        str(settings.name, ' ', settings.image_height(), " x ", settings.image_width(), ", ", name_of(options.device),
+            options.device.is_cpu() ? str(", ", at::get_num_threads(), " threads") : "");
+    std::cout << title << '\n';
+    print_table(rows, before);
+    if (!arguments.json.empty()) {
+        write_file_atomically(arguments.json, make_report(rows, arguments, settings, options.device).dump(2) + "\n",
+                              "bench");
+    }
+    if (!arguments.plot.empty()) draw(rows, title, arguments.plot);
 }
 
 }  // namespace
 
 void add_bench(CLI::App& program) {
-    CLI::App* command = program.add_subcommand("bench", "Measure the speed of a part on this machine");
-    command->require_subcommand(1);
-    add_loader(*command);
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = program.add_subcommand(
+        "bench", "Throughput, latency and memory of a model, dense beside pruned; or the loader's speed");
+    command->require_subcommand(0, 1);
+    arguments->model.add_to(*command);
+    command->get_option("--weights")->required(false)->description("as for eval; without it weights are drawn");
+    command->remove_option(command->get_option("--precision"));
+    command
+        ->add_option("-p,--precision", arguments->precisions,
+                     "of " + join(inference_precisions(), ", ") + "; several: float32,bfloat16")
+        ->delimiter(',')
+        ->check(CLI::IsMember(inference_precisions()))
+        ->capture_default_str();
+    command
+        ->add_option("--policy", arguments->policies, "who selects: " + join(plan_policy_names(), ", ") + "; several")
+        ->delimiter(',')
+        ->check(CLI::IsMember(plan_policy_names()))
+        ->capture_default_str();
+    command->add_option("-b,--batch-size", arguments->batch_sizes, "pictures at a time; several: 1,16")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    command->add_option("--images", arguments->pictures, "pictures, or folders of them, in place of random ones");
+    command->add_option("--seconds", arguments->seconds, "how long to measure each row")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command->add_option("--json", arguments->json, "write the results to this file too");
+    command->add_option("--plot", arguments->plot, "draw images a second into this PNG file");
+    command->add_option("--compare", arguments->compare, "an earlier --json: how many times as fast each row is now");
+    command->callback([arguments, command] {
+        if (command->get_subcommands().empty()) run(*arguments);
+    });
+    add_bench_loader(*command);
 }
 
 }  // namespace dynvit::tool

@@ -8,6 +8,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
+#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 
 namespace dynvit::tool {
@@ -78,7 +79,7 @@ void ModelArguments::add_to(CLI::App& command) {
     command
         .add_option("-p,--precision", precision,
                     "float32, bfloat16, float16, or int8: 8-bit matrix products, on processors that have them")
-        ->check(CLI::IsMember({"float32", "bfloat16", "float16", "int8"}))
+        ->check(CLI::IsMember(inference_precisions()))
         ->capture_default_str();
 }
 
@@ -153,7 +154,7 @@ ModelArguments::Choice ModelArguments::choose() {
     if (!configured && !config.overrides.empty()) throw Error("config", "--set needs --config");
     if (configured && !model.empty()) throw Error("model", "give --config or --model, not both");
     Experiment experiment = configured ? config.read() : Experiment();
-    ModelFile file = read_model_file(weights);
+    ModelFile file = weights.empty() ? ModelFile() : read_model_file(weights);
     if (!configured) {
         experiment.model = settings_without_config(file);
         if (file.bundle) use_bundle(*file.bundle, weights, experiment);
@@ -166,17 +167,30 @@ ModelArguments::Choice ModelArguments::choose() {
     return {std::move(experiment), std::move(file)};
 }
 
+std::vector<std::int64_t> ModelArguments::tokens(const Experiment& experiment) const {
+    if (keep_ratios.size() > 1) throw Error("keep-ratio", "found several, expected one");
+    const std::int64_t stages = experiment.model.stages();
+    if (stages == 0) {
+        if (keep_ratios.empty() || keep_ratios.front() >= 1) return {};
+        throw Error("keep-ratio", "the model has no prediction modules: expected 1, found ", keep_ratios.front());
+    }
+    const std::vector<double> ratios =
+        keep_ratios.empty() ? experiment.train.stage_targets(stages) : stage_ratios(keep_ratios.front(), stages);
+    const bool dense = std::ranges::all_of(ratios, [](double ratio) { return ratio >= 1; });
+    return dense ? std::vector<std::int64_t>() : tokens_per_stage(ratios, experiment.model.patches());
+}
+
 DynamicVit ModelArguments::load(const Choice& choice) const {
     const at::Device target = parse_device(device);
     DynamicVit loaded(choice.experiment.model, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*loaded, choice.file, Fit::kEvaluate);
+    if (!weights.empty()) load_weights(*loaded, choice.file, Fit::kEvaluate);
     loaded->to(target);
     loaded->eval();
     return loaded;
 }
 
 EvalOptions ModelArguments::options() const {
-    return {parse_device(device), precision == "int8" ? at::kQInt8 : parse_precision(precision), 0, DynamicVit(nullptr), {}};
+    return {parse_device(device), parse_inference_precision(precision), 0, DynamicVit(nullptr), {}};
 }
 
 }  // namespace dynvit::tool

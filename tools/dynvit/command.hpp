@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "dynvit/infer/device.hpp"
 #include "dynvit/infer/evaluate.hpp"
 #include "dynvit/infer/model_file.hpp"
 #include "dynvit/train/experiment.hpp"
@@ -22,6 +23,7 @@ void add_convert(CLI::App& program);
 void add_export(CLI::App& program);
 void add_config(CLI::App& program);
 void add_bench(CLI::App& program);
+void add_bench_loader(CLI::App& bench);
 
 /// Pictures that a command line names: files as they are given, those below folders, sorted, and for "-" what the lines
 /// of standard input name likewise. Throws Error for a folder without any, and where there are none at all.
@@ -41,7 +43,7 @@ struct ConfigArguments {
 struct ModelArguments {
     ConfigArguments config;
     std::string model;
-    std::string weights;
+    std::string weights;  // empty, where a command does not need any: drawn
     std::vector<std::int64_t> image_size;
     std::vector<std::int64_t> pruning_loc;
     std::vector<double> keep_ratios;  // those of `gmacs` too, after choose()
@@ -62,6 +64,10 @@ struct ModelArguments {
         std::vector<std::string> class_names(const std::string& list) const;
     };
     Choice choose();
+
+    /// How many tokens each stage keeps: by the keep ratio that is given or, where none is, by the experiment's; empty:
+    /// dense. Throws Error for several ratios, and for one below 1 where the model has no stage.
+    std::vector<std::int64_t> tokens(const Experiment& experiment) const;
 
     /// The chosen model with its weights, on the device.
     DynamicVit load(const Choice& choice) const;

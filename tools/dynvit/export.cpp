@@ -1,11 +1,9 @@
 // dynvit export: a model in a format that other programs run.
-#include <algorithm>
 #include <iostream>
 
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/export/export_model.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 
 namespace dynvit::tool {
 namespace {
@@ -17,26 +15,12 @@ struct Arguments {
     bool kept_tokens = false;
 };
 
-// Tokens that each stage keeps; none where all of them are kept: dense.
-std::vector<std::int64_t> choose_tokens(const std::vector<double>& given, const Experiment& experiment) {
-    const ModelSettings& settings = experiment.model;
-    if (given.size() > 1) throw Error("export", "found several keep ratios, expected one");
-    if (settings.stages() == 0) {
-        if (given.empty() || given.front() >= 1) return {};
-        throw Error("export", "the model has no prediction modules: expected --keep-ratio 1.0, found ", given.front());
-    }
-    const std::vector<double> ratios = given.empty() ? experiment.train.stage_targets(settings.stages())
-                                                     : stage_ratios(given.front(), settings.stages());
-    const bool dense = std::all_of(ratios.begin(), ratios.end(), [](double ratio) { return ratio >= 1; });
-    return dense ? std::vector<std::int64_t>() : tokens_per_stage(ratios, settings.patches());
-}
-
 void run(Arguments& arguments) {
     if (arguments.model.precision != "float32") {
         throw Error("export", "--precision: found ", arguments.model.precision, ", expected float32");
     }
     const ModelArguments::Choice choice = arguments.model.choose();
-    ExportOptions options{choose_tokens(arguments.model.keep_ratios, choice.experiment), arguments.kept_tokens,
+    ExportOptions options{arguments.model.tokens(choice.experiment), arguments.kept_tokens,
                           choice.experiment.data.resize, choice.class_names(arguments.classes)};
     if (arguments.resize >= 0) options.resize = arguments.resize;
     DynamicVit model = arguments.model.load(choice);

@@ -10,7 +10,6 @@
 #include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/infer/inference_session.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 
 namespace dynvit::tool {
 namespace {
@@ -28,23 +27,18 @@ struct Arguments {
 };
 
 PruningPlan plan_of(const Arguments& arguments, const Experiment& experiment) {
-    const ModelSettings& settings = experiment.model;
-    const std::vector<double>& ratios = arguments.model.keep_ratios;
-    if (ratios.size() > 1) throw Error("infer", "found several keep ratios, expected one");
     PruningPlan plan;
-    if (!arguments.thresholds.empty()) {
-        plan.policy = "per_image";
-        plan.thresholds = arguments.thresholds;
-        if (plan.thresholds.size() == 1 && settings.stages() > 0) {
-            plan.thresholds.resize(static_cast<std::size_t>(settings.stages()), plan.thresholds.front());
-        }
+    if (arguments.thresholds.empty()) {
+        plan.tokens = arguments.model.tokens(experiment);
+        if (!plan.tokens.empty()) plan.policy = arguments.policy;
         return plan;
     }
-    if (settings.stages() == 0 || (!ratios.empty() && ratios.front() >= 1)) return plan;
-    plan.policy = arguments.policy;
-    plan.tokens = tokens_per_stage(ratios.empty() ? experiment.train.stage_targets(settings.stages())
-                                                  : stage_ratios(ratios.front(), settings.stages()),
-                                   settings.patches());
+    plan.policy = "per_image";
+    plan.thresholds = arguments.thresholds;
+    const std::int64_t stages = experiment.model.stages();
+    if (plan.thresholds.size() == 1 && stages > 0) {
+        plan.thresholds.resize(static_cast<std::size_t>(stages), plan.thresholds.front());
+    }
     return plan;
 }
 

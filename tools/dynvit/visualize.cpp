@@ -5,7 +5,6 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/data/image_folder.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/viz/kept_tokens.hpp"
 #include "dynvit/viz/stage_panels.hpp"
 
@@ -49,12 +48,8 @@ void run(Arguments& arguments) {
     if (arguments.images.empty() && arguments.model.config.config.empty()) {
         throw Error("visualize", "--images is missing: pictures, or folders of them");
     }
-    if (arguments.model.keep_ratios.size() > 1) throw Error("visualize", "found several keep ratios, expected one");
-    const std::vector<double>& given = arguments.model.keep_ratios;
-    const std::vector<std::int64_t> tokens =
-        tokens_per_stage(given.empty() ? experiment.train.stage_targets(settings.stages())
-                                       : stage_ratios(given.front(), settings.stages()),
-                         settings.patches());
+    std::vector<std::int64_t> tokens = arguments.model.tokens(experiment);
+    if (tokens.empty()) tokens.assign(settings.pruning_loc.size(), settings.patches());
 
     const auto model =
         std::make_shared<const InferenceModel>(*arguments.model.load(choice), arguments.model.options().precision);

@@ -54,6 +54,9 @@ LoaderOptions loader_options(const DataSettings& settings, Split split);
 /// pictures of cluttered_shapes are drawn at the model's size and stay as they are, with their object masks.
 SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
 
+/// Pictures of equal size as a batch: (B, 3, H, W), uint8.
+at::Tensor stack_images(const std::vector<Image>& pictures);
+
 /// A batch's pictures as the network takes them: on the device, ImageNet's mean taken off, divided by its standard
 /// deviation. @param images (B, 3, H, W) uint8 @return float32
 at::Tensor normalize_images(const at::Tensor& images, const at::Device& device);

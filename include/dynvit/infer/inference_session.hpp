@@ -13,9 +13,9 @@ struct PruningPlan {
     /// "per_image": every token above a threshold. "structural": tokens averaged two by two in the middle of the
     /// network.
     std::string policy = "predicted";
-    std::vector<std::int64_t> tokens;       // a count a stage, not growing; empty: dense, but for the last two policies
-    std::vector<double> thresholds;         // per_image: a probability a stage
-    std::vector<at::Tensor> static_scores;  // static: a stage: (N), see find_static_scores
+    std::vector<std::int64_t> tokens = {};       // a count a stage, not growing; empty: dense, but for the last two policies
+    std::vector<double> thresholds = {};         // per_image: a probability a stage
+    std::vector<at::Tensor> static_scores = {};  // static: a stage: (N), see find_static_scores
     std::uint64_t seed = 0;                 // random
 };
 
@@ -50,6 +50,8 @@ class InferenceSession {
     /// Multiply-accumulates of an image, 10^9. @param counts of per_image, where each image has its own cost: what it
     /// keeps at each stage; elsewhere the plan's, and none need be given
     double gmacs(const std::vector<std::int64_t>& counts = {}) const;
+    /// The same by parts, see count_macs_per_stage.
+    std::vector<double> gmacs_per_stage(const std::vector<std::int64_t>& counts = {}) const;
 
     /// @param images (B, 3, H, W): uint8, or float32 and normalized; on any device
     SessionOutput run(const at::Tensor& images) const;

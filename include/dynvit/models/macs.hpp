@@ -15,6 +15,11 @@ namespace dynvit {
 std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::int64_t>& kept = {},
                         bool predicts = true);
 
+/// The same by where tokens are removed: before the first stage, from each stage (its prediction module with it) to the
+/// next, the head with the last; stages + 1 numbers.
+std::vector<std::int64_t> count_macs_per_stage(const ModelSettings& settings,
+                                               const std::vector<std::int64_t>& kept = {}, bool predicts = true);
+
 /// The largest base keep ratio rho, to four digits, whose stages (rho, rho^2, ... of the patches) cost at most `gmacs`
 /// x 10^9 multiply-accumulates; at most 1. Negative where even keeping nothing costs more.
 double find_keep_ratio(const ModelSettings& settings, double gmacs);

@@ -55,10 +55,4 @@ struct Experiment {
     void fields(FieldVisitor& visitor);
 };
 
-/// "cpu", "cuda", "cuda:1", or "auto": the GPU if there is one. Throws Error if it isn't there.
-at::Device parse_device(const std::string& name);
-
-/// "float32", "bfloat16" or "float16". Throws Error for others.
-at::ScalarType parse_precision(const std::string& name);
-
 }  // namespace dynvit

@@ -8,8 +8,8 @@
 #include <vector>
 
 // Attention is compiled for AVX-512, for AVX2 and for any processor of the kind, and chosen when the program runs.
-// Everything below `attention` must be inlined, as only the functions named after a processor are compiled for it;
-// vectors go by reference, as how to pass them by value depends on the processor too.
+// What these call must be inlined, as only the functions named after a processor are compiled for it; vectors go by
+// reference, as how to pass them by value depends on the processor too.
 #define DYNVIT_INLINE __attribute__((always_inline)) inline
 #if defined(__x86_64__)
 #define DYNVIT_FOR_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
@@ -178,7 +178,7 @@ DYNVIT_INLINE void multiply(const float* a, const float* b, std::int64_t depth, 
     if constexpr (columns > 1) multiply<lanes, columns - 1>(a, b, depth, panels, out);
 }
 
-/// x = 2^x for x <= 0, within 2.5e-7 of it; 0 below -127.
+/// x = 2^x for x <= 0, with a relative error of at most 2e-7 (measured) from -125 on; 0 below -127.
 template <int lanes>
 DYNVIT_INLINE void exponential(Vector<lanes>& x) {
     const Vector<lanes> least = Vector<lanes>{} - 127;
@@ -254,15 +254,15 @@ float* scratch(std::int64_t count) {
 }
 
 template <int lanes, class T>
-DYNVIT_INLINE void attention_with(const T* q, const T* k, const T* v, std::int64_t stride, std::int64_t n,
-                                  std::int64_t d, float scale, T* out, std::int64_t out_stride) {
+DYNVIT_INLINE void attention_with(const T* q, std::int64_t queries, const T* k, const T* v, std::int64_t n,
+                                  std::int64_t stride, std::int64_t d, float scale, T* out, std::int64_t out_stride) {
     if (n <= 0 || d <= 0) return;
     const std::int64_t key_panels = panels_of(n, lanes), value_panels = panels_of(d, lanes);
     const std::int64_t block = kRows * lanes;
     float* keys = scratch(key_panels * d * lanes + value_panels * n * lanes + (2 * value_panels + key_panels) * block);
     float* values = keys + key_panels * d * lanes;
-    float* queries = values + value_panels * n * lanes;
-    float* scores = queries + value_panels * block;
+    float* packed_queries = values + value_panels * n * lanes;
+    float* scores = packed_queries + value_panels * block;
     float* results = scores + key_panels * block;
 
     pack_transposed<lanes>(k, stride, n, d, keys);
@@ -272,10 +272,10 @@ DYNVIT_INLINE void attention_with(const T* q, const T* k, const T* v, std::int64
         missing[lane] = (key_panels - 1) * lanes + lane < n ? 0 : -std::numeric_limits<float>::infinity();
     }
     constexpr float kLog2E = 1.44269504f;  // e^x = 2^(x log2 e)
-    for (std::int64_t first = 0; first < n; first += kRows) {
-        const std::int64_t rows = std::min(kRows, n - first);
-        pack<lanes>(q + first * stride, stride, rows, d, scale * kLog2E, kRows, queries);
-        multiply<lanes>(queries, keys, d, key_panels, scores);
+    for (std::int64_t first = 0; first < queries; first += kRows) {
+        const std::int64_t rows = std::min(kRows, queries - first);
+        pack<lanes>(q + first * stride, stride, rows, d, scale * kLog2E, kRows, packed_queries);
+        multiply<lanes>(packed_queries, keys, d, key_panels, scores);
         for (int row = 0; row < kRows; ++row) {
             float* place = scores + ((key_panels - 1) * kRows + row) * lanes;
             Vector<lanes> x;
@@ -298,22 +298,23 @@ DYNVIT_INLINE void attention_with(const T* q, const T* k, const T* v, std::int64
 }
 
 template <class T>
-void attention_any(const T* q, const T* k, const T* v, std::int64_t stride, std::int64_t n, std::int64_t d, float scale,
-                   T* out, std::int64_t out_stride) {
-    attention_with<4>(q, k, v, stride, n, d, scale, out, out_stride);
+void attention_any(const T* q, std::int64_t queries, const T* k, const T* v, std::int64_t n, std::int64_t stride,
+                   std::int64_t d, float scale, T* out, std::int64_t out_stride) {
+    attention_with<4>(q, queries, k, v, n, stride, d, scale, out, out_stride);
 }
 
 #ifdef DYNVIT_FOR_AVX2
 template <class T>
-DYNVIT_FOR_AVX2 void attention_avx2(const T* q, const T* k, const T* v, std::int64_t stride, std::int64_t n,
-                                    std::int64_t d, float scale, T* out, std::int64_t out_stride) {
-    attention_with<8>(q, k, v, stride, n, d, scale, out, out_stride);
+DYNVIT_FOR_AVX2 void attention_avx2(const T* q, std::int64_t queries, const T* k, const T* v, std::int64_t n,
+                                    std::int64_t stride, std::int64_t d, float scale, T* out, std::int64_t out_stride) {
+    attention_with<8>(q, queries, k, v, n, stride, d, scale, out, out_stride);
 }
 
 template <class T>
-DYNVIT_FOR_AVX512 void attention_avx512(const T* q, const T* k, const T* v, std::int64_t stride, std::int64_t n,
-                                        std::int64_t d, float scale, T* out, std::int64_t out_stride) {
-    attention_with<16>(q, k, v, stride, n, d, scale, out, out_stride);
+DYNVIT_FOR_AVX512 void attention_avx512(const T* q, std::int64_t queries, const T* k, const T* v, std::int64_t n,
+                                        std::int64_t stride, std::int64_t d, float scale, T* out,
+                                        std::int64_t out_stride) {
+    attention_with<16>(q, queries, k, v, n, stride, d, scale, out, out_stride);
 }
 
 bool has_avx2() {
@@ -328,18 +329,18 @@ bool has_avx512() {
 }  // namespace
 
 template <class T>
-void attention(const T* q, const T* k, const T* v, std::int64_t stride, std::int64_t n, std::int64_t d, float scale,
-               T* out, std::int64_t out_stride) {
+void attention(const T* q, std::int64_t queries, const T* k, const T* v, std::int64_t n, std::int64_t stride,
+               std::int64_t d, float scale, T* out, std::int64_t out_stride) {
 #ifdef DYNVIT_FOR_AVX2
-    if (has_avx512()) return attention_avx512(q, k, v, stride, n, d, scale, out, out_stride);
-    if (has_avx2()) return attention_avx2(q, k, v, stride, n, d, scale, out, out_stride);
+    if (has_avx512()) return attention_avx512(q, queries, k, v, n, stride, d, scale, out, out_stride);
+    if (has_avx2()) return attention_avx2(q, queries, k, v, n, stride, d, scale, out, out_stride);
 #endif
-    attention_any(q, k, v, stride, n, d, scale, out, out_stride);
+    attention_any(q, queries, k, v, n, stride, d, scale, out, out_stride);
 }
 
-template void attention(const float*, const float*, const float*, std::int64_t, std::int64_t, std::int64_t, float,
-                        float*, std::int64_t);
-template void attention(const BFloat16Bits*, const BFloat16Bits*, const BFloat16Bits*, std::int64_t, std::int64_t,
-                        std::int64_t, float, BFloat16Bits*, std::int64_t);
+template void attention(const float*, std::int64_t, const float*, const float*, std::int64_t, std::int64_t,
+                        std::int64_t, float, float*, std::int64_t);
+template void attention(const BFloat16Bits*, std::int64_t, const BFloat16Bits*, const BFloat16Bits*, std::int64_t,
+                        std::int64_t, std::int64_t, float, BFloat16Bits*, std::int64_t);
 
 }  // namespace dynvit::cpu

@@ -1,0 +1,50 @@
+// Pictures in, classes out: a model file with all that it takes to ask it.
+#pragma once
+
+#include "dynvit/infer/inference_session.hpp"
+#include "dynvit/infer/model_file.hpp"
+#include "dynvit/io/image.hpp"
+
+namespace dynvit {
+
+struct ClassifierOptions {
+    /// rho: the stages keep rho, rho^2, ... of the patches; 1: dense. 0: what a bundle says; of another file with
+    /// prediction modules 0.7, without them dense.
+    double keep_ratio = 0;
+    at::Device device = at::kCPU;
+    at::ScalarType precision = at::kFloat;  // see InferenceModel
+    std::string model = {};                 // of the zoo, for weights that dynvit did not write
+};
+
+struct ClassScore {
+    std::int64_t index;
+    double probability;
+    std::string name;  // empty where the file knows none
+};
+
+struct Classification {
+    std::vector<ClassScore> classes;              // the likeliest, falling
+    std::vector<std::vector<std::int64_t>> kept;  // a stage: places on the patch grid that it keeps, ascending
+};
+
+/// Calls may come from several threads at once.
+class Classifier {
+  public:
+    /// @param file a bundle (`dynvit export --format bundle`), a training's weights, or a PyTorch checkpoint
+    /// Throws Error naming the file and what is wrong with it or the options.
+    explicit Classifier(const std::filesystem::path& file, const ClassifierOptions& options = {});
+
+    /// @param pictures of any size; each is scaled and cropped as evaluation does it @param top so many classes of each
+    std::vector<Classification> classify(const std::vector<Image>& pictures, std::int64_t top = 5) const;
+    Classification classify(const Image& picture, std::int64_t top = 5) const;
+
+    const InferenceSession& session() const { return *session_; }
+    const std::vector<std::string>& class_names() const { return class_names_; }  // empty where the file knows none
+
+  private:
+    std::unique_ptr<const InferenceSession> session_;
+    std::vector<std::string> class_names_;
+    std::int64_t resize_ = 0;
+};
+
+}  // namespace dynvit

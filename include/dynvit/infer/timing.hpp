@@ -1,0 +1,42 @@
+// How long calls take: warm, interleaved with what they are compared with, and with the spread beside the middle.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace dynvit {
+
+struct TimingOptions {
+    at::Device device = at::kCPU;
+    double seconds = 2;  // about so long for each case, after a warm-up of a quarter of it
+    std::int64_t min_rounds = 10;
+};
+
+/// What one case took, in seconds: an entry a round.
+struct Timing {
+    std::vector<double> latency;  // of a call by itself, waited for
+    std::vector<double> pace;     // of a call among several in a row, waited for together (on a CPU: the latency)
+};
+
+/// Times the cases in rounds, each case once a round and every other round in reverse, so that whatever slows the
+/// machine down meets all of them. `progress`, if given, is told the share that is done.
+std::vector<Timing> time_interleaved(const std::vector<std::function<void()>>& cases, const TimingOptions& options,
+                                     const std::function<void(double)>& progress = {});
+
+/// The value below which that share of the values lies, interpolated. @param values not empty @param share in [0, 1]
+double percentile(std::vector<double> values, double share);
+
+/// A median with the 95 % confidence interval that its order statistics give, whatever the distribution.
+struct MedianInterval {
+    double median, low, high;
+};
+MedianInterval median_interval(std::vector<double> values);
+
+/// The most memory that tensors of a call hold at once on that device, bytes: what it allocates and has not freed. What
+/// libraries allocate by themselves is not seen.
+std::int64_t peak_tensor_bytes(const std::function<void()>& call, const at::Device& device);
+
+}  // namespace dynvit

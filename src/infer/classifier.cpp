@@ -1,0 +1,92 @@
+#include "dynvit/infer/classifier.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <algorithm>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+
+namespace dynvit {
+namespace {
+
+constexpr double kPublishedKeepRatio = 0.7;
+
+ModelSettings settings_of(const ModelFile& file, const std::string& model) {
+    if (file.settings) return *file.settings;
+    if (model.empty()) {
+        throw Error("model", file.path.string(), ": does not say which model it is of, expected its name beside it");
+    }
+    ModelSettings settings = model_settings(model);
+    const auto head = file.weights.find("head.weight");
+    if (head != file.weights.end() && head->second.dim() == 2) settings.num_classes = head->second.size(0);
+    const auto of_module = [](const auto& entry) { return is_of_prediction_module(entry.first); };
+    if (std::ranges::none_of(file.weights, of_module)) settings.pruning_loc = {};
+    return settings;
+}
+
+PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, double keep_ratio) {
+    if (!(keep_ratio >= 0 && keep_ratio <= 1)) {
+        throw Error("keep-ratio", "found ", keep_ratio, ", expected a number above 0 and at most 1");
+    }
+    if (keep_ratio == 0 && file.bundle) return {.tokens = file.bundle->tokens_per_stage};
+    if (settings.stages() == 0) {
+        if (keep_ratio == 0 || keep_ratio == 1) return {};
+        throw Error("keep-ratio", file.path.string(), ": has no prediction modules: expected 1, found ", keep_ratio);
+    }
+    if (keep_ratio == 1) return {};
+    const double ratio = keep_ratio == 0 ? kPublishedKeepRatio : keep_ratio;
+    return {.tokens = tokens_per_stage(stage_ratios(ratio, settings.stages()), settings.patches())};
+}
+
+}  // namespace
+
+Classifier::Classifier(const std::filesystem::path& path, const ClassifierOptions& options) {
+    const ModelFile file = read_model_file(path);
+    const ModelSettings settings = settings_of(file, options.model);
+    DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
+    load_weights(*model, file, Fit::kEvaluate);
+    model->to(options.device);
+    session_ = std::make_unique<const InferenceSession>(*model, plan_of(file, settings, options.keep_ratio),
+                                                        options.precision);
+    if (!file.bundle) return;
+    resize_ = file.bundle->resize;
+    class_names_ = file.bundle->class_names;
+    if (!class_names_.empty() && std::ssize(class_names_) != settings.num_classes) {
+        throw Error("bundle", path.string(), ": names ", class_names_.size(), " classes, expected the model's ",
+                    settings.num_classes);
+    }
+}
+
+std::vector<Classification> Classifier::classify(const std::vector<Image>& pictures, std::int64_t top) const {
+    if (pictures.empty()) return {};
+    const ModelSettings& settings = session_->settings();
+    const EvalTransform transform{static_cast<int>(settings.image_width()), static_cast<int>(settings.image_height()),
+                                  static_cast<int>(resize_)};
+    std::vector<Image> cropped;
+    for (const Image& picture : pictures) cropped.push_back(apply(transform, picture));
+    const SessionOutput output = session_->run(stack_images(cropped));
+    const auto best = output.logits.softmax(-1).topk(std::clamp<std::int64_t>(top, 1, settings.num_classes));
+    const at::Tensor probabilities = std::get<0>(best).cpu(), classes = std::get<1>(best).cpu();
+    std::vector<Classification> results(pictures.size());
+    for (std::size_t i = 0; i < results.size(); ++i) {
+        const auto b = static_cast<std::int64_t>(i);
+        for (std::int64_t c = 0; c < classes.size(1); ++c) {
+            const std::int64_t index = classes[b][c].item<std::int64_t>();
+            const std::string name = class_names_.empty() ? "" : class_names_[static_cast<std::size_t>(index)];
+            results[i].classes.push_back({index, probabilities[b][c].item<double>(), name});
+        }
+        for (std::size_t s = 0; s < output.counts.size(); ++s) {
+            results[i].kept.push_back(output.kept_of(b, s, settings.patches()));
+        }
+    }
+    return results;
+}
+
+Classification Classifier::classify(const Image& picture, std::int64_t top) const {
+    return classify(std::vector<Image>{picture}, top).front();
+}
+
+}  // namespace dynvit

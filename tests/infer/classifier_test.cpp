@@ -1,0 +1,129 @@
+#include "dynvit/infer/classifier.hpp"
+
+#include <ATen/ATen.h>
+
+#include <atomic>
+#include <thread>
+
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/export/bundle.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "inference_support.hpp"
+#include "models/golden_model.hpp"
+
+namespace dynvit {
+namespace {
+
+Image noise(std::uint64_t seed, int width, int height) {
+    Image image(width, height);
+    Random random(seed);
+    for (std::uint8_t& value : image.pixels) value = static_cast<std::uint8_t>(random.integer(0, 255));
+    return image;
+}
+
+std::vector<Image> pictures(int count) {
+    std::vector<Image> made;
+    for (int i = 0; i < count; ++i) made.push_back(noise(static_cast<std::uint64_t>(i), 180 + 17 * i, 300 - 11 * i));
+    return made;
+}
+
+TEST(Classifier, GivesWhatTheModelGives) {
+    const test::TemporaryFolder folder;
+    write_model_file(folder / "model.safetensors", *test::tiny_student());
+    const Classifier classifier(folder / "model.safetensors", {.keep_ratio = 0.5});
+    const std::vector<Image> given = pictures(3);
+    const std::vector<Classification> found = classifier.classify(given, 4);
+    std::vector<Image> cropped;
+    for (const Image& picture : given) cropped.push_back(apply(EvalTransform{224, 224, 0}, picture));
+    const PrunedOutput expected = test::prune(test::tiny_student(), normalize_images(stack_images(cropped), at::kCPU),
+                                              tokens_per_stage(stage_ratios(0.5, 3), 196));
+    const at::Tensor probabilities = expected.logits.softmax(-1);
+    for (int b = 0; b < 3; ++b) {
+        ASSERT_EQ(found[b].classes.size(), 4u);
+        EXPECT_EQ(found[b].classes[0].index, probabilities[b].argmax().item<std::int64_t>());
+        EXPECT_TRUE(found[b].classes[0].name.empty());
+        for (const ClassScore& score : found[b].classes) {
+            EXPECT_NEAR(score.probability, probabilities[b][score.index].item<double>(), 1e-5);
+        }
+        EXPECT_GE(found[b].classes[0].probability, found[b].classes[3].probability);
+        ASSERT_EQ(found[b].kept.size(), 3u);
+        EXPECT_TRUE(at::tensor(found[b].kept[2], at::kLong).equal(expected.kept[2][b]));
+    }
+    EXPECT_TRUE(classifier.classify(std::vector<Image>()).empty());
+    EXPECT_EQ(classifier.classify(given[0], 100).classes.size(), 10u) << "of ten classes";
+}
+
+TEST(Classifier, TakesWhatABundleSays) {
+    const test::TemporaryFolder folder;
+    ExportOptions options;
+    options.tokens = {90, 40, 10};
+    options.resize = 230;
+    for (int i = 0; i < 10; ++i) options.class_names.push_back(str("name ", i));
+    export_bundle(folder / "bundle.safetensors", test::tiny_student(), options);
+    const Classifier classifier(folder / "bundle.safetensors");
+    EXPECT_EQ(classifier.session().plan().tokens, options.tokens);
+    const Classification found = classifier.classify(noise(1, 300, 200));
+    EXPECT_EQ(found.classes[0].name, str("name ", found.classes[0].index));
+    EXPECT_EQ(found.kept[1].size(), 40u);
+    EXPECT_TRUE(Classifier(folder / "bundle.safetensors", {.keep_ratio = 1}).session().plan().tokens.empty());
+}
+
+TEST(Classifier, FilesAndOptionsThatDoNotFit) {
+    const std::filesystem::path bare = test::golden("model/tiny_teacher.safetensors");  // no settings in it
+    EXPECT_EQ(test::error_of([&] { Classifier classifier(bare); }),
+              str("[model] ", bare.string(), ": does not say which model it is of, expected its name beside it"));
+    const test::TemporaryFolder folder;
+    write_model_file(folder / "dense.safetensors", *test::tiny_teacher());
+    const std::string dense = (folder / "dense.safetensors").string();
+    EXPECT_TRUE(Classifier(dense).session().plan().tokens.empty());
+    EXPECT_EQ(test::error_of([&] { Classifier classifier(dense, {.keep_ratio = 0.7}); }),
+              str("[keep-ratio] ", dense, ": has no prediction modules: expected 1, found 0.7"));
+    EXPECT_EQ(test::error_of([&] { Classifier classifier(dense, {.keep_ratio = -1}); }),
+              "[keep-ratio] found -1, expected a number above 0 and at most 1");
+}
+
+// Many threads, one session: each gets what it would get alone.
+TEST(InferenceSession, AnswersSeveralThreadsAtOnce) {
+    const auto engine = test::engine_of(test::tiny_student());
+    const std::vector<PruningPlan> plans = {
+        {.tokens = {120, 50, 11}}, {.policy = "per_image", .thresholds = {0.4, 0.4, 0.4}}, {.policy = "structural"}};
+    for (const PruningPlan& plan : plans) {
+        const InferenceSession session(engine, plan);
+        constexpr int kThreads = 4, kCalls = 6;
+        std::vector<at::Tensor> images, alone;
+        for (int t = 0; t < kThreads; ++t) {
+            images.push_back(at::randn({1 + t % 3, 3, 224, 224}, test::generator(static_cast<std::uint64_t>(t))));
+            alone.push_back(session.run(images.back()).logits);
+        }
+        std::atomic<int> different = 0;
+        std::vector<std::thread> threads;
+        for (int t = 0; t < kThreads; ++t) {
+            threads.emplace_back([&, t] {
+                for (int call = 0; call < kCalls; ++call) {
+                    const at::Tensor logits = session.run(images[static_cast<std::size_t>(t)]).logits;
+                    different += !logits.allclose(alone[static_cast<std::size_t>(t)], 1e-5, 1e-5);
+                }
+            });
+        }
+        for (std::thread& thread : threads) thread.join();
+        EXPECT_EQ(different, 0) << plan.policy;
+    }
+}
+
+// Lower precision changes logits a little, and the selection hardly.
+TEST(InferenceModel, OtherPrecisionsComeClose) {
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(1));
+    const PrunedOutput exact = test::prune(test::tiny_student(), images, {120, 60, 30});
+    for (const auto& [precision, tolerance] :
+         std::map<at::ScalarType, double>{{at::kBFloat16, 0.1}, {at::kHalf, 0.02}, {at::kQInt8, 0.15}}) {
+        if (precision == at::kQInt8 && !fast_on_cpu(precision)) continue;
+        const auto engine = test::engine_of(test::tiny_student(), precision);
+        const PrunedOutput output = pruned_forward(*engine, images, *make_policy("predicted", engine), {120, 60, 30});
+        EXPECT_EQ(output.logits.scalar_type(), at::kFloat);
+        EXPECT_CLOSE(output.logits, exact.logits, tolerance) << precision;
+        EXPECT_GT(at::isin(output.kept[0][0], exact.kept[0][0]).sum().item<int>(), 110) << precision;
+    }
+}
+
+}  // namespace
+}  // namespace dynvit
