@@ -19,7 +19,8 @@ class Weights {
 
     at::Tensor tensor(const std::string& name) const {
         const auto found = tensors_.find(name);
-        return found == tensors_.end() ? at::Tensor() : found->second.to(storage()).contiguous();
+        if (found == tensors_.end()) return {};
+        return found->second.to(storage(), /*non_blocking=*/false, /*copy=*/true).contiguous();
     }
     // A block's.
     InferenceLinear linear(const std::string& name) const { return linear(name, precision_); }

@@ -63,8 +63,11 @@ InferenceLinear::InferenceLinear(const at::Tensor& weight, const at::Tensor& bia
         int8_ = pack_int8(weight.to(at::kFloat), bias.defined() ? bias.to(at::kFloat) : bias);
         return;
     }
-    weight_ = weight.to(precision).contiguous();
-    if (bias.defined()) bias_ = bias.to(precision).contiguous();
+    const auto copied = [&](const at::Tensor& from) {
+        return from.to(precision, /*non_blocking=*/false, /*copy=*/true).contiguous();
+    };
+    weight_ = copied(weight);
+    if (bias.defined()) bias_ = copied(bias);
     if (!weight.is_cpu() || !at::hasMKLDNN() || !fast_on_cpu(precision)) return;
     kind_ = Kind::kOneDnn;
     weight_ = call(find_operator("mkldnn::_reorder_linear_weight"), {weight_, c10::IValue()}).toTensor();

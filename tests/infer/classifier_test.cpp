@@ -110,6 +110,17 @@ TEST(InferenceSession, AnswersSeveralThreadsAtOnce) {
     }
 }
 
+// What training does to the model later doesn't reach the copy.
+TEST(InferenceModel, KeepsItsWeights) {
+    DynamicVit model = test::tiny_student();
+    const at::Tensor images = at::randn({1, 3, 224, 224}, test::generator(1));
+    const InferenceSession session(*model, {.tokens = {100, 50, 20}});
+    const at::Tensor before = session.run(images).logits;
+    const torch::NoGradGuard no_grad;
+    for (at::Tensor& parameter : model->parameters()) parameter.mul_(1.5).add_(0.1);
+    EXPECT_TRUE(session.run(images).logits.equal(before));
+}
+
 // Lower precision changes logits a little, and the selection hardly.
 TEST(InferenceModel, OtherPrecisionsComeClose) {
     const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(1));

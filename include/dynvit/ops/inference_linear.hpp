@@ -14,7 +14,7 @@ bool fast_on_cpu(at::ScalarType precision);
 /// where LibTorch has oneDNN. May be called from several threads at once.
 class InferenceLinear {
   public:
-    /// @param weight (out, in), bias (out) or undefined; both on the device where the layer runs
+    /// @param weight (out, in), bias (out) or undefined; both on the device where the layer runs; copied
     /// @param precision kFloat, kBFloat16 or kHalf: of weights, input and output. kQInt8, on the CPU only: weights of 8
     /// bits with a scale for each output, an input of float32 that is rounded to 8 bits with one scale for all of it
     InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision);
