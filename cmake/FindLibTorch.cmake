@@ -56,7 +56,7 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
   set_property(TARGET LibTorch::cpu PROPERTY INTERFACE_INCLUDE_DIRECTORIES
     ${LibTorch_INCLUDE_DIR} ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include)
   # at::parallel_for is a template in a header: compiled without OpenMP, its loops run on one thread.
-  # The runtime is LibTorch's own, which it brings: linked by flag, as the path of the compiler's would hide it.
+  # By flag, as CMake's target would put the compiler's own runtime before the one that LibTorch brings.
   find_package(OpenMP REQUIRED COMPONENTS CXX)
   target_compile_options(LibTorch::cpu INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
   target_link_options(LibTorch::cpu INTERFACE ${OpenMP_CXX_FLAGS})

@@ -1,3 +1,5 @@
+#include <charconv>
+#include <cstring>
 #include <sstream>
 
 #include "dynvit/core/error.hpp"
@@ -15,6 +17,14 @@ using dynvit::Error;
 
 thread_local std::string last_error;
 
+void keep(const char* text) noexcept {
+    try {
+        last_error.assign(text, std::strcspn(text, "\n"));
+    } catch (...) {  // not even memory for that is left
+        last_error.clear();
+    }
+}
+
 // What `work` returns, or `failed` with the reason kept for dynvit_error: no exception may reach a caller in C.
 template <class Work>
 auto guarded(decltype(std::declval<Work>()()) failed, const Work& work) {
@@ -22,23 +32,18 @@ auto guarded(decltype(std::declval<Work>()()) failed, const Work& work) {
         last_error.clear();
         return work();
     } catch (const std::exception& error) {
-        const std::string text = error.what();
-        last_error = text.substr(0, text.find('\n'));
+        keep(error.what());
     } catch (...) {
-        last_error = "unknown error";
+        keep("unknown error");
     }
     return failed;
 }
 
 double number(const std::string& key, const std::string& value) {
-    std::size_t end = 0;
-    double parsed = 0;
-    try {
-        parsed = std::stod(value, &end);
-    } catch (const std::exception&) {
-        end = 0;
-    }
-    if (end == 0 || end != value.size()) throw Error("options", key, ": found '", value, "', expected a number");
+    double parsed = 0;  // not by std::stod, which reads 0.7 as the caller's language writes it
+    const char* const end = value.data() + value.size();
+    const auto [stop, error] = std::from_chars(value.data(), end, parsed);
+    if (error != std::errc() || stop != end) throw Error("options", key, ": found '", value, "', expected a number");
     return parsed;
 }
 

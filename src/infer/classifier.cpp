@@ -29,7 +29,7 @@ ModelSettings settings_of(const ModelFile& file, const std::string& model) {
 
 PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, double keep_ratio) {
     if (!(keep_ratio >= 0 && keep_ratio <= 1)) {
-        throw Error("keep-ratio", "found ", keep_ratio, ", expected a number above 0 and at most 1");
+        throw Error("keep-ratio", "found ", keep_ratio, ", expected 0 (what the file says) to 1");
     }
     if (keep_ratio == 0 && file.bundle) return {.tokens = file.bundle->tokens_per_stage};
     if (settings.stages() == 0) {

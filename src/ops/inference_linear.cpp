@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/jit/runtime/custom_operator.h>
+
+#include <mutex>
+#include <string_view>
+#include <vector>
 
 namespace dynvit {
 namespace {
@@ -21,17 +24,33 @@ bool says_yes(const char* name) {
     return call(find_operator(name), {}).toBool();
 }
 
+// Who packs 8-bit weights is a setting of the whole process.
+class OneDnnEngine {
+  public:
+    OneDnnEngine() : lock_(mutex()), before_(at::globalContext().qEngine()) {
+        at::globalContext().setQEngine(at::QEngine::ONEDNN);
+    }
+    ~OneDnnEngine() { at::globalContext().setQEngine(before_); }
+    OneDnnEngine(const OneDnnEngine&) = delete;
+    OneDnnEngine& operator=(const OneDnnEngine&) = delete;
+
+  private:
+    static std::mutex& mutex() {
+        static std::mutex one;
+        return one;
+    }
+    std::lock_guard<std::mutex> lock_;
+    at::QEngine before_;
+};
+
 c10::IValue pack_int8(const at::Tensor& weight, const at::Tensor& bias) {
     constexpr double kLargest = 127;
     const at::Tensor scales = (weight.abs().amax(1) / kLargest).clamp_min(1e-12);
-    const at::Tensor quantized = at::quantize_per_channel(weight, scales.to(at::kDouble),
-                                                          at::zeros({weight.size(0)}, at::kLong), 0, at::kQInt8);
+    const at::Tensor quantized =
+        at::quantize_per_channel(weight, scales.to(at::kDouble), at::zeros({weight.size(0)}, at::kLong), 0, at::kQInt8);
     static const c10::OperatorHandle prepack = find_operator("quantized::linear_prepack");
-    const at::QEngine before = at::globalContext().qEngine();
-    at::globalContext().setQEngine(at::QEngine::ONEDNN);
-    c10::IValue packed = call(prepack, {quantized, bias.defined() ? c10::IValue(bias) : c10::IValue()});
-    at::globalContext().setQEngine(before);
-    return packed;
+    const OneDnnEngine engine;
+    return call(prepack, {quantized, bias.defined() ? c10::IValue(bias) : c10::IValue()});
 }
 
 }  // namespace
@@ -57,17 +76,19 @@ bool fast_on_cpu(at::ScalarType precision) {
 
 InferenceLinear::InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision)
     : outputs_(weight.size(0)) {
-    if (precision == at::kQInt8) {
-        TORCH_CHECK(weight.is_cpu() && fast_on_cpu(precision), "int8 needs a processor with VNNI");
-        kind_ = Kind::kInt8;
-        int8_ = pack_int8(weight.to(at::kFloat), bias.defined() ? bias.to(at::kFloat) : bias);
-        return;
-    }
+    const bool int8 = precision == at::kQInt8;
     const auto copied = [&](const at::Tensor& from) {
-        return from.to(precision, /*non_blocking=*/false, /*copy=*/true).contiguous();
+        return from.to(int8 ? at::kFloat : precision, /*non_blocking=*/false, /*copy=*/true).contiguous();
     };
     weight_ = copied(weight);
     if (bias.defined()) bias_ = copied(bias);
+    if (int8) {
+        TORCH_CHECK(weight.is_cpu() && fast_on_cpu(precision), "int8 needs a processor with VNNI");
+        kind_ = Kind::kInt8;
+        int8_ = pack_int8(weight_, bias_);
+        weight_ = at::Tensor();
+        return;
+    }
     if (!weight.is_cpu() || !at::hasMKLDNN() || !fast_on_cpu(precision)) return;
     kind_ = Kind::kOneDnn;
     weight_ = call(find_operator("mkldnn::_reorder_linear_weight"), {weight_, c10::IValue()}).toTensor();

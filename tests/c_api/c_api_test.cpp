@@ -55,7 +55,7 @@ TEST_F(CApi, ErrorsAreALineAndNoException) {
         {"ratio=0.7", "[options] found 'ratio', expected keep_ratio, device, precision or model"},
         {"fast", "[options] found 'fast', expected KEY=VALUE"},
         {"precision=int3", "[precision] unknown precision 'int3'; expected one of float32, bfloat16, float16, int8"},
-        {"keep_ratio=2", "[keep-ratio] found 2, expected a number above 0 and at most 1"}};
+        {"keep_ratio=2", "[keep-ratio] found 2, expected 0 (what the file says) to 1"}};
     for (const auto& [options, text] : wrong) {
         EXPECT_EQ(dynvit_open(model_.c_str(), options), nullptr) << options;
         EXPECT_STREQ(dynvit_error(), text);

@@ -479,8 +479,7 @@ TEST_F(Program, BenchSetsPrunedBesideDense) {
                     1e-6 * speed.at("median").get<double>());
         double sum = 0;
         for (const json& part : row.at("gmacs_per_stage")) sum += part.get<double>();
-        if (i % 4 == 2) continue;  // of the mean counts
-        EXPECT_DOUBLE_EQ(sum, row.at("gmacs").get<double>());
+        EXPECT_NEAR(sum, row.at("gmacs").get<double>(), 1e-12);
     }
     EXPECT_DOUBLE_EQ(rows[0].at("gmacs").get<double>(), 1e-9 * static_cast<double>(count_macs(settings)));
     EXPECT_EQ(rows[1].at("tokens_per_stage"), tokens_per_stage(stage_ratios(0.5, 2), settings.patches()));
@@ -750,7 +749,7 @@ TEST_F(BadInput, CommandLine) {
     fail({"bench", "-m", "deit_tiny", "--policy", "best"}, {"--policy: best", "per_image"});
     fail({"bench", "-m", "deit_tiny", "-b", "0"}, {"--batch-size", "0"});
     fail({"bench", "-m", "deit_tiny", "-k", "0"}, {"[keep-ratio] found 0, expected a number above 0 and at most 1"});
-    write("report.json", "{}");
+    write("report.json", R"({"model": "", "image_size": [], "device_name": "", "threads": 1, "rows": [{}]})");
     fail({"bench", "-m", "deit_tiny", "-d", "cpu", "--compare", "report.json"}, {"report.json: is not what --json"});
     fail({"bench", "loader"}, {"--config", "--data"});
     fail({"bench", "loader", "--data", "nowhere"}, {"nowhere: no such folder"});

@@ -8,6 +8,9 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+#include <set>
 
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
@@ -78,10 +81,11 @@ std::string name_of(const at::Device& device) {
     if (device.is_cpu()) return value_in("/proc/cpuinfo", "model name", "unknown processor");
     const std::filesystem::path gpus = "/proc/driver/nvidia/gpus";
     std::error_code none;
+    std::set<std::string> models;  // which of several different ones LibTorch counts first isn't said there
     for (const auto& gpu : std::filesystem::directory_iterator(gpus, none)) {
-        return value_in(gpu.path() / "information", "Model", "unknown GPU");
+        models.insert(value_in(gpu.path() / "information", "Model", "unknown GPU"));
     }
-    return "unknown GPU";
+    return models.size() == 1 ? *models.begin() : "unknown GPU";
 }
 
 // Pictures to run: those of the arguments over and over, or random ones. @return (count, 3, H, W), uint8
@@ -122,16 +126,19 @@ void count_costs(Row& row, const at::Tensor& images) {
     row.gmacs_per_stage = row.session->gmacs_per_stage();
     if (plan.policy != "per_image") return;
     const auto counts = row.session->run(images).counts;
-    row.gmacs = 0;
-    for (std::int64_t b = 0; b < row.batch; ++b) {
+    const auto batch = static_cast<double>(row.batch);
+    row.gmacs_per_stage.assign(counts.size() + 1, 0);
+    for (std::size_t b = 0; b < static_cast<std::size_t>(row.batch); ++b) {
         std::vector<std::int64_t> kept;
-        for (const auto& stage : counts) kept.push_back(stage[static_cast<std::size_t>(b)]);
-        row.gmacs += row.session->gmacs(kept) / static_cast<double>(row.batch);
+        for (const auto& stage : counts) kept.push_back(stage[b]);
+        const std::vector<double> parts = row.session->gmacs_per_stage(kept);
+        for (std::size_t s = 0; s < parts.size(); ++s) row.gmacs_per_stage[s] += parts[s] / batch;
     }
+    row.gmacs = std::accumulate(row.gmacs_per_stage.begin(), row.gmacs_per_stage.end(), 0.0);
     for (std::size_t s = 0; s < counts.size(); ++s) {
-        row.tokens[s] = std::accumulate(counts[s].begin(), counts[s].end(), std::int64_t{0}) / row.batch;
+        const std::int64_t sum = std::accumulate(counts[s].begin(), counts[s].end(), std::int64_t{0});
+        row.tokens[s] = std::llround(static_cast<double>(sum) / batch);
     }
-    row.gmacs_per_stage = row.session->gmacs_per_stage(row.tokens);
 }
 
 double structural_share(const ModelSettings& settings) {
@@ -145,7 +152,12 @@ std::vector<std::unique_ptr<Row>> make_rows(const Arguments& arguments, const Mo
     const ModelSettings& settings = model->settings();
     std::vector<double> ratios = arguments.model.keep_ratios;
     if (ratios.empty()) ratios = {1.0, 0.7};
-    if (settings.stages() == 0) ratios = {1.0};
+    if (settings.stages() == 0) {
+        for (const double ratio : arguments.model.keep_ratios) {
+            if (ratio < 1) throw Error("keep-ratio", "the model has no prediction modules: expected 1, found ", ratio);
+        }
+        ratios = {1.0};
+    }
     std::vector<std::unique_ptr<Row>> kinds;  // without a batch
     for (const std::string& precision : arguments.precisions) {
         const auto weights = std::make_shared<const InferenceModel>(*model, parse_inference_precision(precision));
@@ -244,35 +256,40 @@ nlohmann::json make_report(const std::vector<std::unique_ptr<Row>>& rows, const 
     return report;
 }
 
-// The same row of an earlier report: its images a second, or nothing.
-std::optional<double> earlier(const nlohmann::json& report, const Row& row) {
-    for (const nlohmann::json& other : report.at("rows")) {
-        if (other.at("policy") == row.policy && other.at("keep_ratio") == row.keep_ratio &&
-            other.at("precision") == row.precision && other.at("batch") == row.batch) {
-            return other.at("images_per_second").at("median").get<double>();
-        }
-    }
-    return std::nullopt;
-}
+// What an earlier report says of a row.
+struct Earlier {
+    std::string policy, precision;
+    double keep_ratio, images_per_second;
+    std::int64_t batch;
 
-// An earlier report, which a line in the log tells apart where it is of something else.
-nlohmann::json read_report(const std::string& file, const nlohmann::json& report) {
+    bool is(const Row& row) const {
+        return policy == row.policy && precision == row.precision && keep_ratio == row.keep_ratio && batch == row.batch;
+    }
+};
+
+// Reads --compare's file; where it is of something else, a line in the log says so. @param report this run's, no rows
+std::vector<Earlier> read_earlier(const std::string& file, const nlohmann::json& report) {
     const std::vector<std::uint8_t> bytes = read_file(file, "bench");
+    std::vector<Earlier> rows;
     try {
-        nlohmann::json before = nlohmann::json::parse(bytes);
+        const nlohmann::json before = nlohmann::json::parse(bytes);
         for (const char* key : {"model", "image_size", "device_name", "threads"}) {
             if (before.at(key) == report.at(key)) continue;
             log::warn(str(file, ": ", key, " was ", before.at(key).dump(), " there and is ", report.at(key).dump(),
                           " here: the change is not this program's alone"));
         }
-        before.at("rows");
-        return before;
+        for (const nlohmann::json& row : before.at("rows")) {
+            rows.push_back({row.at("policy"), row.at("precision"), row.at("keep_ratio"),
+                            row.at("images_per_second").at("median"), row.at("batch")});
+        }
     } catch (const nlohmann::json::exception&) {
         throw Error("bench", file, ": is not what --json of this command writes");
     }
+    return rows;
 }
 
-void print_table(const std::vector<std::unique_ptr<Row>>& rows, const nlohmann::json& before) {
+// @param before where there is an earlier run to compare with
+void print_table(const std::vector<std::unique_ptr<Row>>& rows, const std::optional<std::vector<Earlier>>& before) {
     const auto line = [&](const std::vector<std::string>& cells) {
         constexpr int kWidths[] = {13, 5, 9, 5, 10, 9, 9, 9, 19, 7, 9, 9};
         std::string text;
@@ -285,7 +302,7 @@ void print_table(const std::vector<std::unique_ptr<Row>>& rows, const nlohmann::
     };
     std::vector<std::string> heading = {"policy", "ratio",  "precision",      "batch", "images/s", "median ms",
                                         "p95 ms", "p99 ms", "x dense (95 %)", "GMACs", "peak MiB"};
-    if (!before.is_null()) heading.emplace_back("x before");
+    if (before) heading.emplace_back("x before");
     std::cout << line(heading);
     for (const auto& row : rows) {
         std::string speedup;
@@ -304,9 +321,10 @@ void print_table(const std::vector<std::unique_ptr<Row>>& rows, const nlohmann::
                                           speedup,
                                           fixed(row->gmacs, 2),
                                           fixed(static_cast<double>(row->peak_bytes) / (1 << 20), 1)};
-        if (!before.is_null()) {
-            const std::optional<double> then = earlier(before, *row);
-            cells.push_back(then ? fixed(row->images_per_second().median / *then, 2) : "new");
+        if (before) {
+            const auto then = std::ranges::find_if(*before, [&](const Earlier& one) { return one.is(*row); });
+            cells.push_back(
+                then == before->end() ? "new" : fixed(row->images_per_second().median / then->images_per_second, 2));
         }
         std::cout << line(cells);
     }
@@ -315,9 +333,8 @@ void print_table(const std::vector<std::unique_ptr<Row>>& rows, const nlohmann::
 void draw(const std::vector<std::unique_ptr<Row>>& rows, const std::string& title, const std::string& file) {
     BarChart chart{title, "images a second", {}, {}};
     for (const auto& row : rows) {
-        const std::string group = row->policy == "dense" ? "dense" : row->policy;
-        auto place = std::ranges::find(chart.groups, group);
-        if (place == chart.groups.end()) place = chart.groups.insert(place, group);
+        auto place = std::ranges::find(chart.groups, row->policy);
+        if (place == chart.groups.end()) place = chart.groups.insert(place, row->policy);
         const MedianInterval speed = row->images_per_second();
         const std::string ratio = row->policy == "dense" ? "" : ' ' + fixed(row->keep_ratio, 2);
         chart.bars.push_back({str("batch ", row->batch, ' ', row->precision, ' ', row->policy, ratio), speed.median,
@@ -337,19 +354,20 @@ void run(Arguments& arguments) {
     const at::Tensor images = make_images(arguments, choice.experiment, std::max(most, kCalibrationPictures));
     const TimingOptions options{parse_device(given.device), arguments.seconds};
     std::vector<std::unique_ptr<Row>> rows = make_rows(arguments, choice, images);
-    const nlohmann::json nothing = make_report({}, arguments, settings, options.device);
-    const nlohmann::json before =
-        arguments.compare.empty() ? nlohmann::json() : read_report(arguments.compare, nothing);
+    std::optional<std::vector<Earlier>> before;
+    if (!arguments.compare.empty()) {
+        before = read_earlier(arguments.compare, make_report({}, arguments, settings, options.device));
+    }
     measure(rows, images, options);
+    if (!arguments.json.empty()) {
+        write_file_atomically(arguments.json, make_report(rows, arguments, settings, options.device).dump(2) + "\n",
+                              "bench");
+    }
     const std::string title =
         str(settings.name, ' ', settings.image_height(), " x ", settings.image_width(), ", ", name_of(options.device),
             options.device.is_cpu() ? str(", ", at::get_num_threads(), " threads") : "");
     std::cout << title << '\n';
     print_table(rows, before);
-    if (!arguments.json.empty()) {
-        write_file_atomically(arguments.json, make_report(rows, arguments, settings, options.device).dump(2) + "\n",
-                              "bench");
-    }
     if (!arguments.plot.empty()) draw(rows, title, arguments.plot);
 }
 

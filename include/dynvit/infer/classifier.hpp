@@ -12,8 +12,9 @@ struct ClassifierOptions {
     /// prediction modules 0.7, without them dense.
     double keep_ratio = 0;
     at::Device device = at::kCPU;
-    at::ScalarType precision = at::kFloat;  // see InferenceModel
-    std::string model = {};                 // of the zoo, for weights that dynvit did not write
+    /// See InferenceModel. With kQInt8 an answer depends a little on the pictures beside it, as they share one scale.
+    at::ScalarType precision = at::kFloat;
+    std::string model = {};  // of the zoo, for weights that dynvit did not write
 };
 
 struct ClassScore {

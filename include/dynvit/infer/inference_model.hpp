@@ -16,7 +16,8 @@ class InferenceModel {
     /// @param model whose weights, and device, are taken; it may change or go afterwards
     /// @param precision kFloat, kBFloat16 or kHalf, of everything but the prediction modules' probabilities and the
     /// logits, which are float32; kQInt8, on a CPU with VNNI only: float32 with the blocks' matrix products in 8
-    /// bits (see InferenceLinear). Throws Error where the device can't do that.
+    /// bits (see InferenceLinear: a batch shares one scale, so its images depend on each other a little). Throws Error
+    /// where the device can't do that.
     explicit InferenceModel(const DynamicVitImpl& model, at::ScalarType precision = at::kFloat);
 
     const ModelSettings& settings() const { return settings_; }

@@ -6,12 +6,12 @@
 
 namespace dynvit {
 
-/// Whether this processor multiplies such numbers faster than float32: kBFloat16 (AVX-512 BF16, AMX), kHalf (AVX-512
-/// FP16), kQInt8 (VNNI). Elsewhere bfloat16 and float16 work, slowly; int8 does not.
+/// Whether this processor multiplies such numbers faster than float32: kBFloat16 and kHalf where oneDNN has
+/// products for them, kQInt8 with VNNI. Elsewhere bfloat16 and float16 work, slowly; int8 does not.
 bool fast_on_cpu(at::ScalarType precision);
 
-/// y = x W^T + b with weights stored once as the products read them fastest: on the processor in oneDNN's blocked order,
-/// where LibTorch has oneDNN. May be called from several threads at once.
+/// y = x W^T + b with weights stored once as the products read them fastest: on the processor in oneDNN's blocked
+/// order, where LibTorch has oneDNN. May be called from several threads at once.
 class InferenceLinear {
   public:
     /// @param weight (out, in), bias (out) or undefined; both on the device where the layer runs; copied
