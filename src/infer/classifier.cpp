@@ -19,9 +19,7 @@ ModelSettings settings_of(const ModelFile& file, const std::string& model) {
     if (model.empty()) {
         throw Error("model", file.path.string(), ": does not say which model it is of, expected its name beside it");
     }
-    ModelSettings settings = model_settings(model);
-    const auto head = file.weights.find("head.weight");
-    if (head != file.weights.end() && head->second.dim() == 2) settings.num_classes = head->second.size(0);
+    ModelSettings settings = zoo_settings(model, file);
     const auto of_module = [](const auto& entry) { return is_of_prediction_module(entry.first); };
     if (std::ranges::none_of(file.weights, of_module)) settings.pruning_loc = {};
     return settings;

@@ -59,6 +59,13 @@ void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& m
     write_model_file(path, weights, model.settings());
 }
 
+ModelSettings zoo_settings(const std::string& name, const ModelFile& file) {
+    ModelSettings settings = model_settings(name);
+    const auto head = file.weights.find("head.weight");
+    if (head != file.weights.end() && head->second.dim() == 2) settings.num_classes = head->second.size(0);
+    return settings;
+}
+
 void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     LoadReport report = load_state_dict(model, file.weights);
     const std::size_t missing = report.missing.size();

@@ -98,6 +98,11 @@ ModelSettings random_settings(Random& random, bool three_stages) {
     return settings;
 }
 
+at::Tensor random_images(const ModelSettings& settings, std::int64_t batch, int seed) {
+    return at::randn({batch, 3, settings.image_height(), settings.image_width()},
+                     test::generator(static_cast<std::uint64_t>(seed) + 100));
+}
+
 // Noise that forces each stage's decision: 1 at the places that are given, 0 elsewhere.
 // @param kept a stage: places in the flattened grids (B, N)
 TrainingNoise forced_noise(const std::vector<at::Tensor>& kept, std::int64_t batch, std::int64_t patches) {
@@ -118,8 +123,7 @@ TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
         const ModelSettings settings = random_settings(random, seed % 2 == 0);
         DynamicVit model = decided_model(settings, static_cast<std::uint64_t>(seed));
         const std::int64_t batch = random.integer(1, 5);
-        const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
-                                            test::generator(static_cast<std::uint64_t>(seed) + 100));
+        const at::Tensor images = random_images(settings, batch, seed);
         PruningPlan plan;
         for (std::int64_t s = 0, left = settings.patches(); s < settings.stages(); ++s) {
             plan.tokens.push_back(left = seed == 0 ? 0 : random.integer(left / 4, left));
@@ -165,8 +169,7 @@ TEST(PerImage, EqualsOneImageAtATime) {
         const ModelSettings settings = random_settings(random, seed % 2 == 0);
         DynamicVit model = decided_model(settings, static_cast<std::uint64_t>(seed));
         const std::int64_t batch = random.integer(1, 5);
-        const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
-                                            test::generator(static_cast<std::uint64_t>(seed) + 100));
+        const at::Tensor images = random_images(settings, batch, seed);
         std::vector<double> thresholds;
         for (std::int64_t s = 0; s < settings.stages(); ++s) {
             thresholds.push_back(seed == 5 ? 1.0 : random.uniform(0.2, 0.6));

@@ -84,17 +84,9 @@ void ModelArguments::add_to(CLI::App& command) {
 }
 
 ModelSettings ModelArguments::settings_without_config(const ModelFile& file) const {
-    ModelSettings settings;
-    if (!model.empty()) {
-        settings = model_settings(model);
-        const auto head = file.weights.find("head.weight");
-        if (head != file.weights.end() && head->second.dim() == 2) settings.num_classes = head->second.size(0);
-    } else if (file.settings) {
-        settings = *file.settings;
-    } else {
-        throw Error("model", weights, ": does not say which model it is of; give --model or --config");
-    }
-    return settings;
+    if (!model.empty()) return zoo_settings(model, file);
+    if (file.settings) return *file.settings;
+    throw Error("model", weights, ": does not say which model it is of; give --model or --config");
 }
 
 void ModelArguments::find_keep_ratios(const ModelSettings& settings) {

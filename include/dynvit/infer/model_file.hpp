@@ -35,6 +35,9 @@ void write_model_file(const std::filesystem::path& path, const TensorMap& weight
 /// The same of a model. @param type what its weights are stored in
 void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type = at::kFloat);
 
+/// A zoo model's settings with as many classes as the file's head has. Throws Error as model_settings does.
+ModelSettings zoo_settings(const std::string& name, const ModelFile& file);
+
 /// How strictly weights must fit.
 enum class Fit {
     kEvaluate,  // all of the backbone and the head; prediction modules may be missing (said in the log)
