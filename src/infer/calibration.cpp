@@ -46,7 +46,7 @@ std::vector<at::Tensor> find_static_scores(const InferenceModel& model, const at
         at::Tensor x = model.embed(images);
         for (std::int64_t i = 0, stage = 0; i < settings.depth && stage < settings.stages(); ++i) {
             if (settings.pruning_loc[stage] == i) {
-                const at::Tensor sum = model.keep_log_probability(stage, x.slice(1, 1)).sum(0);
+                const at::Tensor sum = model.keep_log_probability(stage, x).sum(0);
                 at::Tensor& total = sums[static_cast<std::size_t>(stage++)];
                 total = total.defined() ? total + sum : sum;
             }

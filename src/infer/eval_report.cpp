@@ -8,11 +8,16 @@
 
 namespace dynvit {
 nlohmann::json eval_json(const EvalResult& r) {
-    nlohmann::json row = {{"policy", r.policy},         {"keep_ratio", r.keep_ratio},
-                          {"images", r.images},         {"top1_count", r.top1_count},
-                          {"top5_count", r.top5_count}, {"top1", r.top1()},
-                          {"top5", r.top5()},           {"loss", r.loss},
-                          {"gmacs", r.gmacs},           {"gmacs_per_stage", r.gmacs_per_stage},
+    nlohmann::json row = {{"policy", r.policy},
+                          {"keep_ratio", r.keep_ratio},
+                          {"images", r.images},
+                          {"top1_count", r.top1_count},
+                          {"top5_count", r.top5_count},
+                          {"top1", r.top1()},
+                          {"top5", r.top5()},
+                          {"loss", r.loss},
+                          {"gmacs", r.gmacs},
+                          {"gmacs_per_stage", r.gmacs_per_stage},
                           {"tokens_per_stage", r.tokens_per_stage}};
     if (r.paired()) {
         row["drop"] = r.drop();

@@ -5,7 +5,12 @@
 #include <cmath>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/data/transforms.hpp"
 #include "dynvit/models/state_dict.hpp"
+#include "dynvit/ops/patch_rows.hpp"
+#include "dynvit/ops/prediction_head.hpp"
+#include "dynvit/ops/residual_norm.hpp"
 #include "dynvit/ops/self_attention.hpp"
 
 namespace dynvit {
@@ -27,6 +32,11 @@ class Weights {
     // One whose rounding would show more than its time does: never of 8 bits.
     InferenceLinear fine_linear(const std::string& name) const { return linear(name, storage()); }
 
+    // The patch embedding as a product of patches' rows.
+    InferenceLinear patch_linear() const {
+        return {tensors_.at("patch_embed.proj.weight").flatten(1), tensors_.at("patch_embed.proj.bias"), storage()};
+    }
+
   private:
     InferenceLinear linear(const std::string& name, at::ScalarType precision) const {
         const auto bias = tensors_.find(name + ".bias");
@@ -37,6 +47,30 @@ class Weights {
     TensorMap tensors_;
     at::ScalarType precision_;
 };
+
+PixelScaling image_net_scaling() {
+    PixelScaling scaling;
+    for (std::size_t c = 0; c < 3; ++c) {
+        scaling.scale[c] = 1 / (255 * kImageNetStd[c]);
+        scaling.shift[c] = -kImageNetMean[c] / kImageNetStd[c];
+    }
+    return scaling;
+}
+
+// The attention of each head's [CLS] to every token: (B, n, 3 C) -> (B, h, n), float32.
+at::Tensor cls_attention_of(const at::Tensor& qkv, std::int64_t heads) {
+    const std::int64_t head_dim = qkv.size(2) / (3 * heads);
+    const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
+    const at::Tensor cls = parts[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
+    return at::softmax(at::matmul(cls, parts[1].transpose(-2, -1)), -1, at::kFloat).select(2, 0);
+}
+
+// What [CLS] takes in of each patch token: (B, n, 3 C) -> (B, n - 1), float32.
+at::Tensor cls_intake(const at::Tensor& qkv, std::int64_t heads) {
+    const at::Tensor values = qkv.view({qkv.size(0), qkv.size(1), 3, heads, -1}).select(2, 2);  // (B, n, h, d)
+    const at::Tensor norms = at::linalg_vector_norm(values, 2, at::IntArrayRef{-1}, false, at::kFloat).transpose(1, 2);
+    return (cls_attention_of(qkv, heads) * norms).slice(2, 1).mean(1);
+}
 
 }  // namespace
 
@@ -54,6 +88,9 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
     patch_bias_ = weights.tensor("patch_embed.proj.bias");
     cls_token_ = weights.tensor("cls_token");
     pos_embed_ = weights.tensor("pos_embed");
+    const InferenceLinear patches = weights.patch_linear();
+    if (patches.fused()) patch_linear_ = patches;
+    first_row_ = (cls_token_ + pos_embed_.slice(1, 0, 1)).squeeze(0);
     for (std::int64_t i = 0; i < settings_.depth; ++i) {
         const std::string name = str("blocks.", i, '.');
         blocks_.push_back({norm(name + "norm1", kNormEpsilon), weights.linear(name + "attn.qkv"),
@@ -64,71 +101,116 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         const std::string name = str("score_predictor.", s, '.');
         predictors_.push_back({norm(name + "in_conv.0", kPredictorNormEpsilon), weights.fine_linear(name + "in_conv.1"),
                                weights.fine_linear(name + "out_conv.0"), weights.fine_linear(name + "out_conv.2"),
-                               weights.fine_linear(name + "out_conv.4")});
+                               weights.tensor(name + "out_conv.4.weight"), weights.tensor(name + "out_conv.4.bias")});
     }
     norm_ = norm("norm", kNormEpsilon);
     head_ = weights.fine_linear("head");
 }
 
 at::Tensor InferenceModel::Norm::operator()(const at::Tensor& x) const {
-    return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
+    if (!x.is_cuda()) return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
+    const at::Tensor batch = x.dim() == 3 ? x : x.unsqueeze(0);
+    return residual_norm(batch, {}, {}, weight, bias, epsilon, x.scalar_type()).normed.view(x.sizes());
+}
+
+at::Tensor InferenceModel::prepare(const at::Tensor& images) const {
+    check_images(images, settings_);
+    if (!patch_linear_) {
+        const bool bytes = images.scalar_type() == at::kByte;
+        return (bytes ? normalize_images(images, device()) : images).to(pos_embed_.options());
+    }
+    const std::int64_t size = settings_.patch_size;
+    const at::Tensor inputs = at::empty({images.size(0), settings_.patches(), 3 * size * size}, pos_embed_.options());
+    prepare_into(inputs, images);
+    return inputs;
+}
+
+void InferenceModel::prepare_into(const at::Tensor& inputs, const at::Tensor& images) const {
+    if (!patch_linear_) {
+        inputs.copy_(prepare(images));
+        return;
+    }
+    check_images(images, settings_);
+    write_patch_rows(inputs, images.to(device(), images.scalar_type(), /*non_blocking=*/true), settings_.patch_size,
+                     images.scalar_type() == at::kByte ? image_net_scaling() : PixelScaling());
+}
+
+at::Tensor InferenceModel::embed_prepared(const at::Tensor& inputs) const {
+    if (patch_linear_) {
+        at::Tensor x = at::empty({inputs.size(0), 1 + settings_.patches(), settings_.embed_dim}, inputs.options());
+        x.select(1, 0).copy_(first_row_);
+        patch_linear_->write_sum(x.slice(1, 1), inputs, pos_embed_.slice(1, 1));
+        return x;
+    }
+    const at::Tensor patches =
+        at::conv2d(inputs, patch_weight_, patch_bias_, settings_.patch_size).flatten(2).transpose(1, 2);
+    return at::cat({cls_token_.expand({inputs.size(0), -1, -1}), patches}, 1).add_(pos_embed_);
 }
 
 at::Tensor InferenceModel::embed(const at::Tensor& images) const {
-    check_images(images, settings_);
-    const at::Tensor patches =
-        at::conv2d(images.to(patch_weight_.scalar_type()), patch_weight_, patch_bias_, settings_.patch_size)
-            .flatten(2)
-            .transpose(1, 2);
-    return at::cat({cls_token_.expand({images.size(0), -1, -1}), patches}, 1).add_(pos_embed_);
+    return embed_prepared(prepare(images));
 }
 
-at::Tensor InferenceModel::mlp_of(const Block& block, const at::Tensor& x) const {
-    return block.fc2(block.fc1.gelu(block.norm2(x))).add_(x);
+at::Tensor InferenceModel::finish(const Block& block, const at::Tensor& x, const at::Tensor& attended) const {
+    const at::Tensor y = block.proj.add(attended, x);
+    return block.fc2.add(block.fc1.gelu(block.norm2(y)), y);
 }
 
 at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x) const {
     const Block& block = blocks_[static_cast<std::size_t>(index)];
-    return mlp_of(block, block.proj(self_attention(block.qkv(block.norm1(x)), settings_.num_heads)).add_(x));
+    return finish(block, x, self_attention(qkv_of(block, x), settings_.num_heads));
 }
 
 at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout) const {
     const Block& block = blocks_[static_cast<std::size_t>(index)];
-    return mlp_of(block, block.proj(self_attention(block.qkv(block.norm1(x)), settings_.num_heads, layout)).add_(x));
+    return finish(block, x, self_attention(qkv_of(block, x), settings_.num_heads, layout));
 }
 
 at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x) const {
-    const Block& block = blocks_[static_cast<std::size_t>(index)];
-    const std::int64_t head_dim = settings_.embed_dim / settings_.num_heads;
-    const at::Tensor qkv =
-        block.qkv(block.norm1(x)).view({x.size(0), x.size(1), 3, settings_.num_heads, head_dim}).permute({2, 0, 3, 1, 4});
-    const at::Tensor cls = qkv[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
-    const at::Tensor attention = at::softmax(at::matmul(cls, qkv[1].transpose(-2, -1)), -1, at::kFloat);
-    return attention.select(2, 0).slice(2, 1).mean(1);
+    return cls_attention_of(qkv_of(blocks_[static_cast<std::size_t>(index)], x), settings_.num_heads)
+        .slice(2, 1)
+        .mean(1);
 }
 
-// Each token's own features beside the mean, both (..., C / 2).
-at::Tensor InferenceModel::Predictor::keep_log_probability(const at::Tensor& local, const at::Tensor& mean) const {
-    const at::Tensor z = at::cat({local, mean.to(local.scalar_type())}, -1);
-    return at::log_softmax(out4(out2.gelu(out0.gelu(z))), -1, at::kFloat).select(-1, 0);
+// @param x of one stage's tokens, with each group's [CLS]
+at::Tensor InferenceModel::Predictor::operator()(const at::Tensor& x, const RowGroups& groups) const {
+    const at::Tensor z = share_mean(in.gelu(norm(x)), groups);
+    return dynvit::keep_log_probability(out2.gelu(out0.gelu(z)), out4_weight, out4_bias);
 }
 
-at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& patches) const {
-    const Predictor& predictor = predictors_[static_cast<std::size_t>(stage)];
-    const at::Tensor h = predictor.in.gelu(predictor.norm(patches));
-    const std::int64_t half = h.size(2) / 2;
-    const at::Tensor local = h.slice(2, 0, half), global = h.slice(2, half);
-    const at::Tensor mean = h.size(1) > 0 ? global.mean(1, true) : global.sum(1, true);  // without tokens: zero
-    return predictor.keep_log_probability(local, mean.expand_as(local));
+at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x) const {
+    return predictors_[static_cast<std::size_t>(stage)](x, {1, nullptr}).slice(1, 1);
 }
 
-at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& patches,
+at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x,
                                                 const PackedLayout& layout) const {
-    const Predictor& predictor = predictors_[static_cast<std::size_t>(stage)];
-    const at::Tensor h = predictor.in.gelu(predictor.norm(patches));
-    const std::int64_t half = h.size(1) / 2;
-    const at::Tensor means = packed_mean(h.slice(1, half), layout);  // (B, C / 2)
-    return predictor.keep_log_probability(h.slice(1, 0, half), means.index_select(0, layout.sequence_of_row()));
+    return predictors_[static_cast<std::size_t>(stage)](x, {1, &layout});
+}
+
+InferenceModel::DenseOutput InferenceModel::forward(const at::Tensor& images,
+                                                    const std::vector<std::int64_t>& stages) const {
+    const torch::NoGradGuard no_grad;
+    DenseOutput output;
+    at::Tensor x = embed(images);
+    for (std::int64_t i = 0; i < settings_.depth; ++i) {
+        const Block& block = blocks_[static_cast<std::size_t>(i)];
+        const at::Tensor qkv = qkv_of(block, x);
+        if (output.saliency.size() < stages.size() && stages[output.saliency.size()] == i) {
+            output.saliency.push_back(at::zeros({x.size(0), x.size(1) - 1}, x.options().dtype(at::kFloat)));
+        }
+        if (!output.saliency.empty()) {
+            const at::Tensor intake = cls_intake(qkv, settings_.num_heads);
+            for (at::Tensor& sum : output.saliency) sum = sum + intake;
+        }
+        x = finish(block, x, self_attention(qkv, settings_.num_heads));
+    }
+    for (std::size_t s = 0; s < output.saliency.size(); ++s) {
+        output.saliency[s] = output.saliency[s] / static_cast<double>(settings_.depth - stages[s]);
+    }
+    x = (*norm_)(x);
+    output.logits = (*head_)(x.select(1, 0)).to(at::kFloat);
+    output.features = x.slice(1, 1);
+    return output;
 }
 
 at::Tensor InferenceModel::classify(const at::Tensor& cls) const {

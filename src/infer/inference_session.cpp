@@ -1,5 +1,7 @@
 #include "dynvit/infer/inference_session.hpp"
 
+#include "recorded_forward.hpp"
+
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -44,13 +46,14 @@ void check(const PruningPlan& plan, const ModelSettings& settings) {
     }
 }
 
-SessionOutput fixed_counts(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
+// @param x embedded
+SessionOutput fixed_counts(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
                            const std::vector<std::int64_t>& tokens) {
-    PrunedOutput output = pruned_forward(model, images, policy, tokens);
+    PrunedOutput output = pruned_forward_embedded(model, x, policy, tokens);
     SessionOutput result{output.logits, {}, {}};
-    const at::Tensor first = model.settings().patches() * at::arange(images.size(0), images.options().dtype(at::kLong));
+    const at::Tensor first = model.settings().patches() * at::arange(x.size(0), x.options().dtype(at::kLong));
     for (std::size_t s = 0; s < tokens.size(); ++s) {
-        result.counts.emplace_back(static_cast<std::size_t>(images.size(0)), tokens[s]);
+        result.counts.emplace_back(static_cast<std::size_t>(x.size(0)), tokens[s]);
         result.kept.push_back((output.kept[s] + first.unsqueeze(1)).flatten());
     }
     return result;
@@ -59,7 +62,7 @@ SessionOutput fixed_counts(const InferenceModel& model, const at::Tensor& images
 SessionOutput per_image(const InferenceModel& model, const at::Tensor& images, const std::vector<double>& thresholds) {
     PerImageOutput output = per_image_forward(model, images, thresholds);
     for (std::size_t s = 0; s < output.counts.size(); ++s) {
-        const PackedLayout layout(output.counts[s], images.device());
+        const PackedLayout layout(output.counts[s], model.device());
         output.positions[s] += model.settings().patches() * layout.sequence_of_row();
     }
     return {output.logits, std::move(output.counts), std::move(output.positions)};
@@ -88,6 +91,8 @@ InferenceSession::InferenceSession(std::shared_ptr<const InferenceModel> model, 
 InferenceSession::InferenceSession(const DynamicVitImpl& model, PruningPlan plan, at::ScalarType precision)
     : InferenceSession(std::make_shared<InferenceModel>(model, precision), std::move(plan)) {}
 
+InferenceSession::~InferenceSession() = default;
+
 void InferenceSession::set_plan(PruningPlan plan) {
     check(plan, settings());
     policy_.reset();
@@ -97,6 +102,12 @@ void InferenceSession::set_plan(PruningPlan plan) {
         policy_ = make_policy(plan.tokens.empty() ? "predicted" : plan.policy, model_, plan.seed);
     }
     plan_ = std::move(plan);
+    recorded_.reset();
+    const bool draws = plan_.policy == "random" && !plan_.tokens.empty();  // on the CPU, anew each time
+    if (plan_.policy != "per_image" && !draws && DeviceGraphs::supported(device())) {
+        recorded_ = std::make_unique<RecordedForward>(
+            model_, [this](const at::Tensor& inputs) { return fixed_shapes(inputs); });
+    }
 }
 
 std::vector<double> InferenceSession::gmacs_per_stage(const std::vector<std::int64_t>& counts) const {
@@ -121,13 +132,16 @@ double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
 
 SessionOutput InferenceSession::run(const at::Tensor& images) const {
     const torch::NoGradGuard no_grad;
-    const at::Tensor inputs =
-        images.scalar_type() == at::kByte ? normalize_images(images, device()) : images.to(device());
-    if (plan_.policy == "per_image") return per_image(*model_, inputs, plan_.thresholds);
+    if (plan_.policy == "per_image") return per_image(*model_, images, plan_.thresholds);
+    return recorded_ ? (*recorded_)(images) : fixed_shapes(model_->prepare(images));
+}
+
+SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs) const {
+    const at::Tensor x = model_->embed_prepared(inputs);
     if (plan_.policy == "structural") {
-        return {structural_forward(*model_, inputs, structural_block(settings())), {}, {}};
+        return {structural_forward_embedded(*model_, x, structural_block(settings())), {}, {}};
     }
-    return fixed_counts(*model_, inputs, *policy_, plan_.tokens);
+    return fixed_counts(*model_, x, *policy_, plan_.tokens);
 }
 
 }  // namespace dynvit

@@ -49,9 +49,14 @@ PackedTokens keep(const PackedTokens& from, const at::Tensor& kept) {
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens) {
     const torch::NoGradGuard no_grad;
+    return pruned_forward_embedded(model, model.embed(images), policy, tokens);
+}
+
+PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
+                                     const std::vector<std::int64_t>& tokens) {
+    const torch::NoGradGuard no_grad;
     PrunedTokens result = remove_tokens(
-        model.settings(), model.embed(images),
-        [&](std::int64_t index, const at::Tensor& x) { return model.run_block(index, x); },
+        model.settings(), x, [&](std::int64_t index, const at::Tensor& input) { return model.run_block(index, input); },
         [&](const StageInput& input) { return policy.scores(input); }, tokens);
     return {model.classify(result.tokens.select(1, 0)), std::move(result.kept)};
 }
@@ -66,9 +71,8 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
     PackedLayout layout = tokens.with_cls();
     for (std::int64_t i = 0, stage = 0; i < settings.depth; ++i) {
         if (stage < settings.stages() && settings.pruning_loc[stage] == i) {
-            const at::Tensor patches = tokens.x.index_select(0, tokens.patch_rows());
             const at::Tensor pi_keep =
-                model.keep_log_probability(stage, patches, tokens.patches).exp();
+                model.keep_log_probability(stage, tokens.x, layout).index_select(0, tokens.patch_rows()).exp();
             tokens = keep(tokens, pi_keep > thresholds[stage]);
             layout = tokens.with_cls();
             output.counts.push_back(tokens.patches.lengths());
@@ -84,8 +88,12 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
 
 at::Tensor structural_forward(const InferenceModel& model, const at::Tensor& images, std::int64_t block) {
     const torch::NoGradGuard no_grad;
+    return structural_forward_embedded(model, model.embed(images), block);
+}
+
+at::Tensor structural_forward_embedded(const InferenceModel& model, at::Tensor x, std::int64_t block) {
+    const torch::NoGradGuard no_grad;
     const ModelSettings& settings = model.settings();
-    at::Tensor x = model.embed(images);
     for (std::int64_t i = 0; i < settings.depth; ++i) {
         if (i == block) {
             const at::Tensor grid = x.slice(1, 1).transpose(1, 2).reshape(

@@ -11,9 +11,7 @@ namespace {
 class PredictedPolicy : public SelectionPolicy {
   public:
     explicit PredictedPolicy(std::shared_ptr<const InferenceModel> model) : model_(std::move(model)) {}
-    at::Tensor scores(const StageInput& input) override {
-        return model_->keep_log_probability(input.stage, input.tokens);
-    }
+    at::Tensor scores(const StageInput& input) override { return model_->keep_log_probability(input.stage, input.x); }
 
   private:
     std::shared_ptr<const InferenceModel> model_;

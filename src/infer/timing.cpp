@@ -19,10 +19,6 @@ using Clock = std::chrono::steady_clock;
 constexpr double kRowSeconds = 0.02;
 constexpr std::int64_t kLongestRow = 100;
 
-void wait_for(const at::Device& device) {
-    if (device.is_cuda()) c10::impl::getDeviceGuardImpl(device.type())->synchronizeDevice(std::max<int>(device.index(), 0));
-}
-
 // @param calls in a row @return seconds a call
 double time(const std::function<void()>& call, std::int64_t calls, const at::Device& device) {
     const Clock::time_point start = Clock::now();
@@ -51,6 +47,11 @@ class MemoryMeter : public c10::MemoryReportingInfoBase {
 };
 
 }  // namespace
+
+void wait_for(const at::Device& device) {
+    if (device.is_cuda())
+        c10::impl::getDeviceGuardImpl(device.type())->synchronizeDevice(std::max<int>(device.index(), 0));
+}
 
 std::vector<Timing> time_interleaved(const std::vector<std::function<void()>>& cases, const TimingOptions& options,
                                      const std::function<void(double)>& progress) {
@@ -93,9 +94,7 @@ MedianInterval median_interval(std::vector<double> values) {
     const double n = static_cast<double>(values.size());
     // How many values lie below the true median is binomial with share 1/2: n/2 +- 1.96 sqrt(n)/2 of them.
     const double reach = 0.98 * std::sqrt(n);
-    const auto at_place = [&](double place) {
-        return values[static_cast<std::size_t>(std::clamp(place, 0.0, n - 1))];
-    };
+    const auto at_place = [&](double place) { return values[static_cast<std::size_t>(std::clamp(place, 0.0, n - 1))]; };
     return {percentile(values, 0.5), at_place(std::floor(n / 2 - reach) - 1), at_place(std::ceil(n / 2 + reach))};
 }
 

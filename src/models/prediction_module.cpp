@@ -4,12 +4,17 @@
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/normalization.h>
 
+#include "dynvit/ops/half_linear.hpp"
+#include "mixed_precision.hpp"
+
 namespace dynvit {
 
 using torch::nn::GELU;
 using torch::nn::LayerNorm;
+using torch::nn::LayerNormImpl;
 using torch::nn::LayerNormOptions;
 using torch::nn::Linear;
+using torch::nn::LinearImpl;
 using torch::nn::Sequential;
 
 PredictionModuleImpl::PredictionModuleImpl(std::int64_t channels)
@@ -20,7 +25,7 @@ PredictionModuleImpl::PredictionModuleImpl(std::int64_t channels)
                                  Linear(channels / 4, 2)))) {}
 
 at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& decision) {
-    const at::Tensor h = in_conv_->forward(x);
+    const at::Tensor h = project(x);
     const std::int64_t half = h.size(2) / 2;
     const at::Tensor local = h.slice(2, 0, half), global = h.slice(2, half);  // (B, n, C/2)
     at::Tensor mean;                                                          // over the kept tokens, (B, 1, C/2)
@@ -34,10 +39,25 @@ at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& 
     return log_probabilities(local, mean.expand_as(local));
 }
 
+// The norm and the first layer: (B, n, C) -> (B, n, C).
+at::Tensor PredictionModuleImpl::project(const at::Tensor& x) {
+    const std::optional<at::ScalarType> half = autocast_on_gpu(x);
+    if (!half) return in_conv_->forward(x);
+    LayerNorm norm(in_conv_->ptr<LayerNormImpl>(0));
+    const Linear layer(in_conv_->ptr<LinearImpl>(1));
+    return at::gelu(half_linear(norm_of(x, norm, *half), layer->weight, layer->bias));
+}
+
 // Each token's own features beside the mean, both (..., C/2).
 at::Tensor PredictionModuleImpl::log_probabilities(const at::Tensor& local, const at::Tensor& mean) {
     const at::Tensor z = at::cat({local, mean.to(local.scalar_type())}, -1);
-    return at::log_softmax(out_conv_->forward(z), -1, at::kFloat);
+    if (!autocast_on_gpu(z)) return at::log_softmax(out_conv_->forward(z), -1, at::kFloat);
+    at::Tensor h = z;
+    for (const std::size_t i : {0, 2}) {  // of the last layer's two outputs the tensor cores make nothing
+        const Linear layer(out_conv_->ptr<LinearImpl>(i));
+        h = at::gelu(half_linear(h, layer->weight, layer->bias));
+    }
+    return at::log_softmax(out_conv_->ptr<LinearImpl>(4)->forward(h), -1, at::kFloat);
 }
 
 }  // namespace dynvit

@@ -14,14 +14,14 @@ PrunedTokens remove_tokens(const ModelSettings& settings, at::Tensor x, const Ru
     at::Tensor positions = at::arange(settings.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
     for (std::int64_t i = 0, stage = 0; i < settings.depth; ++i) {
         if (!counts.empty() && stage < settings.stages() && settings.pruning_loc[stage] == i) {
-            const at::Tensor patches = x.slice(1, 1);
-            at::Tensor places;
+            at::Tensor score;
             {
                 const at::NoGradGuard no_grad;
-                places = top_places(scores({stage, i, patches, positions, before}), counts[stage]);
+                score = scores({stage, i, x, x.slice(1, 1), positions, before});
             }
-            positions = positions.gather(1, places);
-            x = at::cat({x.slice(1, 0, 1), gather_tokens(patches, places)}, 1);
+            const KeptTokens kept = keep_top_tokens(x, score, positions, counts[stage]);
+            x = kept.tokens;
+            positions = kept.positions;
             output.kept.push_back(positions);
             ++stage;
         }

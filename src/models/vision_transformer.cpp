@@ -3,9 +3,10 @@
 #include <ATen/ATen.h>
 #include <torch/nn/init.h>
 
-#include <cmath>
-
+#include "dynvit/ops/half_linear.hpp"
 #include "dynvit/ops/masked_attention.hpp"
+#include "dynvit/ops/patch_rows.hpp"
+#include "mixed_precision.hpp"
 
 namespace dynvit {
 namespace {
@@ -36,22 +37,8 @@ AttentionImpl::AttentionImpl(const ModelSettings& s)
       proj_(register_module("proj", torch::nn::Linear(s.embed_dim, s.embed_dim))) {}
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x, const at::Tensor& policy) {
-    const std::int64_t batch = x.size(0), tokens = x.size(1), channels = x.size(2), head_dim = channels / num_heads_;
-    const at::Tensor qkv = qkv_(x).view({batch, tokens, 3, num_heads_, head_dim}).permute({2, 0, 3, 1, 4});
-    const at::Tensor q = qkv[0], k = qkv[1], v = qkv[2];  // (B, h, N, d)
-    const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
-    const at::Tensor attended = policy.defined() ? masked_attention(q, k, v, policy, scale)
-                                                 : at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, scale);
-    return proj_(attended.transpose(1, 2).reshape({batch, tokens, channels}));
-}
-
-at::Tensor AttentionImpl::cls_intake(const at::Tensor& x) {
-    const std::int64_t batch = x.size(0), tokens = x.size(1), head_dim = x.size(2) / num_heads_;
-    const at::Tensor qkv = qkv_(x).view({batch, tokens, 3, num_heads_, head_dim}).permute({2, 0, 3, 1, 4});
-    const at::Tensor cls = qkv[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
-    const at::Tensor attention = at::softmax(at::matmul(cls, qkv[1].transpose(-2, -1)), -1, at::kFloat);
-    const at::Tensor norms = at::linalg_vector_norm(qkv[2], 2, at::IntArrayRef{-1}, false, at::kFloat);  // (B, h, N)
-    return (attention.select(2, 0) * norms).slice(2, 1).mean(1);
+    const at::Tensor qkv = half_linear(x, qkv_->weight, qkv_->bias);
+    return half_linear(masked_self_attention(qkv, policy, num_heads_), proj_->weight, proj_->bias);
 }
 
 MlpImpl::MlpImpl(const ModelSettings& s)
@@ -59,7 +46,7 @@ MlpImpl::MlpImpl(const ModelSettings& s)
       fc2_(register_module("fc2", torch::nn::Linear(s.hidden_dim(), s.embed_dim))) {}
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
-    return fc2_(at::gelu(fc1_(x)));
+    return half_mlp(x, fc1_->weight, fc1_->bias, fc2_->weight, fc2_->bias);
 }
 
 BlockImpl::BlockImpl(const ModelSettings& s)
@@ -70,6 +57,15 @@ BlockImpl::BlockImpl(const ModelSettings& s)
 
 at::Tensor BlockImpl::forward(const at::Tensor& x, const at::Tensor& policy, const BranchScale& attention_scale,
                               const BranchScale& mlp_scale) {
+    if (const std::optional<at::ScalarType> half = autocast_on_gpu(x)) {
+        const auto norm = [&](const at::Tensor& sum, const at::Tensor& branch, const BranchScale& scale,
+                              const torch::nn::LayerNorm& by) {
+            return residual_norm(sum, branch, scale, by->weight, by->bias, kNormEpsilon, *half);
+        };
+        const NormedResidual before = norm(x, {}, {}, norm1_);
+        const NormedResidual attended = norm(before.sum, attn_(before.normed, policy), attention_scale, norm2_);
+        return add_branch(attended.sum, mlp_(attended.normed), mlp_scale);
+    }
     const at::Tensor attended = add_branch(x, attn_(norm1_(x), policy), attention_scale);
     return add_branch(attended, mlp_(norm2_(attended)), mlp_scale);
 }
@@ -79,6 +75,12 @@ PatchEmbedImpl::PatchEmbedImpl(const ModelSettings& s)
           "proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, s.embed_dim, s.patch_size).stride(s.patch_size)))) {}
 
 at::Tensor PatchEmbedImpl::forward(const at::Tensor& images) {
+    if (const std::optional<at::ScalarType> half = autocast_on_gpu(images)) {
+        const std::int64_t size = proj_->weight.size(2), patches = images.size(2) / size * (images.size(3) / size);
+        const at::Tensor rows = at::empty({images.size(0), patches, 3 * size * size}, images.options().dtype(*half));
+        write_patch_rows(rows, images, size);
+        return half_linear(rows, proj_->weight.flatten(1), proj_->bias);
+    }
     return proj_(images).flatten(2).transpose(1, 2);  // (B, C, H/P, W/P) -> (B, N, C)
 }
 
@@ -124,27 +126,15 @@ at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
     return at::cat({cls, patches}, 1) + pos_embed_;
 }
 
-VisionTransformerImpl::Output VisionTransformerImpl::forward(const at::Tensor& images,
-                                                             const std::vector<std::int64_t>& stages) {
-    Output output;
+at::Tensor VisionTransformerImpl::normalize(const at::Tensor& tokens) {
+    return norm_of(tokens, norm_, at::kFloat);
+}
+
+VisionTransformerImpl::Output VisionTransformerImpl::forward(const at::Tensor& images) {
     at::Tensor x = embed(images);
-    for (std::int64_t i = 0; i < settings_.depth; ++i) {
-        if (output.saliency.size() < stages.size() && stages[output.saliency.size()] == i) {
-            output.saliency.push_back(at::zeros({x.size(0), x.size(1) - 1}, x.options().dtype(at::kFloat)));
-        }
-        if (!output.saliency.empty()) {
-            const at::Tensor intake = block(i)->cls_intake(x);
-            for (at::Tensor& sum : output.saliency) sum = sum + intake;
-        }
-        x = block(i)(x);
-    }
-    for (std::size_t s = 0; s < output.saliency.size(); ++s) {
-        output.saliency[s] = output.saliency[s] / static_cast<double>(settings_.depth - stages[s]);
-    }
+    for (std::int64_t i = 0; i < settings_.depth; ++i) x = block(i)(x);
     x = normalize(x);
-    output.logits = classify(x.select(1, 0));
-    output.features = x.slice(1, 1);
-    return output;
+    return {classify(x.select(1, 0)), x.slice(1, 1)};
 }
 
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,

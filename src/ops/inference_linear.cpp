@@ -4,8 +4,11 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <mutex>
-#include <string_view>
 #include <vector>
+
+#ifdef DYNVIT_CUDA_KERNELS
+#include "cuda/matmul.hpp"
+#endif
 
 namespace dynvit {
 namespace {
@@ -89,24 +92,41 @@ InferenceLinear::InferenceLinear(const at::Tensor& weight, const at::Tensor& bia
         weight_ = at::Tensor();
         return;
     }
+#ifdef DYNVIT_CUDA_KERNELS
+    if (cuda::matmul_supports(weight_, precision)) {
+        kind_ = Kind::kFused;
+        return;
+    }
+#endif
     if (!weight.is_cpu() || !at::hasMKLDNN() || !fast_on_cpu(precision)) return;
     kind_ = Kind::kOneDnn;
     weight_ = call(find_operator("mkldnn::_reorder_linear_weight"), {weight_, c10::IValue()}).toTensor();
 }
 
-at::Tensor InferenceLinear::run(const at::Tensor& x, const char* activation) const {
-    const bool gelu = std::string_view(activation) == "gelu";
-    if (kind_ == Kind::kOneDnn && x.numel() > 0) {
-        static const c10::OperatorHandle linear = find_operator("mkldnn::_linear_pointwise");
-        return call(linear, {x, weight_, bias_.defined() ? c10::IValue(bias_) : c10::IValue(), activation,
-                             c10::List<std::optional<at::Scalar>>(), "none"})
-            .toTensor();
+at::Tensor InferenceLinear::run(const at::Tensor& x, Then then, const at::Tensor& residual) const {
+    std::vector<std::int64_t> shape = x.sizes().vec();
+    shape.back() = outputs_;
+    if (x.numel() == 0) return at::empty(shape, x.options());
+#ifdef DYNVIT_CUDA_KERNELS
+    if (kind_ == Kind::kFused) {
+        at::Tensor y = at::empty(shape, x.options());
+        const auto rows = [](const at::Tensor& tensor) { return tensor.reshape({-1, tensor.size(-1)}); };
+        cuda::matmul(rows(y), {.a = rows(x),
+                               .b = weight_,
+                               .transpose_b = true,
+                               .bias = bias_,
+                               .gelu = then == Then::kGelu,
+                               .residual = then == Then::kAdd ? rows(residual) : at::Tensor()});
+        return y;
     }
+#endif
     at::Tensor y;
-    if (x.numel() == 0) {
-        std::vector<std::int64_t> shape = x.sizes().vec();
-        shape.back() = outputs_;
-        return at::empty(shape, x.options());
+    if (kind_ == Kind::kOneDnn) {
+        static const c10::OperatorHandle linear = find_operator("mkldnn::_linear_pointwise");
+        y = call(linear, {x, weight_, bias_.defined() ? c10::IValue(bias_) : c10::IValue(),
+                          then == Then::kGelu ? "gelu" : "none", c10::List<std::optional<at::Scalar>>(), "none"})
+                .toTensor();
+        return then == Then::kAdd ? y.add_(residual) : y;
     }
     if (kind_ == Kind::kInt8) {
         static const c10::OperatorHandle linear = find_operator("quantized::linear_dynamic");
@@ -114,7 +134,23 @@ at::Tensor InferenceLinear::run(const at::Tensor& x, const char* activation) con
     } else {
         y = at::linear(x, weight_, bias_);
     }
-    return gelu ? at::gelu_(y) : y;
+    switch (then) {
+        case Then::kGelu:
+            return at::gelu_(y);
+        case Then::kAdd:
+            return y.add_(residual);
+        default:
+            return y;
+    }
+}
+
+void InferenceLinear::write_sum(const at::Tensor& out, const at::Tensor& x, const at::Tensor& added) const {
+#ifdef DYNVIT_CUDA_KERNELS
+    TORCH_CHECK(fused(), "write_sum is for fused layers only");
+    cuda::matmul(out, {.a = x, .b = weight_, .transpose_b = true, .bias = bias_, .residual = added.expand_as(out)});
+#else
+    TORCH_CHECK(false, "write_sum(", out.sizes(), ", ", x.sizes(), ", ", added.sizes(), ") needs CUDA kernels");
+#endif
 }
 
 }  // namespace dynvit

@@ -20,10 +20,14 @@ at::Tensor PackedLayout::sequence_of_row() const {
     return at::repeat_interleave(sequences, device_lengths_, 0, rows_);
 }
 
-at::Tensor packed_mean(const at::Tensor& x, const PackedLayout& layout) {
-    const at::Tensor sums = at::segment_reduce(x.to(at::kFloat), "sum", layout.device_lengths(), {}, {}, 0,
+at::Tensor packed_mean(const at::Tensor& x, const PackedLayout& layout, std::int64_t skipped) {
+    at::Tensor counted = x.to(at::kFloat);
+    for (std::int64_t row = 0; row < skipped; ++row) {
+        counted = counted.index_fill(0, layout.offsets().slice(0, 0, -1).to(at::kLong) + row, 0);
+    }
+    const at::Tensor sums = at::segment_reduce(counted, "sum", layout.device_lengths(), {}, {}, 0,
                                                /*unsafe=*/true, /*initial=*/0);
-    return sums / layout.device_lengths().clamp_min(1).unsqueeze(1);
+    return sums / (layout.device_lengths() - skipped).clamp_min(1).unsqueeze(1);
 }
 
 }  // namespace dynvit

@@ -7,6 +7,9 @@
 #include <numeric>
 
 #include "cpu/self_attention.hpp"
+#ifdef DYNVIT_CUDA_KERNELS
+#include "cuda/flash_attention.hpp"
+#endif
 
 namespace dynvit {
 namespace {
@@ -80,6 +83,11 @@ at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads) {
         const std::vector<std::int64_t> lengths(static_cast<std::size_t>(batch), tokens);
         return on_cpu(qkv.flatten(0, 1), heads, lengths).view({batch, tokens, heads * head_dim});
     }
+#ifdef DYNVIT_CUDA_KERNELS
+    if (cuda::flash_attention_supports(qkv, heads)) {
+        return cuda::flash_attention_forward(qkv, {}, heads, /*wants_lse=*/false).out;
+    }
+#endif
     const at::Tensor parts = qkv.view({batch, tokens, 3, heads, head_dim}).permute({2, 0, 3, 1, 4});  // (3, B, h, n, d)
     return at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0.0, false, scale_of(head_dim))
         .transpose(1, 2)
@@ -91,6 +99,11 @@ at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, const Packe
                 qkv.sizes());
     if (has_kernel(qkv)) return on_cpu(qkv, heads, layout.lengths());
     if (!qkv.is_cuda()) return one_by_one(qkv, heads, layout);
+#ifdef DYNVIT_CUDA_KERNELS
+    if (cuda::flash_attention_supports(qkv, heads)) {
+        return cuda::flash_attention_packed(qkv, layout.offsets(), layout.longest(), heads);
+    }
+#endif
     const std::int64_t head_dim = qkv.size(1) / (3 * heads);
     const at::Tensor parts = qkv.view({-1, 3, heads, head_dim});
     const at::Tensor q = parts.select(1, 0), k = parts.select(1, 1), v = parts.select(1, 2);  // (T, h, d)

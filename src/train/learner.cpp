@@ -25,9 +25,10 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
     return model;
 }
 
-DynamicVit make_teacher(const Experiment& e, const at::Device& device) {
-    if (!e.train.loss.need_teacher()) return DynamicVit(nullptr);
-    return load_dense(e.train.teacher.empty() ? e.train.weights : e.train.teacher, e.model, device);
+std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at::Device& device) {
+    if (!e.train.loss.need_teacher()) return nullptr;
+    const DynamicVit model = load_dense(e.train.teacher.empty() ? e.train.weights : e.train.teacher, e.model, device);
+    return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision));
 }
 
 void add_parameters(TensorMap& state, const std::string& prefix, const DynamicVit& model) {

@@ -62,7 +62,7 @@ at::Tensor saliency_loss(const at::Tensor& log_prob, const at::Tensor& saliency)
 }
 
 Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
-                      const std::optional<VisionTransformerImpl::Output>& teacher, const at::Tensor& target,
+                      const std::optional<InferenceModel::DenseOutput>& teacher, const at::Tensor& target,
                       const std::vector<double>& keep_ratios) {
     Losses losses;
     losses.total = at::zeros({}, student.logits.options().dtype(at::kFloat));

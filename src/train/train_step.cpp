@@ -4,9 +4,9 @@
 
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/infer/device.hpp"
-#include "dynvit/train/autocast.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/ops/token_gather.hpp"
+#include "dynvit/train/autocast.hpp"
 #include "dynvit/train/seed_use.hpp"
 
 namespace dynvit {
@@ -43,7 +43,7 @@ Inputs make_inputs(const Batch& batch, const TrainSettings& settings, std::int64
 // @param learns whether the prediction modules get a gradient, from their log-probabilities; none reaches the backbone
 TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& images, const StepSelection& selection,
                                      const TrainingNoise& noise, bool learns,
-                                     std::optional<VisionTransformerImpl::Output>& teacher) {
+                                     std::optional<InferenceModel::DenseOutput>& teacher) {
     TrainingOutput output;
     const auto scores = [&](const StageInput& input) {
         const torch::AutoGradMode gradient(learns);
@@ -111,15 +111,14 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
         const TrainingNoise noise =
             student.draw_noise(inputs.images.size(0),
                                make_generator(device, seed_for(settings.seed, SeedUse::kNoise, plan.step, b)), device);
+        std::optional<InferenceModel::DenseOutput> teacher;
+        if (learner.teacher) {
+            teacher = learner.teacher->forward(inputs.images,
+                                               ranks ? student.settings().pruning_loc : std::vector<std::int64_t>());
+        }
         Losses losses;
         {
             const Autocast autocast(device, precision);
-            std::optional<VisionTransformerImpl::Output> teacher;
-            if (learner.teacher) {
-                const torch::NoGradGuard no_grad;
-                teacher = learner.teacher->forward(
-                    inputs.images, ranks ? student.settings().pruning_loc : std::vector<std::int64_t>());
-            }
             const TrainingOutput out =
                 plan.selection.deterministic
                     ? forward_deterministic(student, inputs.images, plan.selection, noise, ranks, teacher)

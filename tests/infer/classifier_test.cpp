@@ -124,6 +124,43 @@ TEST(InferenceModel, KeepsItsWeights) {
     }
 }
 
+// [CLS]'s attention times the values' norms, written out from the weights of the last block, of which it is the mean.
+TEST(InferenceModel, SaliencyIsWhatTheBlocksTakeIn) {
+    const ModelSettings settings = test::tiny_settings({1, 3});
+    DynamicVit model(settings, test::generator(1));
+    const torch::NoGradGuard no_grad;
+    const at::Tensor images = at::randn({2, 3, settings.image_height(), settings.image_width()}, test::generator(2));
+    const std::int64_t last = settings.depth - 1, heads = settings.num_heads, dim = settings.embed_dim / heads;
+    std::vector<at::Tensor> taken;  // a block: (B, N)
+    at::Tensor x = model->embed(images);
+    for (std::int64_t i = 0; i <= last; ++i) {
+        const auto parameter = [&](const std::string& name) {
+            return model->named_parameters()[str("blocks.", i, '.', name)];
+        };
+        const at::Tensor normed =
+            at::layer_norm(x, {settings.embed_dim}, parameter("norm1.weight"), parameter("norm1.bias"), 1e-6);
+        const at::Tensor qkv = at::linear(normed, parameter("attn.qkv.weight"), parameter("attn.qkv.bias"));
+        at::Tensor sum = at::zeros({2, settings.patches()});
+        for (std::int64_t h = 0; h < heads; ++h) {
+            const auto part = [&](std::int64_t which) {  // of q, k, v: (B, N + 1, d)
+                return qkv.slice(2, which * settings.embed_dim + h * dim, which * settings.embed_dim + (h + 1) * dim);
+            };
+            const at::Tensor logits = at::bmm(part(0).slice(1, 0, 1), part(1).transpose(1, 2)) / std::sqrt(1.0 * dim);
+            const at::Tensor attention = logits.softmax(-1).select(1, 0);  // (B, N + 1)
+            sum += (attention * part(2).norm(2, -1)).slice(1, 1) / static_cast<double>(heads);
+        }
+        taken.push_back(sum);
+        x = model->block(i)(x);
+    }
+    const auto engine = test::engine_of(model);
+    const InferenceModel::DenseOutput plain = engine->forward(images), output = engine->forward(images, {1, last});
+    EXPECT_TRUE(plain.saliency.empty());
+    EXPECT_TRUE(at::equal(plain.logits, output.logits));
+    ASSERT_EQ(output.saliency.size(), 2u);
+    EXPECT_CLOSE(output.saliency[1], taken[last], 1e-5);
+    EXPECT_CLOSE(output.saliency[0], at::stack(taken).slice(0, 1).mean(0), 1e-5);
+}
+
 // Lower precision changes logits a little, and the selection hardly.
 TEST(InferenceModel, OtherPrecisionsComeClose) {
     const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(1));

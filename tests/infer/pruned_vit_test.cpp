@@ -206,7 +206,8 @@ TEST(PerImage, EqualsTheMaskedForward) {
     for (std::size_t s = 0; s < 3; ++s) {
         EXPECT_EQ(std::accumulate(output.counts[s].begin(), output.counts[s].end(), std::int64_t{0}), together[s]);
     }
-    const SessionOutput session = InferenceSession(*model, {.policy = "per_image", .thresholds = thresholds}).run(images);
+    const SessionOutput session =
+        InferenceSession(*model, {.policy = "per_image", .thresholds = thresholds}).run(images);
     EXPECT_CLOSE(session.logits, output.logits, 1e-6);
     const TrainingNoise noise = forced_noise(session.kept, images.size(0), 196);
     EXPECT_CLOSE(model->forward_train(images, noise).logits, output.logits, 1e-4);
@@ -222,7 +223,8 @@ TEST(SelectionPolicy, StaticKeepsTheSamePlacesOfEveryImage) {
     EXPECT_CLOSE(scores[0], model->score_predictor(0)(x.slice(1, 1)).select(2, 0).mean(0), 1e-5);
 
     const at::Tensor images = normalize_images(pictures.slice(0, 0, 2), at::kCPU);
-    const PrunedOutput output = pruned_forward(*test::engine_of(model), images, *make_static_policy(scores), {100, 50, 20});
+    const PrunedOutput output =
+        pruned_forward(*test::engine_of(model), images, *make_static_policy(scores), {100, 50, 20});
     const at::Tensor best = std::get<0>(std::get<1>(scores[0].topk(100)).sort());
     EXPECT_TRUE(output.kept[0][0].equal(best));
     EXPECT_TRUE(output.kept[0][1].equal(best));
@@ -253,7 +255,8 @@ TEST(Structural, PoolsTwoByTwoOnTheGrid) {
         }
     }
     x = model->block(2)(at::stack(rows, 1));
-    EXPECT_CLOSE(structural_forward(*test::engine_of(model), images, 2), model->classify(model->normalize(x.select(1, 0))), 1e-5);
+    EXPECT_CLOSE(structural_forward(*test::engine_of(model), images, 2),
+                 model->classify(model->normalize(x.select(1, 0))), 1e-5);
 }
 
 // [CLS]'s attention from the weights themselves, head by head.

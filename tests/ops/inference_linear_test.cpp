@@ -15,6 +15,7 @@ void expect_linear(const at::Device& device, at::ScalarType precision, double to
         const at::Tensor weight = at::randn({out, in}, test::generator(1)) / std::sqrt(static_cast<double>(in));
         const at::Tensor bias = at::randn({out}, test::generator(2));
         const at::Tensor x = at::randn({2, 5, in}, test::generator(3)).to(device, type);
+        const at::Tensor residual = at::randn({2, 5, out}, test::generator(4)).to(device, type);
         for (const bool has_bias : {true, false}) {
             const InferenceLinear linear(weight.to(device), has_bias ? bias.to(device) : at::Tensor(), precision);
             const at::Tensor expected = at::linear(x.cpu().to(at::kDouble), weight.to(at::kDouble),
@@ -22,6 +23,7 @@ void expect_linear(const at::Device& device, at::ScalarType precision, double to
             EXPECT_EQ(linear(x).scalar_type(), type);
             EXPECT_CLOSE(linear(x).to(at::kDouble), expected, tolerance) << in << " to " << out;
             EXPECT_CLOSE(linear.gelu(x).to(at::kDouble), at::gelu(expected), tolerance) << in << " to " << out;
+            EXPECT_CLOSE(linear.add(x, residual).to(at::kDouble), expected + residual.cpu(), tolerance);
             EXPECT_EQ(linear(x.slice(1, 0, 0)).sizes(), (at::IntArrayRef{2, 0, out}));
             const at::Tensor rows = x.transpose(0, 1);  // not contiguous
             EXPECT_CLOSE(linear(rows).to(at::kDouble), expected.transpose(0, 1), tolerance);
@@ -47,6 +49,19 @@ TEST(InferenceLinear, OnTheGpu) {
     if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
     expect_linear(at::kCUDA, at::kFloat, 1e-4);
     expect_linear(at::kCUDA, at::kBFloat16, 2e-2);
+    expect_linear(at::kCUDA, at::kHalf, 3e-3);
+}
+
+TEST(InferenceLinear, WritesASumIntoPartOfATensorOnTheGpu) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    const at::Tensor weight = at::randn({48, 64}, test::generator(1)) / 8, bias = at::randn({48}, test::generator(2)),
+                     x = at::randn({3, 9, 64}, test::generator(3)), added = at::randn({1, 9, 48}, test::generator(4));
+    const InferenceLinear linear(weight.cuda(), bias.cuda(), at::kBFloat16);
+    if (!linear.fused()) GTEST_SKIP() << "needs the CUDA kernels";
+    at::Tensor whole = at::full({3, 10, 48}, 7, at::device(at::kCUDA).dtype(at::kBFloat16));
+    linear.write_sum(whole.slice(1, 1), x.cuda().to(at::kBFloat16), added.cuda().to(at::kBFloat16));
+    EXPECT_CLOSE(whole.slice(1, 1).to(at::kFloat), at::linear(x, weight, bias) + added, 2e-2);
+    EXPECT_TRUE(whole.select(1, 0).eq(7).all().item<bool>());
 }
 
 }  // namespace

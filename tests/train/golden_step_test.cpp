@@ -22,11 +22,7 @@ TEST_P(GoldenStep, EveryTensor) {
     TrainingNoise noise;
     for (int s = 0; s < 3; ++s) noise.gumbel.push_back(golden.at(str("gumbel.", s)).to(device));
     const TrainingOutput out = student->forward_train(images, noise);
-    VisionTransformerImpl::Output dense;
-    {
-        const torch::NoGradGuard no_grad;
-        dense = teacher->forward(images);
-    }
+    const InferenceModel::DenseOutput dense = InferenceModel(*teacher).forward(images);
     for (int s = 0; s < 3; ++s) {
         EXPECT_CLOSE(out.log_probs[s], golden.at(str("log_prob.", s)), kForward);
         EXPECT_TRUE(out.decisions[s].detach().cpu().equal(golden.at(str("decision.", s)))) << "decisions are exact";

@@ -52,7 +52,7 @@ TEST(Losses, SaliencyComparesTheRankingWithTheUse) {
 TEST(Losses, SaliencyOfMaskedAndOfRemovedTokens) {
     const std::vector<at::Tensor> use = {at::tensor({4.0, 3.0, 2.0, 1.0}).view({1, 4}),
                                          at::tensor({1.0, 2.0, 3.0, 4.0}).view({1, 4})};
-    const VisionTransformerImpl::Output teacher{at::zeros({1, 2}), {}, use};
+    const InferenceModel::DenseOutput teacher{at::zeros({1, 2}), {}, use};
     const LossSettings settings{.classification = 0, .kl = 0, .distill = 0, .ratio = 0, .saliency = 2};
     const at::Tensor scores = at::randn({1, 4, 2}, test::generator(1)).log_softmax(-1);
     TrainingOutput masked{at::zeros({1, 2}), {}, {scores, scores}, {}, {}};
@@ -85,11 +85,7 @@ TEST(Losses, OtherShapesAndAnEmptyImageStayFinite) {
         EXPECT_EQ(out.logits.sizes(), (at::IntArrayRef{1, 7}));
         EXPECT_EQ(out.features.sizes(), (at::IntArrayRef{1, 240, 32}));
         EXPECT_EQ(out.decisions[1].sum().item<double>() == 0, empty);
-        VisionTransformerImpl::Output dense;
-        {
-            const torch::NoGradGuard no_grad;
-            dense = model->forward(images);
-        }
+        const InferenceModel::DenseOutput dense = InferenceModel(*model).forward(images);
         const Losses losses =
             compute_losses(LossSettings(), out, dense, soft_targets(at::tensor({3}, at::kLong), 7, 0.1), {0.7, 0.49});
         EXPECT_TRUE(losses.total.isfinite().item<bool>());

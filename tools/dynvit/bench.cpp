@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 
+#include "bench_profile.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
@@ -35,6 +36,7 @@ struct Arguments {
     std::vector<std::string> policies = {"predicted"}, precisions = {"float32"}, pictures;
     std::vector<std::int64_t> batch_sizes = {1, 16};
     double seconds = 2;
+    std::size_t profile = 0;
     std::string json, plot, compare;
 };
 
@@ -195,26 +197,37 @@ std::vector<std::unique_ptr<Row>> make_rows(const Arguments& arguments, const Mo
 }
 
 // One batch size after another; what has the same batch is interleaved.
-void measure(std::vector<std::unique_ptr<Row>>& rows, const at::Tensor& images, const TimingOptions& options) {
+// @param profile kernels to tell of for each
+void measure(std::vector<std::unique_ptr<Row>>& rows, const at::Tensor& images, const TimingOptions& options,
+             std::size_t profile) {
     std::size_t done = 0;
     Progress bar("measuring", 1000);
     while (done < rows.size()) {
         const std::int64_t batch = rows[done]->batch;
-        const at::Tensor inputs = normalize_images(images.slice(0, 0, batch), options.device);
+        const at::Tensor normalized = normalize_images(images.slice(0, 0, batch), options.device);
         std::vector<std::function<void()>> cases;
         for (std::size_t i = done; i < rows.size() && rows[i]->batch == batch; ++i) {
             const std::shared_ptr<const InferenceSession> session = rows[i]->session;
+            const at::ScalarType precision = parse_inference_precision(rows[i]->precision);
+            const at::Tensor inputs = normalized.to(precision == at::kQInt8 ? at::kFloat : precision);
             cases.emplace_back([session, inputs] { session->run(inputs); });
+            // Of the first run: on a GPU later ones are replayed in memory that is kept.
+            rows[i]->peak_bytes = peak_tensor_bytes(cases.back(), options.device);
         }
         const std::vector<Timing> timings = time_interleaved(cases, options, [&](double share) {
             const double rows_done = static_cast<double>(done) + share * static_cast<double>(cases.size());
             bar.update(static_cast<std::int64_t>(1000 * rows_done / static_cast<double>(rows.size())),
                        str("batch ", batch));
         });
+        std::vector<std::string> names;
+        for (std::size_t i = 0; i < cases.size(); ++i) {
+            const Row& row = *rows[done + i];
+            names.push_back(str("batch ", batch, ' ', row.precision, ' ', row.policy, ' ', fixed(row.keep_ratio, 2)));
+        }
+        print_profiles(cases, names, profile, options.device);
         for (std::size_t i = 0; i < cases.size(); ++i, ++done) {
             rows[done]->timing = timings[i];
-            rows[done]->peak_bytes = peak_tensor_bytes(cases[i], options.device);
-            count_costs(*rows[done], inputs);
+            count_costs(*rows[done], normalized);
         }
     }
 }
@@ -358,7 +371,7 @@ void run(Arguments& arguments) {
     if (!arguments.compare.empty()) {
         before = read_earlier(arguments.compare, make_report({}, arguments, settings, options.device));
     }
-    measure(rows, images, options);
+    measure(rows, images, options, arguments.profile);
     if (!arguments.json.empty()) {
         write_file_atomically(arguments.json, make_report(rows, arguments, settings, options.device).dump(2) + "\n",
                               "bench");
@@ -376,7 +389,8 @@ void run(Arguments& arguments) {
 void add_bench(CLI::App& program) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = program.add_subcommand(
-        "bench", "Throughput, latency and memory of a model, dense beside pruned; or the loader's speed");
+        "bench",
+        "Throughput, latency and memory of a model, dense beside pruned; or the speed of training and of its loader");
     command->require_subcommand(0, 1);
     arguments->model.add_to(*command);
     command->get_option("--weights")->required(false)->description("as for eval; without it weights are drawn");
@@ -400,6 +414,7 @@ void add_bench(CLI::App& program) {
     command->add_option("--seconds", arguments->seconds, "how long to measure each row")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    add_profile_option(*command, arguments->profile);
     command->add_option("--json", arguments->json, "write the results to this file too");
     command->add_option("--plot", arguments->plot, "draw images a second into this PNG file");
     command->add_option("--compare", arguments->compare, "an earlier --json: how many times as fast each row is now");
@@ -407,6 +422,7 @@ void add_bench(CLI::App& program) {
         if (command->get_subcommands().empty()) run(*arguments);
     });
     add_bench_loader(*command);
+    add_bench_train(*command);
 }
 
 }  // namespace dynvit::tool

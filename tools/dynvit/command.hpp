@@ -24,6 +24,7 @@ void add_export(CLI::App& program);
 void add_config(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_bench_loader(CLI::App& bench);
+void add_bench_train(CLI::App& bench);
 
 /// Pictures that a command line names: files as they are given, those below folders, sorted, and for "-" what the lines
 /// of standard input name likewise. Throws Error for a folder without any, and where there are none at all.

@@ -14,9 +14,10 @@ struct EvalCase {
     std::string policy = "predicted";  // of plan_policy_names()
     /// rho: stages keep rho, rho^2, ... of all patches; 1: dense; 0: whatever `thresholds` keep.
     double keep_ratio = 1.0;
-    std::vector<double> per_stage;   // a share of all patches a stage, in place of the powers of rho; empty: those
-    DynamicVit model{nullptr};       // in place of the model of all cases, and of its sizes; empty: that one
-    std::vector<double> thresholds = {};  // per_image: a probability a stage; empty: those that keep as many tokens as rho
+    std::vector<double> per_stage;  // a share of all patches a stage, in place of the powers of rho; empty: those
+    DynamicVit model{nullptr};      // in place of the model of all cases, and of its sizes; empty: that one
+    std::vector<double> thresholds =
+        {};  // per_image: a probability a stage; empty: those that keep as many tokens as rho
 
     bool dense() const { return keep_ratio >= 1.0 && per_stage.empty(); }
 };
@@ -29,7 +30,7 @@ struct EvalResult {
     std::int64_t top5_count = 0;
     double loss = 0.0;                                // cross-entropy with the labels, mean
     double gmacs = 0.0;                               // of one image; per_image: the mean
-    std::vector<double> gmacs_per_stage;  // see count_macs_per_stage; per_image: of its mean counts
+    std::vector<double> gmacs_per_stage;              // see count_macs_per_stage; per_image: of its mean counts
     std::vector<std::int64_t> tokens_per_stage;       // per_image: the rounded mean; empty: dense
     std::vector<double> thresholds;                   // per_image
     std::vector<std::array<std::int64_t, 5>> spread;  // per_image, a stage: least, quartiles and most of the images
@@ -57,7 +58,8 @@ struct EvalOptions {
     at::ScalarType precision = at::kFloat;  // see InferenceModel
     std::uint64_t seed = 0;                 // of the random policy
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
-    at::Tensor calibration = {};  // (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined
+    at::Tensor calibration =
+        {};  // (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once.

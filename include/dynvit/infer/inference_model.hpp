@@ -6,7 +6,7 @@
 
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/ops/inference_linear.hpp"
-#include "dynvit/ops/packed_sequences.hpp"
+#include "dynvit/ops/prediction_head.hpp"
 
 namespace dynvit {
 
@@ -24,8 +24,14 @@ class InferenceModel {
     at::Device device() const { return pos_embed_.device(); }
     at::ScalarType precision() const { return precision_; }
 
-    /// @param images (B, 3, H, W), normalized @return (B, N + 1, C), [CLS] first
+    /// @param images (B, 3, H, W): uint8, or normalized numbers @return (B, N + 1, C), [CLS] first
     at::Tensor embed(const at::Tensor& images) const;
+
+    /// The two steps of embed. What lies between, pictures in the model's precision or rows of patches, may be written
+    /// into a tensor of an earlier prepare() with as many images.
+    at::Tensor prepare(const at::Tensor& images) const;
+    void prepare_into(const at::Tensor& inputs, const at::Tensor& images) const;
+    at::Tensor embed_prepared(const at::Tensor& inputs) const;
 
     /// Block `index`, from 0: (B, n, C) -> (B, n, C).
     at::Tensor run_block(std::int64_t index, const at::Tensor& x) const;
@@ -37,10 +43,23 @@ class InferenceModel {
     at::Tensor cls_attention(std::int64_t index, const at::Tensor& x) const;
 
     /// log pi_keep, float32, by the prediction module of a stage, from 0.
-    /// @param patches without [CLS], (B, n, C) @return (B, n)
-    at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& patches) const;
-    /// The same of packed sequences: (T, C) -> (T).
-    at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& patches, const PackedLayout& layout) const;
+    /// @param x (B, 1 + n, C), [CLS] first @return (B, n)
+    at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x) const;
+    /// The same of packed sequences, each with its [CLS]: (T, C) -> (T), of no meaning for a [CLS].
+    at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x, const PackedLayout& layout) const;
+
+    struct DenseOutput {
+        at::Tensor logits;                 // (B, classes), float32
+        at::Tensor features;               // (B, N, C): the patch tokens after the final norm
+        std::vector<at::Tensor> saliency;  // a stage that was asked for: (B, N), float32
+    };
+
+    /// Every token through every block: what a teacher tells.
+    /// @param images as embed takes them
+    /// @param stages blocks, ascending: for each, the output tells how much the model uses a patch token from that
+    /// block on: the mean over those blocks of what [CLS] takes in of it, its attention times the norm of the value
+    /// (Kobayashi et al., 2020), the mean over the heads
+    DenseOutput forward(const at::Tensor& images, const std::vector<std::int64_t>& stages = {}) const;
 
     /// The final norm and the head: (B, C), each image's [CLS], -> (B, classes), float32.
     at::Tensor classify(const at::Tensor& cls) const;
@@ -59,15 +78,20 @@ class InferenceModel {
     };
     struct Predictor {
         Norm norm;
-        InferenceLinear in, out0, out2, out4;
-        at::Tensor keep_log_probability(const at::Tensor& local, const at::Tensor& mean) const;
+        InferenceLinear in, out0, out2;
+        at::Tensor out4_weight, out4_bias;
+        at::Tensor operator()(const at::Tensor& x, const RowGroups& groups) const;
     };
 
-    at::Tensor mlp_of(const Block& block, const at::Tensor& x) const;
+    // The parts of a block: (B, n, C) -> (B, n, 3 C), and what follows its attention.
+    at::Tensor qkv_of(const Block& block, const at::Tensor& x) const { return block.qkv(block.norm1(x)); }
+    at::Tensor finish(const Block& block, const at::Tensor& x, const at::Tensor& attended) const;
 
     ModelSettings settings_;
     at::ScalarType precision_;
     at::Tensor patch_weight_, patch_bias_, cls_token_, pos_embed_;
+    at::Tensor first_row_;                         // (1, C): [CLS] with its position embedding
+    std::optional<InferenceLinear> patch_linear_;  // where pictures are prepared as rows of patches
     std::vector<Block> blocks_;
     std::vector<Predictor> predictors_;
     std::optional<Norm> norm_;

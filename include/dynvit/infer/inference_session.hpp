@@ -13,10 +13,10 @@ struct PruningPlan {
     /// "per_image": every token above a threshold. "structural": tokens averaged two by two in the middle of the
     /// network.
     std::string policy = "predicted";
-    std::vector<std::int64_t> tokens = {};       // a count a stage, not growing; empty: dense, but for the last two policies
-    std::vector<double> thresholds = {};         // per_image: a probability a stage
+    std::vector<std::int64_t> tokens = {};  // a count a stage, not growing; empty: dense, but for the last two policies
+    std::vector<double> thresholds = {};    // per_image: a probability a stage
     std::vector<at::Tensor> static_scores = {};  // static: a stage: (N), see find_static_scores
-    std::uint64_t seed = 0;                 // random
+    std::uint64_t seed = 0;                      // random
 };
 
 /// The names of PruningPlan::policy.
@@ -31,6 +31,8 @@ struct SessionOutput {
     std::vector<std::int64_t> kept_of(std::int64_t index, std::size_t stage, std::int64_t patches) const;
 };
 
+class RecordedForward;
+
 /// Classifies batches of pictures. Calls of `run` may come from several threads at once while no plan changes, except
 /// with the random policy, which draws as it goes.
 class InferenceSession {
@@ -39,6 +41,10 @@ class InferenceSession {
     /// @param model whose weights are copied; see InferenceModel
     explicit InferenceSession(const DynamicVitImpl& model, PruningPlan plan = {},
                               at::ScalarType precision = at::kFloat);
+
+    ~InferenceSession();
+    InferenceSession(const InferenceSession&) = delete;
+    InferenceSession& operator=(const InferenceSession&) = delete;
 
     /// Drops tokens otherwise from the next call on. Throws Error for a plan that does not fit the model.
     void set_plan(PruningPlan plan);
@@ -53,13 +59,18 @@ class InferenceSession {
     /// The same by parts, see count_macs_per_stage.
     std::vector<double> gmacs_per_stage(const std::vector<std::int64_t>& counts = {}) const;
 
-    /// @param images (B, 3, H, W): uint8, or float32 and normalized; on any device
+    /// On a GPU, with every policy but per_image and random, the second batch of a size records the whole pass, and
+    /// later ones replay it.
+    /// @param images (B, 3, H, W): uint8, or normalized numbers; on any device
     SessionOutput run(const at::Tensor& images) const;
 
   private:
+    SessionOutput fixed_shapes(const at::Tensor& inputs) const;
+
     std::shared_ptr<const InferenceModel> model_;
     PruningPlan plan_;
     std::unique_ptr<SelectionPolicy> policy_;
+    std::unique_ptr<RecordedForward> recorded_;  // captures `this`: a session stays where it is
 };
 
 }  // namespace dynvit

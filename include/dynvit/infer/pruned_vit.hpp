@@ -17,6 +17,10 @@ struct PrunedOutput {
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens);
 
+/// The same from the embedding on: x of InferenceModel::embed.
+PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
+                                     const std::vector<std::int64_t>& tokens);
+
 /// A different number of tokens in each image.
 struct PerImageOutput {
     at::Tensor logits;                              // (B, classes)
@@ -36,6 +40,9 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
 /// by two on their grid (at an odd edge, over those that are there).
 /// @param images (B, 3, H, W), normalized @return logits, (B, classes)
 at::Tensor structural_forward(const InferenceModel& model, const at::Tensor& images, std::int64_t block);
+
+/// The same from the embedding on: x of InferenceModel::embed.
+at::Tensor structural_forward_embedded(const InferenceModel& model, at::Tensor x, std::int64_t block);
 
 /// The block that it pools before: the stage in the middle. And the patch tokens after it.
 std::int64_t structural_block(const ModelSettings& settings);

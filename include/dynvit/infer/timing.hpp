@@ -9,6 +9,9 @@
 
 namespace dynvit {
 
+/// Until everything that was started on the device is done.
+void wait_for(const at::Device& device);
+
 struct TimingOptions {
     at::Device device = at::kCPU;
     double seconds = 2;  // about so long for each case, after a warm-up of a quarter of it

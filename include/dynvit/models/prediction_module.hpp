@@ -7,7 +7,6 @@
 
 #include "dynvit/models/model_settings.hpp"
 
-
 namespace dynvit {
 
 class PredictionModuleImpl : public torch::nn::Module {
@@ -23,6 +22,7 @@ class PredictionModuleImpl : public torch::nn::Module {
     at::Tensor forward(const at::Tensor& x, const at::Tensor& decision = {});
 
   private:
+    at::Tensor project(const at::Tensor& x);
     at::Tensor log_probabilities(const at::Tensor& local, const at::Tensor& mean);
 
     torch::nn::Sequential in_conv_{nullptr}, out_conv_{nullptr};

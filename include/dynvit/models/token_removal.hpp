@@ -14,7 +14,8 @@ namespace dynvit {
 struct StageInput {
     std::int64_t stage = 0;  // from 0
     std::int64_t block = 0;  // the block that the stage stands before, from 0
-    at::Tensor tokens;       // (B, n, C): patch tokens that are left, without [CLS]
+    at::Tensor x;            // (B, 1 + n, C): [CLS] and the patch tokens that are left
+    at::Tensor tokens;       // (B, n, C): the same without [CLS], a view
     at::Tensor positions;    // (B, n), int64: their places on the original grid, ascending
     at::Tensor before;       // (B, n + 1, C): what went into the block before, [CLS] first; undefined at block 0
 };

@@ -24,10 +24,6 @@ class AttentionImpl : public torch::nn::Module {
     /// @param policy (B, N) for masked attention; undefined: every token sees every token
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {});
 
-    /// How much of each other token [CLS] takes in: its attention times the norm of the value, the mean over the heads
-    /// (Kobayashi et al., 2020): (B, N, C) -> (B, N - 1).
-    at::Tensor cls_intake(const at::Tensor& x);
-
   private:
     std::int64_t num_heads_;
     torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
@@ -45,15 +41,13 @@ class MlpImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Mlp);
 
-/// x + attention(norm(x)), then x + mlp(norm(x)).
+/// x + attention(norm(x)), then x + mlp(norm(x)). Under autocast on a GPU norms and residual connections are one pass
+/// over the tokens (see ops/residual_norm.hpp); x stays float32 as autocast would have it.
 class BlockImpl : public torch::nn::Module {
   public:
     explicit BlockImpl(const ModelSettings& settings);
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {}, const BranchScale& attention_scale = {},
                        const BranchScale& mlp_scale = {});
-
-    /// What [CLS] takes in of each token in this block, for its input (B, N, C): (B, N - 1).
-    at::Tensor cls_intake(const at::Tensor& x) { return attn_->cls_intake(norm1_(x)); }
 
   private:
     torch::nn::LayerNorm norm1_{nullptr};
@@ -81,16 +75,12 @@ class VisionTransformerImpl : public torch::nn::Module {
     VisionTransformerImpl(const ModelSettings& settings, at::Generator generator);
 
     struct Output {
-        at::Tensor logits;                 // (B, classes)
-        at::Tensor features;               // (B, N, C): the patch tokens after the final norm
-        std::vector<at::Tensor> saliency;  // a stage that was asked for: (B, N), float32
+        at::Tensor logits;    // (B, classes)
+        at::Tensor features;  // (B, N, C): the patch tokens after the final norm
     };
 
-    /// Every token through every block.
-    /// @param images (B, 3, H, W), normalized
-    /// @param stages blocks, ascending: for each, the output tells how much the model uses a patch token from that
-    /// block on, the mean over those blocks of what [CLS] takes in of it
-    Output forward(const at::Tensor& images, const std::vector<std::int64_t>& stages = {});
+    /// Every token through every block. @param images (B, 3, H, W), normalized
+    Output forward(const at::Tensor& images);
 
     /// Patch embedding, [CLS] in front, position embedding: (B, 3, H, W) -> (B, N + 1, C).
     at::Tensor embed(const at::Tensor& images);
@@ -99,7 +89,7 @@ class VisionTransformerImpl : public torch::nn::Module {
     Block block(std::int64_t index) { return blocks_->ptr<BlockImpl>(index); }
 
     /// The final norm and the head.
-    at::Tensor normalize(const at::Tensor& tokens) { return norm_(tokens); }
+    at::Tensor normalize(const at::Tensor& tokens);
     at::Tensor classify(const at::Tensor& normalized_cls) { return head_(normalized_cls); }
 
     const ModelSettings& settings() const { return settings_; }

@@ -11,7 +11,8 @@ namespace dynvit {
 bool fast_on_cpu(at::ScalarType precision);
 
 /// y = x W^T + b with weights stored once as the products read them fastest: on the processor in oneDNN's blocked
-/// order, where LibTorch has oneDNN. May be called from several threads at once.
+/// order, where LibTorch has oneDNN; on a GPU, in half precision, with what follows done inside the product. May be
+/// called from several threads at once.
 class InferenceLinear {
   public:
     /// @param weight (out, in), bias (out) or undefined; both on the device where the layer runs; copied
@@ -19,14 +20,25 @@ class InferenceLinear {
     /// bits with a scale for each output, an input of float32 that is rounded to 8 bits with one scale for all of it
     InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision);
 
-    at::Tensor operator()(const at::Tensor& x) const { return run(x, "none"); }  // (..., in) -> (..., out)
-    /// With the exact (erf) GELU behind it.
-    at::Tensor gelu(const at::Tensor& x) const { return run(x, "gelu"); }
+    at::Tensor operator()(const at::Tensor& x) const { return run(x, Then::kNothing, {}); }  // (..., in) -> (..., out)
+    /// With GELU behind it: the exact one (erf), but on a GPU in half precision its tanh approximation, which differs
+    /// by less than these types can tell.
+    at::Tensor gelu(const at::Tensor& x) const { return run(x, Then::kGelu, {}); }
+    /// With a residual connection behind it. @param residual as the result
+    at::Tensor add(const at::Tensor& x, const at::Tensor& residual) const { return run(x, Then::kAdd, residual); }
+
+    /// The layer's outputs of x, (B, n, in), plus `added`, (1, n, out); where fused() only.
+    /// @param out (B, n, out), rows contiguous: may be a part of a larger tensor
+    void write_sum(const at::Tensor& out, const at::Tensor& x, const at::Tensor& added) const;
+
+    /// Whether it runs on a GPU with what follows done inside the product.
+    bool fused() const { return kind_ == Kind::kFused; }
 
   private:
-    at::Tensor run(const at::Tensor& x, const char* activation) const;
+    enum class Then { kNothing, kGelu, kAdd };
+    at::Tensor run(const at::Tensor& x, Then then, const at::Tensor& residual) const;
 
-    enum class Kind { kPlain, kOneDnn, kInt8 };
+    enum class Kind { kPlain, kOneDnn, kInt8, kFused };
 
     Kind kind_ = Kind::kPlain;
     std::int64_t outputs_;

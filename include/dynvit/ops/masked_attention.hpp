@@ -30,4 +30,12 @@ at::Tensor policy_softmax(const at::Tensor& logits, const at::Tensor& policy);
 at::Tensor masked_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                             const at::Tensor& policy, double scale);
 
+/// masked_attention of all heads straight from the qkv projection, with scale 1 / sqrt(head_dim). In float16 and
+/// bfloat16 on a GPU that the CUDA kernels were built for, one fused kernel forward and one or two backward, which keep
+/// no (N, N) matrix; elsewhere masked_attention, or LibTorch's attention where there is no policy.
+/// @param qkv (B, N, 3 C): q, k, v, each heads x head_dim
+/// @param policy (B, N); undefined: plain attention
+/// @return (B, N, C)
+at::Tensor masked_self_attention(const at::Tensor& qkv, const at::Tensor& policy, std::int64_t heads);
+
 }  // namespace dynvit

@@ -33,7 +33,8 @@ class PackedLayout {
     at::Tensor device_lengths_, offsets_;
 };
 
-/// The mean of each sequence's rows; zero where it has none. @param x (T, C) @return (B, C), float32
-at::Tensor packed_mean(const at::Tensor& x, const PackedLayout& layout);
+/// The mean of each sequence's rows; zero where it has none. @param x (T, C)
+/// @param skipped that many first rows of each sequence, which must have them, do not count @return (B, C), float32
+at::Tensor packed_mean(const at::Tensor& x, const PackedLayout& layout, std::int64_t skipped = 0);
 
 }  // namespace dynvit

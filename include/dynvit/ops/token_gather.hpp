@@ -16,4 +16,15 @@ at::Tensor gather_tokens(const at::Tensor& tokens, const at::Tensor& indices);
 /// @return (B, count), int64
 at::Tensor top_places(const at::Tensor& scores, std::int64_t count);
 
+struct KeptTokens {
+    at::Tensor tokens;     // (B, 1 + k, C): [CLS] and the kept tokens
+    at::Tensor positions;  // (B, k), int64: theirs
+};
+
+/// [CLS] and, in their order, the `count` tokens with the highest scores: top_places and gather_tokens, as one kernel
+/// on a GPU that the CUDA kernels were built for where no gradient is wanted.
+/// @param x (B, 1 + n, C), [CLS] first; @param scores (B, n); @param positions (B, n), int64: a name for each token
+KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
+                           std::int64_t count);
+
 }  // namespace dynvit

@@ -1,8 +1,10 @@
 // Everything that a training step moves.
 #pragma once
 
+#include <memory>
 #include <optional>
 
+#include "dynvit/infer/inference_model.hpp"
 #include "dynvit/train/adamw.hpp"
 #include "dynvit/train/blend.hpp"
 #include "dynvit/train/ema.hpp"
@@ -13,7 +15,7 @@ namespace dynvit {
 
 struct Learner {
     DynamicVit student;
-    DynamicVit teacher;  // dense and frozen; empty where no loss asks for one
+    std::unique_ptr<const InferenceModel> teacher;  // dense, in the run's precision; null where no loss asks for one
     AdamW optimizer;
     LossScaler scaler;
     std::optional<Ema> ema;

@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "dynvit/models/dynamic_vit.hpp"
+#include "dynvit/infer/inference_model.hpp"
 
 namespace dynvit {
 
@@ -74,7 +74,7 @@ at::Tensor saliency_loss(const at::Tensor& log_prob, const at::Tensor& saliency)
 /// without teacher losses
 /// @param keep_ratios a target a stage
 Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
-                      const std::optional<VisionTransformerImpl::Output>& teacher, const at::Tensor& target,
+                      const std::optional<InferenceModel::DenseOutput>& teacher, const at::Tensor& target,
                       const std::vector<double>& keep_ratios);
 
 }  // namespace dynvit

@@ -1,0 +1,41 @@
+// A forward pass that is recorded for each batch size it is asked for again.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "dynvit/infer/inference_session.hpp"
+#include "dynvit/ops/device_graphs.hpp"
+
+namespace dynvit {
+
+/// Replays whole forward passes of fixed shapes. May be used from several threads: they take turns.
+class RecordedForward {
+  public:
+    /// From what InferenceModel::prepare makes to the outputs, waiting for nothing in between.
+    using Forward = std::function<SessionOutput(const at::Tensor& inputs)>;
+
+    RecordedForward(std::shared_ptr<const InferenceModel> model, Forward forward);
+
+    /// Runs the forward pass: as it is for a batch size that is met for the first time, recorded after that.
+    SessionOutput operator()(const at::Tensor& images);
+
+  private:
+    struct Recording {
+        std::size_t graph;
+        at::Tensor inputs;
+        SessionOutput outputs;
+    };
+
+    const Recording& record(const at::Tensor& images);
+
+    std::shared_ptr<const InferenceModel> model_;
+    Forward forward_;
+    std::mutex mutex_;
+    std::optional<DeviceGraphs> graphs_;
+    std::map<std::int64_t, std::optional<Recording>> recordings_;  // of each batch size met; empty after the first time
+};
+
+}  // namespace dynvit

@@ -1,0 +1,144 @@
+#include "flash_attention.hpp"
+
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cmath>
+
+#include "flash_attention.cuh"
+
+namespace dynvit::cuda {
+namespace {
+
+constexpr int kSharedOfWideHeads = 144 << 10;  // bytes that the backward pass takes for heads wider than 64
+constexpr std::int64_t kMaxHeadDim = 128, kMaxBatch = 65535;  // images are the z of the grid
+
+Element element_of(const at::Tensor& tensor) {
+    return tensor.scalar_type() == at::kHalf ? Element::kHalf : Element::kBFloat16;
+}
+
+FlashShape shape_of(std::int64_t batch, std::int64_t tokens, std::int64_t channels, std::int64_t heads) {
+    const auto head_dim = static_cast<int>(channels / heads);
+    return {static_cast<int>(batch), static_cast<int>(heads), static_cast<int>(tokens), head_dim,
+            1 / std::sqrt(static_cast<float>(head_dim))};
+}
+
+// Of q, k and v where they lie in the projection, (B, N, 3, heads, head_dim).
+RowStrides strides_of(const FlashShape& shape) {
+    const long long row = 3LL * shape.heads * shape.head_dim;
+    return {shape.tokens * row, row, shape.head_dim};
+}
+
+const void* part(const at::Tensor& qkv, int which) {
+    return static_cast<const char*>(qkv.const_data_ptr()) + which * qkv.size(-1) / 3 * qkv.element_size();
+}
+void* mutable_part(const at::Tensor& qkv, int which) {
+    return static_cast<char*>(qkv.mutable_data_ptr()) + which * qkv.size(-1) / 3 * qkv.element_size();
+}
+
+const float* floats(const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+float* mutable_floats(const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr;
+}
+
+at::Tensor visible_of(const at::Tensor& policy) {
+    return policy.defined() ? policy.to(at::kFloat).contiguous() : at::Tensor();
+}
+
+}  // namespace
+
+bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads) {
+    if (!qkv.is_cuda() || (qkv.scalar_type() != at::kHalf && qkv.scalar_type() != at::kBFloat16)) return false;
+    const std::int64_t head_dim = qkv.size(-1) / (3 * heads);
+    if (head_dim % 16 != 0 || head_dim > kMaxHeadDim || qkv.numel() == 0) return false;
+    if (qkv.dim() == 3 && qkv.size(0) > kMaxBatch) return false;
+    int major = 0, shared = 0;
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, qkv.get_device()));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, qkv.get_device()));
+    return major >= 8 && (head_dim <= 64 || shared >= kSharedOfWideHeads);
+}
+
+FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& policy, std::int64_t heads,
+                                    bool wants_lse) {
+    const c10::cuda::CUDAGuard device(qkv.device());
+    const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), channels = qkv.size(2) / 3;
+    const at::Tensor dense = qkv.contiguous(), visible = visible_of(policy);
+    FlashOutput output{at::empty({batch, tokens, channels}, qkv.options()), {}, {}};
+    const auto float_options = qkv.options().dtype(at::kFloat);
+    if (wants_lse) output.lse = at::empty({batch, heads, tokens}, float_options);
+    if (wants_lse && policy.defined()) output.floor = at::empty({batch, heads, tokens}, float_options);
+    const FlashShape shape = shape_of(batch, tokens, channels, heads);
+    const FlashForward arguments{.element = element_of(dense),
+                                 .shape = shape,
+                                 .q = part(dense, 0),
+                                 .k = part(dense, 1),
+                                 .v = part(dense, 2),
+                                 .strides = strides_of(shape),
+                                 .policy = floats(visible),
+                                 .offsets = nullptr,
+                                 .out = output.out.mutable_data_ptr(),
+                                 .lse = mutable_floats(output.lse),
+                                 .floor = mutable_floats(output.floor)};
+    C10_CUDA_CHECK(flash_forward(arguments, c10::cuda::getCurrentCUDAStream()));
+    return output;
+}
+
+at::Tensor flash_attention_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t longest,
+                                  std::int64_t heads) {
+    TORCH_CHECK(qkv.dim() == 2 && offsets.scalar_type() == at::kInt && offsets.device() == qkv.device(),
+                "packed attention takes (T, 3 C) and int32 offsets on the same device");
+    const c10::cuda::CUDAGuard device(qkv.device());
+    const std::int64_t channels = qkv.size(1) / 3;
+    const at::Tensor dense = qkv.contiguous(), begins = offsets.contiguous();
+    const at::Tensor out = at::empty({qkv.size(0), channels}, qkv.options());
+    const FlashShape shape = shape_of(offsets.size(0) - 1, longest, channels, heads);
+    const FlashForward arguments{.element = element_of(dense),
+                                 .shape = shape,
+                                 .q = part(dense, 0),
+                                 .k = part(dense, 1),
+                                 .v = part(dense, 2),
+                                 .strides = strides_of(shape),
+                                 .policy = nullptr,
+                                 .offsets = begins.const_data_ptr<int>(),
+                                 .out = out.mutable_data_ptr(),
+                                 .lse = nullptr,
+                                 .floor = nullptr};
+    C10_CUDA_CHECK(flash_forward(arguments, c10::cuda::getCurrentCUDAStream()));
+    return out;
+}
+
+FlashGradients flash_attention_backward(const at::Tensor& grad_out, const at::Tensor& qkv, const at::Tensor& policy,
+                                        const FlashOutput& saved, std::int64_t heads, bool wants_policy) {
+    const c10::cuda::CUDAGuard device(qkv.device());
+    const at::Tensor dense = qkv.contiguous(), visible = visible_of(policy);
+    const at::Tensor gradient = grad_out.to(qkv.scalar_type()).contiguous();
+    const at::Tensor to_qkv = at::empty_like(dense), row_dots = at::empty_like(saved.lse);
+    at::Tensor partial;  // of the policy's gradient, a head: (B, heads, N)
+    if (wants_policy && policy.defined()) partial = at::empty_like(saved.lse);
+    const FlashShape shape = shape_of(qkv.size(0), qkv.size(1), qkv.size(2) / 3, heads);
+    const FlashBackward arguments{.element = element_of(dense),
+                                  .shape = shape,
+                                  .q = part(dense, 0),
+                                  .k = part(dense, 1),
+                                  .v = part(dense, 2),
+                                  .strides = strides_of(shape),
+                                  .policy = floats(visible),
+                                  .out = saved.out.const_data_ptr(),
+                                  .lse = floats(saved.lse),
+                                  .floor = floats(saved.floor),
+                                  .grad_out = gradient.const_data_ptr(),
+                                  .dq = mutable_part(to_qkv, 0),
+                                  .dk = mutable_part(to_qkv, 1),
+                                  .dv = mutable_part(to_qkv, 2),
+                                  .grad_strides = strides_of(shape),
+                                  .policy_partial = mutable_floats(partial),
+                                  .row_dots = mutable_floats(row_dots)};
+    C10_CUDA_CHECK(flash_backward(arguments, c10::cuda::getCurrentCUDAStream()));
+    return {to_qkv, partial.defined() ? partial.sum(1) : at::Tensor()};
+}
+
+}  // namespace dynvit::cuda

@@ -1,0 +1,40 @@
+// The fused masked attention kernels for tensors. See ops/masked_attention.hpp for the formula.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace dynvit::cuda {
+
+/// Whether the kernels take this projection, (..., 3 C): on a GPU of compute capability 8.0 or newer, float16 or
+/// bfloat16, C / heads a multiple of 16 and at most 128 (64 where a block has less shared memory than 144 KB), not
+/// empty.
+bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads);
+
+struct FlashOutput {
+    at::Tensor out;    // (B, N, C)
+    at::Tensor lse;    // (B, heads, N) float32: log of the rows' sums; undefined unless wanted
+    at::Tensor floor;  // (B, heads, N) float32: what eps adds to every probability of a row; undefined without a policy
+};
+
+/// @param qkv (B, N, 3 C): q, k, v, each heads x head_dim; @param policy (B, N); undefined: plain attention
+/// @param wants_lse whether flash_attention_backward will follow
+FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& policy, std::int64_t heads,
+                                    bool wants_lse);
+
+/// Plain attention within each of B sequences that lie one after another.
+/// @param qkv (T, 3 C); @param offsets (B + 1) int32 on the same device: sequence b is rows offsets[b] to offsets[b +
+/// 1]
+/// @param longest tokens of the longest sequence; @return (T, C)
+at::Tensor flash_attention_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t longest,
+                                  std::int64_t heads);
+
+struct FlashGradients {
+    at::Tensor qkv;     // (B, N, 3 C)
+    at::Tensor policy;  // (B, N) float32; undefined unless wanted
+};
+
+/// @param grad_out (B, N, C); qkv, policy, heads as in the forward pass, whose result is `saved`
+FlashGradients flash_attention_backward(const at::Tensor& grad_out, const at::Tensor& qkv, const at::Tensor& policy,
+                                        const FlashOutput& saved, std::int64_t heads, bool wants_policy);
+
+}  // namespace dynvit::cuda

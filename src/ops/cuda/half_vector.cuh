@@ -1,0 +1,40 @@
+// Eight neighbouring values at once: one access of 16 bytes (of half types), for device code only.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace dynvit::cuda {
+
+template <class T>
+__device__ inline void load8(const T* from, float (&values)[8]) {
+    static_assert(sizeof(T) == 2);
+    const uint4 raw = *reinterpret_cast<const uint4*>(from);
+    const T* const parts = reinterpret_cast<const T*>(&raw);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] = static_cast<float>(parts[i]);
+}
+
+__device__ inline void load8(const float* from, float (&values)[8]) {
+    *reinterpret_cast<float4*>(values) = reinterpret_cast<const float4*>(from)[0];
+    *reinterpret_cast<float4*>(values + 4) = reinterpret_cast<const float4*>(from)[1];
+}
+
+__device__ inline void load8(const unsigned char* from, float (&values)[8]) {
+    const uint2 raw = *reinterpret_cast<const uint2*>(from);
+    const unsigned char* const parts = reinterpret_cast<const unsigned char*>(&raw);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] = parts[i];
+}
+
+template <class T>
+__device__ inline void store8(T* to, const float (&values)[8]) {
+    static_assert(sizeof(T) == 2);
+    uint4 raw;
+    T* const parts = reinterpret_cast<T*>(&raw);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) parts[i] = static_cast<T>(values[i]);
+    *reinterpret_cast<uint4*>(to) = raw;
+}
+
+}  // namespace dynvit::cuda

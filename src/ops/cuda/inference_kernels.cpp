@@ -1,0 +1,121 @@
+#include "inference_kernels.hpp"
+
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <optional>
+
+#include "patch_rows.cuh"
+#include "prediction_head.cuh"
+#include "token_selection.cuh"
+
+namespace dynvit::cuda {
+namespace {
+
+constexpr std::int64_t kVectorBytes = 16;
+
+bool is_half(const at::Tensor& tensor) {
+    return tensor.is_cuda() && (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16);
+}
+
+bool aligned(const at::Tensor& tensor) {
+    return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % kVectorBytes == 0;
+}
+
+Element half_element(const at::Tensor& tensor) {
+    return tensor.scalar_type() == at::kHalf ? Element::kHalf : Element::kBFloat16;
+}
+
+std::optional<Pixel> pixel_of(const at::Tensor& images) {
+    switch (images.scalar_type()) {
+        case at::kByte:
+            return Pixel::kByte;
+        case at::kFloat:
+            return Pixel::kFloat;
+        case at::kHalf:
+            return Pixel::kHalf;
+        case at::kBFloat16:
+            return Pixel::kBFloat16;
+        default:
+            return std::nullopt;
+    }
+}
+
+}  // namespace
+
+bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int64_t patch_size,
+                      const PixelScaling& scaling) {
+    const std::optional<Pixel> pixel = pixel_of(images);
+    if (!is_half(rows) || !rows.is_contiguous() || images.device() != rows.device() || !pixel || patch_size % 8 != 0 ||
+        images.numel() == 0) {
+        return false;
+    }
+    const at::Tensor dense = images.contiguous();
+    if (!aligned(dense) || !aligned(rows)) return false;
+    PatchScaling channels;
+    for (int c = 0; c < 3; ++c) {
+        channels.scale[c] = scaling.scale[static_cast<std::size_t>(c)];
+        channels.shift[c] = scaling.shift[static_cast<std::size_t>(c)];
+    }
+    const PatchShape shape{static_cast<int>(images.size(0)), static_cast<int>(images.size(2)),
+                           static_cast<int>(images.size(3)), static_cast<int>(patch_size)};
+    const c10::cuda::CUDAGuard device(rows.device());
+    C10_CUDA_CHECK(patch_rows(*pixel, half_element(rows), shape, channels, dense.const_data_ptr(),
+                              rows.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
+    return true;
+}
+
+bool share_mean(const at::Tensor& h, const RowGroups& groups) {
+    if (!is_half(h) || !h.is_contiguous() || h.size(-1) % 16 != 0 || !aligned(h)) return false;
+    if (h.numel() == 0) return true;
+    PredictionShape shape{0, 0, static_cast<int>(groups.skipped), static_cast<int>(h.size(-1))};
+    shape.sequences = static_cast<int>(groups.layout ? groups.layout->sequences() : h.size(0));
+    shape.rows = static_cast<int>(groups.layout ? 0 : h.size(1));
+    const int* offsets = groups.layout ? groups.layout->offsets().const_data_ptr<int>() : nullptr;
+    const c10::cuda::CUDAGuard device(h.device());
+    C10_CUDA_CHECK(
+        share_mean(half_element(h), shape, offsets, h.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
+    return true;
+}
+
+at::Tensor keep_log_probability(const at::Tensor& z, const at::Tensor& weight, const at::Tensor& bias) {
+    if (!is_half(z) || !z.is_contiguous() || z.size(-1) % 8 != 0 || weight.scalar_type() != z.scalar_type() ||
+        !weight.is_contiguous() || !aligned(z) || !aligned(weight)) {
+        return {};
+    }
+    at::Tensor result = at::empty(z.sizes().slice(0, z.dim() - 1), z.options().dtype(at::kFloat));
+    if (result.numel() == 0) return result;
+    const c10::cuda::CUDAGuard device(z.device());
+    C10_CUDA_CHECK(keep_log_probability(half_element(z), static_cast<int>(result.numel()), static_cast<int>(z.size(-1)),
+                                        z.const_data_ptr(), weight.const_data_ptr(), bias.const_data_ptr(),
+                                        result.mutable_data_ptr<float>(), c10::cuda::getCurrentCUDAStream()));
+    return result;
+}
+
+bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
+    return x.is_cuda() && x.is_contiguous() && x.size(2) * x.element_size() % kVectorBytes == 0 && aligned(x) &&
+           x.size(0) > 0 && x.size(1) - 1 <= kMaxSelectionTokens && scores.scalar_type() == at::kFloat &&
+           !(at::GradMode::is_enabled() && x.requires_grad());
+}
+
+KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
+                           std::int64_t count) {
+    const c10::cuda::CUDAGuard device(x.device());
+    const at::Tensor near_scores = scores.stride(-1) == 1 ? scores : scores.contiguous();
+    const at::Tensor dense_positions = positions.contiguous();
+    KeptTokens kept{at::empty({x.size(0), 1 + count, x.size(2)}, x.options()),
+                    at::empty({x.size(0), count}, positions.options())};
+    const SelectionShape shape{static_cast<int>(x.size(0)), static_cast<int>(x.size(1) - 1), static_cast<int>(count),
+                               static_cast<int>(x.size(2) * x.element_size() / kVectorBytes),
+                               static_cast<int>(near_scores.stride(0))};
+    static_assert(sizeof(long long) == sizeof(std::int64_t));
+    C10_CUDA_CHECK(
+        keep_top_tokens(shape, x.const_data_ptr(), near_scores.const_data_ptr<float>(),
+                        static_cast<const long long*>(dense_positions.const_data_ptr()), kept.tokens.mutable_data_ptr(),
+                        static_cast<long long*>(kept.positions.mutable_data_ptr()), c10::cuda::getCurrentCUDAStream()));
+    return kept;
+}
+
+}  // namespace dynvit::cuda

@@ -1,0 +1,26 @@
+// The inference kernels for tensors: see ops/patch_rows.hpp, ops/prediction_head.hpp and ops/token_gather.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "dynvit/ops/patch_rows.hpp"
+#include "dynvit/ops/prediction_head.hpp"
+#include "dynvit/ops/token_gather.hpp"
+
+namespace dynvit::cuda {
+
+/// False, and nothing written, where the kernel does not take them.
+bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int64_t patch_size,
+                      const PixelScaling& scaling);
+
+/// Changes h in place; false, and nothing changed, where the kernel does not take it.
+bool share_mean(const at::Tensor& h, const RowGroups& groups);
+
+/// Undefined where the kernel does not take them.
+at::Tensor keep_log_probability(const at::Tensor& z, const at::Tensor& weight, const at::Tensor& bias);
+
+bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores);
+KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
+                           std::int64_t count);
+
+}  // namespace dynvit::cuda

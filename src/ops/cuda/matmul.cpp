@@ -1,0 +1,269 @@
+#include "matmul.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContextLight.h>
+#include <ATen/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cublasLt.h>
+#include <ATen/cuda/CUDAGraphsUtils.cuh>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace dynvit::cuda {
+namespace {
+
+constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+constexpr int kProposals = 12;  // of which the fastest is taken
+constexpr int kTimedRuns = 5;
+
+void check(cublasStatus_t status, const char* what) {
+    TORCH_CHECK(status == CUBLAS_STATUS_SUCCESS, what, ": ", cublasLtGetStatusString(status));
+}
+
+// The largest power of two, up to cuBLASLt's assumption of 256 bytes, that the address is a multiple of.
+std::uint32_t alignment(const at::Tensor& tensor) {
+    std::uint32_t bytes = 256;
+    while (reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % bytes != 0) bytes /= 2;
+    return bytes;
+}
+
+// One of cuBLASLt's descriptors with its creation and destruction.
+template <class Handle, cublasStatus_t (*Destroy)(Handle)>
+class Descriptor {
+  public:
+    Descriptor() = default;
+    ~Descriptor() {
+        if (handle_) Destroy(handle_);
+    }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    Handle* operator&() { return &handle_; }
+    operator Handle() const { return handle_; }
+
+  private:
+    Handle handle_ = nullptr;
+};
+using Operation = Descriptor<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Descriptor<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Descriptor<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+cudaDataType_t data_type(const at::Tensor& tensor) {
+    switch (tensor.scalar_type()) {
+        case at::kFloat:
+            return CUDA_R_32F;
+        case at::kHalf:
+            return CUDA_R_16F;
+        default:
+            return CUDA_R_16BF;
+    }
+}
+
+std::int64_t batches(const at::Tensor& tensor) {
+    return tensor.dim() == 3 ? tensor.size(0) : 1;
+}
+
+// A row-major matrix is to cuBLASLt a column-major one of its columns and rows, and out = op(a) op(b) is to it
+// out^T = op(b)^T op(a)^T: our b is its A, our a is its B.
+void describe(Layout& layout, const at::Tensor& matrix, std::int64_t batch) {
+    TORCH_CHECK(matrix.stride(-1) == 1, "rows must be contiguous");
+    check(cublasLtMatrixLayoutCreate(&layout, data_type(matrix), static_cast<std::uint64_t>(matrix.size(-1)),
+                                     static_cast<std::uint64_t>(matrix.size(-2)), matrix.stride(-2)),
+          "cublasLtMatrixLayoutCreate");
+    if (batch == 1) return;
+    const auto count = static_cast<std::int32_t>(batch);
+    const std::int64_t stride = matrix.dim() == 3 ? matrix.stride(0) : 0;
+    check(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)), "batch");
+    check(
+        cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof(stride)),
+        "batch stride");
+}
+
+template <class T>
+void set(const Operation& operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    check(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof(value)),
+          "cublasLtMatmulDescSetAttribute");
+}
+
+cublasLtEpilogue_t epilogue(const MatmulTerms& terms) {
+    if (terms.row_sums.defined()) return CUBLASLT_EPILOGUE_BGRADB;
+    if (terms.bias.defined()) return terms.gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+    return terms.gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+// A product that is ready to run with any algorithm.
+class Product {
+  public:
+    Product(const at::Tensor& out, const MatmulTerms& terms)
+        : terms_(terms), out_(out), added_(terms.residual.defined() ? terms.residual : out) {
+        const std::int64_t batch = batches(out);
+        check(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+        set(operation_, CUBLASLT_MATMUL_DESC_TRANSA, terms.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+        set(operation_, CUBLASLT_MATMUL_DESC_TRANSB, terms.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+        set(operation_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue(terms));
+        if (terms.bias.defined()) set(operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, terms.bias.const_data_ptr());
+        if (terms.row_sums.defined()) {
+            set(operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, terms.row_sums.mutable_data_ptr());
+            set(operation_, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(CUDA_R_32F));
+        }
+        describe(a_, terms.b, batch);
+        describe(b_, terms.a, batch);
+        describe(c_, added_, batch);
+        describe(d_, out, batch);
+        workspace_ = at::empty({static_cast<std::int64_t>(kWorkspaceBytes)}, out.options().dtype(at::kByte));
+    }
+
+    cublasStatus_t run(const cublasLtMatmulAlgo_t& algorithm) const {
+        const float one = 1.0f, beta = terms_.residual.defined() ? 1.0f : 0.0f;
+        return cublasLtMatmul(handle_, operation_, &one, terms_.b.const_data_ptr(), a_, terms_.a.const_data_ptr(), b_,
+                              &beta, added_.const_data_ptr(), c_, out_.mutable_data_ptr(), d_, &algorithm,
+                              workspace_.mutable_data_ptr(), kWorkspaceBytes, stream_);
+    }
+
+    std::vector<cublasLtMatmulAlgo_t> proposals() const {
+        Preference preference;
+        check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+        check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                   &kWorkspaceBytes, sizeof(kWorkspaceBytes)),
+              "workspace");
+        const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, const at::Tensor& tensor) {
+            const std::uint32_t bytes = alignment(tensor);
+            check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof(bytes)), "alignment");
+        };
+        align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, terms_.b);
+        align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, terms_.a);
+        align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, added_);
+        align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out_);
+        std::array<cublasLtMatmulHeuristicResult_t, kProposals> found{};
+        int count = 0;
+        check(cublasLtMatmulAlgoGetHeuristic(handle_, operation_, a_, b_, c_, d_, preference, kProposals, found.data(),
+                                             &count),
+              "cublasLtMatmulAlgoGetHeuristic");
+        std::vector<cublasLtMatmulAlgo_t> algorithms;
+        for (int i = 0; i < count; ++i) {
+            const cublasLtMatmulHeuristicResult_t& one = found[static_cast<std::size_t>(i)];
+            if (one.state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(one.algo);
+        }
+        return algorithms;
+    }
+
+    // Milliseconds of the fastest of a few runs; infinite where it can't run.
+    float time(const cublasLtMatmulAlgo_t& algorithm) const {
+        float fastest = std::numeric_limits<float>::infinity();
+        for (int i = 0; i <= kTimedRuns; ++i) {
+            at::cuda::CUDAEvent start(cudaEventDefault), end(cudaEventDefault);
+            start.record(stream_);
+            if (run(algorithm) != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<float>::infinity();
+            end.record(stream_);
+            end.synchronize();
+            if (i > 0) fastest = std::min(fastest, start.elapsed_time(end));  // the first one warms up
+        }
+        return fastest;
+    }
+
+  private:
+    const MatmulTerms& terms_;
+    const at::Tensor& out_;
+    const at::Tensor added_;
+    Operation operation_;
+    Layout a_, b_, c_, d_;  // cuBLASLt's names
+    const cublasLtHandle_t handle_ = at::cuda::getCurrentCUDABlasLtHandle();
+    const c10::cuda::CUDAStream stream_ = c10::cuda::getCurrentCUDAStream();
+    at::Tensor workspace_;
+};
+
+// Everything that the choice of an algorithm may depend on.
+using Key = std::array<std::int64_t, 17>;
+
+Key key_of(const at::Tensor& out, const MatmulTerms& terms) {
+    const std::int64_t batch = batches(out);
+    const std::int64_t kind = terms.transpose_a + 2 * terms.transpose_b + 4 * terms.gelu + 8 * terms.bias.defined() +
+                              16 * terms.residual.defined() + 32 * terms.row_sums.defined();
+    return {out.device().index(),
+            static_cast<std::int64_t>(terms.a.scalar_type()),
+            static_cast<std::int64_t>(out.scalar_type()),
+            kind,
+            batch,
+            out.size(-2),
+            out.size(-1),
+            terms.transpose_a ? terms.a.size(-2) : terms.a.size(-1),
+            terms.a.stride(-2),
+            terms.b.stride(-2),
+            out.stride(-2),
+            batch > 1 ? terms.a.stride(0) : 0,
+            batch > 1 ? out.stride(0) : 0,
+            alignment(terms.a),
+            alignment(terms.b),
+            alignment(out),
+            terms.residual.defined() ? alignment(terms.residual) : 0};
+}
+
+// The algorithm for a product; none where cuBLASLt has no algorithm that does all of it at once.
+using Choice = std::optional<cublasLtMatmulAlgo_t>;
+
+// What was found out about this process's GPUs. Like cuBLAS's own handles it belongs to them, not to a model.
+class FastestAlgorithms {
+  public:
+    static FastestAlgorithms& of_this_process() {
+        static FastestAlgorithms all;
+        return all;
+    }
+    const Choice* find(const Key& key) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto found = choices_.find(key);
+        return found == choices_.end() ? nullptr : &found->second;
+    }
+    void insert(const Key& key, const Choice& choice) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        choices_.emplace(key, choice);
+    }
+
+  private:
+    std::mutex mutex_;
+    std::map<Key, Choice> choices_;  // its elements stay where they are
+};
+
+// Times them all. @param proposals at least one
+cublasLtMatmulAlgo_t fastest_of(const Product& product, const std::vector<cublasLtMatmulAlgo_t>& proposals) {
+    std::vector<float> times;
+    for (const cublasLtMatmulAlgo_t& algorithm : proposals) times.push_back(product.time(algorithm));
+    return proposals[static_cast<std::size_t>(std::ranges::min_element(times) - times.begin())];
+}
+
+}  // namespace
+
+bool matmul_supports(const at::Tensor& weight, at::ScalarType type) {
+    return weight.is_cuda() && (type == at::kHalf || type == at::kBFloat16) && weight.size(0) % 8 == 0 &&
+           weight.size(1) % 8 == 0;
+}
+
+void matmul(const at::Tensor& out, const MatmulTerms& terms) {
+    const c10::cuda::CUDAGuard device(out.device());
+    const Product product(out, terms);
+    const Key key = key_of(out, terms);
+    FastestAlgorithms& fastest = FastestAlgorithms::of_this_process();
+    const Choice* known = fastest.find(key);
+    Choice choice = known ? *known : std::nullopt;
+    if (!known) {
+        const std::vector<cublasLtMatmulAlgo_t> proposals = product.proposals();
+        const bool recording = at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None;
+        if (!proposals.empty()) choice = recording ? proposals.front() : fastest_of(product, proposals);
+        if (!recording) fastest.insert(key, choice);  // nothing can be timed in a recording
+    }
+    if (choice) return check(product.run(*choice), "cublasLtMatmul");
+    TORCH_CHECK(terms.row_sums.defined(), "cuBLASLt has no algorithm for a product of ", terms.a.sizes(), " and ",
+                terms.b.sizes());
+    MatmulTerms alone = terms;
+    alone.row_sums = at::Tensor();
+    matmul(out, alone);
+    at::sum_out(const_cast<at::Tensor&>(terms.row_sums), terms.a, {terms.transpose_a ? 0 : 1}, false, at::kFloat);
+}
+
+}  // namespace dynvit::cuda

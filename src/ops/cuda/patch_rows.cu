@@ -1,0 +1,63 @@
+#include "patch_rows.cuh"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "half_vector.cuh"
+
+namespace dynvit::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A thread takes eight pixels beside each other; neighbours read neighbours.
+template <class From, class To>
+__global__ void __launch_bounds__(kThreads)
+    to_rows(PatchShape s, PatchScaling scaling, const From* images, To* rows, long long vectors) {
+    const long long vector = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+    if (vector >= vectors) return;
+    const int x = static_cast<int>(vector % (s.width / 8)) * 8;
+    const long long line = vector / (s.width / 8);  // (b * 3 + c) * H + y
+    const int y = static_cast<int>(line % s.height), c = static_cast<int>(line / s.height % 3);
+    const long long b = line / s.height / 3;
+
+    float values[8];
+    load8(images + vector * 8, values);
+    for (float& value : values) value = value * scaling.scale[c] + scaling.shift[c];
+
+    const int p = s.patch, across = s.width / p;
+    const long long row = (b * (s.height / p) + y / p) * across + x / p;
+    store8(rows + ((row * 3 + c) * p + y % p) * p + x % p, values);
+}
+
+template <class From>
+cudaError_t launch(Element element, PatchShape s, const PatchScaling& scaling, const void* images, void* rows,
+                   cudaStream_t stream) {
+    const long long vectors = 3LL * s.batch * s.height * s.width / 8;
+    const auto blocks = static_cast<unsigned>((vectors + kThreads - 1) / kThreads);
+    const From* from = static_cast<const From*>(images);
+    if (element == Element::kHalf) {
+        to_rows<<<blocks, kThreads, 0, stream>>>(s, scaling, from, static_cast<__half*>(rows), vectors);
+    } else {
+        to_rows<<<blocks, kThreads, 0, stream>>>(s, scaling, from, static_cast<__nv_bfloat16*>(rows), vectors);
+    }
+    return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t patch_rows(Pixel pixel, Element element, PatchShape shape, const PatchScaling& scaling, const void* images,
+                       void* rows, cudaStream_t stream) {
+    switch (pixel) {
+        case Pixel::kByte:
+            return launch<unsigned char>(element, shape, scaling, images, rows, stream);
+        case Pixel::kFloat:
+            return launch<float>(element, shape, scaling, images, rows, stream);
+        case Pixel::kHalf:
+            return launch<__half>(element, shape, scaling, images, rows, stream);
+        default:
+            return launch<__nv_bfloat16>(element, shape, scaling, images, rows, stream);
+    }
+}
+
+}  // namespace dynvit::cuda

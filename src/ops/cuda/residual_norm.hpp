@@ -1,0 +1,35 @@
+// The residual + layer norm kernels for tensors. See ops/residual_norm.hpp for the formula.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace dynvit::cuda {
+
+/// Whether the kernels take these: all on one GPU, the types and channels that ops/residual_norm.hpp lists.
+bool residual_norm_supports(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& scale,
+                            const at::Tensor& weight, const at::Tensor& bias, at::ScalarType output);
+
+struct ResidualNormResult {
+    at::Tensor sum, normed;  // (B, n, C)
+    at::Tensor statistics;   // (B n, 2) float32, mean and 1 / deviation; undefined unless wanted
+};
+
+ResidualNormResult residual_norm_forward(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& scale,
+                                         const at::Tensor& weight, const at::Tensor& bias, double epsilon,
+                                         at::ScalarType output, bool wants_statistics);
+
+struct ResidualNormWants {
+    bool x, branch, weight;  // `weight` stands for the bias too
+};
+
+struct ResidualNormGradients {
+    at::Tensor x, branch, weight, bias;  // undefined unless wanted; weight and bias in float32
+};
+
+/// @param to_sum may be undefined
+ResidualNormGradients residual_norm_backward(const at::Tensor& to_sum, const at::Tensor& to_normed,
+                                             const at::Tensor& sum, const at::Tensor& statistics,
+                                             const at::Tensor& scale, const at::Tensor& weight,
+                                             at::ScalarType branch_type, ResidualNormWants wants);
+
+}  // namespace dynvit::cuda

@@ -1,0 +1,160 @@
+// Patches' rows, the prediction module's parts and the selection: the plain versions against loops written out, the
+// kernels against the plain versions.
+#include <ATen/ATen.h>
+
+#include "dynvit/ops/device_graphs.hpp"
+#include "dynvit/ops/patch_rows.hpp"
+#include "dynvit/ops/prediction_head.hpp"
+#include "dynvit/ops/token_gather.hpp"
+#include "models/golden_model.hpp"
+
+namespace dynvit {
+namespace {
+
+const PixelScaling kScaling{{0.5f, 0.25f, 2.0f}, {1.0f, -2.0f, 0.5f}};
+
+TEST(PatchRows, AreWhatAConvolutionMultiplies) {
+    const at::Tensor images = at::randn({2, 3, 24, 32}, test::generator(1));
+    const at::Tensor weight = at::randn({5, 3, 8, 8}, test::generator(2));
+    const at::Tensor expected = at::conv2d(images, weight, {}, 8).flatten(2).transpose(1, 2);
+    const at::Tensor rows = patch_rows_plain(images, 8, {}, at::kFloat);
+    EXPECT_CLOSE(at::matmul(rows, weight.flatten(1).t()), expected, 1e-5);
+    const at::Tensor scaled = patch_rows_plain(images, 8, kScaling, at::kFloat);
+    EXPECT_CLOSE(scaled.view({2, 12, 3, 64}).select(2, 1), rows.view({2, 12, 3, 64}).select(2, 1) * 0.25 - 2, 1e-6);
+    at::Tensor written = at::empty_like(rows);
+    write_patch_rows(written, images, 8, kScaling);
+    EXPECT_TRUE(written.equal(scaled));
+}
+
+TEST(PatchRows, OnTheGpu) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    for (const at::ScalarType pixels : {at::kByte, at::kFloat, at::kHalf, at::kBFloat16}) {
+        for (const at::ScalarType type : {at::kHalf, at::kBFloat16, at::kFloat}) {
+            for (const int patch : {8, 16, 4}) {
+                const at::Tensor images = (at::rand({3, 3, 48, 64}, test::generator(3)) * 255).to(pixels).cuda();
+                const at::Tensor expected = patch_rows_plain(images, patch, kScaling, type);
+                at::Tensor rows = at::full_like(expected, NAN);
+                write_patch_rows(rows, images, patch, kScaling);
+                EXPECT_CLOSE(rows, expected, type == at::kFloat ? 1e-6 : type == at::kHalf ? 1e-3 : 8e-3) << pixels;
+            }
+        }
+    }
+}
+
+at::Tensor shared_by_hand(const at::Tensor& h, const std::vector<std::int64_t>& lengths, std::int64_t skipped) {
+    at::Tensor result = h.to(at::kDouble).clone();
+    std::int64_t first = 0;
+    for (const std::int64_t length : lengths) {
+        at::Tensor half = result.narrow(0, first, length).slice(1, h.size(1) / 2);
+        if (length > skipped) half.copy_(half.slice(0, skipped).mean(0, true).expand_as(half));
+        first += length;
+    }
+    return result;
+}
+
+// Rows that count: the others are of no meaning.
+at::Tensor counted(const at::Tensor& h, const std::vector<std::int64_t>& lengths, std::int64_t skipped) {
+    std::vector<at::Tensor> parts;
+    std::int64_t first = 0;
+    for (const std::int64_t length : lengths) {
+        parts.push_back(h.narrow(0, first, length).slice(0, skipped));
+        first += length;
+    }
+    return at::cat(parts).to(at::kCPU, at::kDouble);
+}
+
+void expect_shared_mean(const at::Device& device, at::ScalarType type, double tolerance) {
+    for (const std::int64_t channels : {16, 192, 384, 1024}) {
+        const std::vector<std::int64_t> lengths = {6, 1, 197, 40, 2};
+        for (const std::int64_t skipped : {0, 1}) {
+            const PackedLayout layout(lengths, device);
+            const at::Tensor h = at::randn({layout.rows(), channels}, test::generator(4)).to(device, type);
+            const at::Tensor expected = shared_by_hand(h.cpu(), lengths, skipped);
+            const at::Tensor found = share_mean(h.clone(), {skipped, &layout});
+            EXPECT_CLOSE(counted(found, lengths, skipped), counted(expected, lengths, skipped), tolerance);
+            EXPECT_TRUE(found.isfinite().all().item<bool>());
+            const at::Tensor images = at::randn({3, 50, channels}, test::generator(5)).to(device, type);
+            const at::Tensor by_hand = shared_by_hand(images.cpu().flatten(0, 1), {50, 50, 50}, skipped);
+            EXPECT_CLOSE(counted(share_mean(images.clone(), {skipped}).flatten(0, 1), {50, 50, 50}, skipped),
+                         counted(by_hand, {50, 50, 50}, skipped), tolerance);
+        }
+    }
+    const at::Tensor alone = at::randn({2, 1, 32}, test::generator(6)).to(device, type);  // [CLS] without a token
+    EXPECT_TRUE(share_mean(alone.clone(), {1}).isfinite().all().item<bool>());
+}
+
+TEST(PredictionHead, SharesTheMeanOfEachGroup) {
+    expect_shared_mean(at::kCPU, at::kFloat, 1e-6);
+    if (!at::hasCUDA()) GTEST_SKIP() << "the GPU's part needs one";
+    expect_shared_mean(at::kCUDA, at::kFloat, 1e-6);
+    expect_shared_mean(at::kCUDA, at::kHalf, 1e-3);
+    expect_shared_mean(at::kCUDA, at::kBFloat16, 8e-3);
+}
+
+TEST(PredictionHead, KeepLogProbability) {
+    for (const std::int64_t channels : {8, 48, 96, 264}) {
+        const at::Tensor z = at::randn({3, 7, channels}, test::generator(7)),
+                         weight = at::randn({2, channels}, test::generator(8)),
+                         bias = at::randn({2}, test::generator(9));
+        const at::Tensor plain = keep_log_probability_plain(z, weight, bias);
+        const at::Tensor scores = at::matmul(z.to(at::kDouble), weight.t().to(at::kDouble)) + bias;  // (3, 7, 2)
+        EXPECT_CLOSE(plain, -((scores.select(2, 1) - scores.select(2, 0)).exp() + 1).log(), 1e-5);
+        if (!at::hasCUDA()) continue;
+        for (const at::ScalarType type : {at::kHalf, at::kBFloat16}) {
+            const auto rounded = [&](const at::Tensor& tensor) { return tensor.to(type).to(at::kFloat); };
+            EXPECT_CLOSE(keep_log_probability(z.cuda().to(type), weight.cuda().to(type), bias.cuda().to(type)),
+                         keep_log_probability_plain(rounded(z), rounded(weight), rounded(bias)), 1e-5);
+        }
+    }
+}
+
+void expect_top_tokens(const at::Device& device) {
+    for (const std::int64_t tokens : {1, 7, 196, 576, 1024}) {
+        for (const std::int64_t batch : {1, 3, 70}) {
+            const at::Tensor x = at::randn({batch, 1 + tokens, 24}, test::generator(10)).to(device, at::kBFloat16);
+            // Few different scores: many ties; and one that is no number, which sorting puts first.
+            at::Tensor scores = at::randint(0, 9, {batch, tokens}, test::generator(11), at::kFloat);
+            scores[0][tokens / 2] = std::numeric_limits<float>::quiet_NaN();
+            const at::Tensor positions = at::randint(0, 5000, {batch, tokens}, test::generator(12), at::kLong);
+            for (const std::int64_t count : {std::int64_t{0}, tokens / 3, tokens}) {
+                const at::Tensor places = top_places(scores, count);
+                const KeptTokens kept = keep_top_tokens(x, scores.to(device), positions.to(device), count);
+                EXPECT_TRUE(kept.positions.cpu().equal(positions.gather(1, places))) << tokens << ' ' << count;
+                EXPECT_TRUE(kept.tokens.slice(1, 1).cpu().equal(gather_tokens(x.cpu().slice(1, 1), places)));
+                EXPECT_TRUE(kept.tokens.select(1, 0).equal(x.select(1, 0)));
+            }
+        }
+    }
+}
+
+TEST(KeepTopTokens, IsSortingAndGathering) {
+    expect_top_tokens(at::kCPU);
+    if (!at::hasCUDA()) GTEST_SKIP() << "the GPU's part needs one";
+    expect_top_tokens(at::kCUDA);
+}
+
+TEST(DeviceGraphs, ReplayWhatWasRecorded) {
+    if (!DeviceGraphs::supported(at::hasCUDA() ? at::kCUDA : at::kCPU)) GTEST_SKIP() << "needs a GPU and its kernels";
+    DeviceGraphs graphs(at::Device(at::kCUDA, 0));
+    at::Tensor input = at::zeros({1000}, at::kCUDA), first, second;
+    const std::size_t a = graphs.record([&] { first = (input + 1) * 2; });
+    const std::size_t b = graphs.record([&] { second = (input - 1) * 3; });
+    EXPECT_EQ(graphs.size(), 2u);
+    for (int i = 0; i < 3; ++i) {
+        at::Tensor one, other;
+        graphs.run(
+            a, [&] { input.fill_(i); }, [&] { one = first.clone(); });
+        graphs.run(
+            b, [&] { input.fill_(10 * i); }, [&] { other = second.clone(); });
+        EXPECT_TRUE(one.eq(2 * (i + 1)).all().item<bool>());
+        EXPECT_TRUE(other.eq(3 * (10 * i - 1)).all().item<bool>());
+    }
+    EXPECT_ANY_THROW(graphs.record([&] { input.cpu(); }));  // waits
+    at::Tensor after;
+    graphs.run(
+        a, [&] { input.fill_(5); }, [&] { after = first.clone(); });
+    EXPECT_TRUE(after.eq(12).all().item<bool>());
+}
+
+}  // namespace
+}  // namespace dynvit

@@ -1,0 +1,31 @@
+#include "bench_profile.hpp"
+
+#include <iostream>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/infer/kernel_profile.hpp"
+#include "dynvit/infer/timing.hpp"
+
+namespace dynvit::tool {
+
+void add_profile_option(CLI::App& command, std::size_t& most) {
+    command.add_option("--profile", most, "tell which kernels the GPU's time goes to, the N longest of each row")
+        ->check(CLI::Range(1, 1000))
+        ->option_text("N");
+}
+
+void print_profiles(const std::vector<std::function<void()>>& cases, const std::vector<std::string>& names,
+                    std::size_t most, const at::Device& device) {
+    if (most == 0) return;
+    if (!device.is_cuda()) throw Error("bench", "--profile tells of a GPU's kernels, found device ", device.str());
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+        const std::vector<KernelTime> kernels = profile_kernels([&] {
+            cases[i]();
+            wait_for(device);
+        });
+        if (kernels.empty()) throw Error("bench", "LibTorch's profiler saw no kernel on ", device.str());
+        std::cout << names[i] << '\n' << table_of(kernels, most) << std::flush;
+    }
+}
+
+}  // namespace dynvit::tool
