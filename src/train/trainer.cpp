@@ -196,6 +196,7 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
     if (resume) progress = run.restore(learner, steps_per_epoch);
     run.save_config(experiment);
     RunLog run_log(run, experiment, progress.step);
+    for (const std::string& line : slow_paths(shape, device)) log::info(line);
     log::info(str("training ", shape.name, " on ", device.str(), ", ", settings.precision, ": ",
                   fixed(1e-6 * static_cast<double>(count_parameters(shape)), 1), " M parameters, ", pictures->size(),
                   " pictures, ", steps_per_epoch, " steps an epoch, ", settings.epochs, " epochs, into ",

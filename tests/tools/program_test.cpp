@@ -433,6 +433,30 @@ TEST_F(Program, BenchCountsWhatTheLoaderPrepares) {
               std::string::npos);
 }
 
+// An experiment's own step, without its pictures and its weights, which need not be there.
+TEST_F(Program, BenchTimesTrainingSteps) {
+    write("a.yaml", kAlone);
+    const std::string out = succeed({"bench", "train", "-c", "a.yaml", "--set", "train.weights=absent.pth", "--set",
+                                     "train.loss.kl=1", "--set", "train.device=cpu", "--set", "train.accumulate=2",
+                                     "-b", "2,3", "--seconds", "0.05", "--json", "steps.json"});
+    EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 4) << out;
+    const json report = json::parse(text_of(folder_ / "steps.json"));
+    EXPECT_EQ(report.at("accumulate"), 2);
+    const json& rows = report.at("rows");
+    ASSERT_EQ(rows.size(), 2u);
+    for (const json& row : rows) {
+        const double seconds = row.at("seconds").at("median"), images = 2 * row.at("batch").get<double>();
+        EXPECT_NEAR(row.at("images_per_second").get<double>(), images / seconds, 1e-6 * images / seconds);
+        EXPECT_LE(row.at("seconds").at("low"), row.at("seconds").at("high"));
+    }
+    EXPECT_EQ(rows[1].at("batch"), 3);
+    EXPECT_GT(rows[1].at("peak_bytes"), rows[0].at("peak_bytes"));
+    fail({"bench", "train"}, {"[bench] give --config"});
+    fail({"bench", "train", "-c", "a.yaml", "--set", "train.device=cpu", "-b", "2", "--seconds", "0.01", "--profile",
+          "3"},
+         {"[bench] --profile tells of a GPU's kernels, found device cpu"});
+}
+
 // Rows for every batch, precision, ratio and policy, what they cost, and how they stand to an earlier run.
 TEST_F(Program, BenchSetsPrunedBesideDense) {
     write("a.yaml", kAlone);
@@ -511,7 +535,7 @@ TEST_F(Program, HelpNamesEveryOption) {
         {"config", {"--config", "--set"}},
         {"bench",
          {"loader", "--config", "--model", "--weights", "--keep-ratio", "--device", "--precision", "--policy",
-          "--batch-size", "--images", "--seconds", "--json", "--plot", "--compare"}},
+          "--batch-size", "--images", "--seconds", "--json", "--plot", "--compare", "--profile", "train"}},
     };
     for (const auto& [command, expected] : options) {
         const Outcome help = run(command.empty() ? Words{"--help"} : Words{command, "--help"});

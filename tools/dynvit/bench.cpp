@@ -366,6 +366,7 @@ void run(Arguments& arguments) {
     const std::int64_t most = std::ranges::max(arguments.batch_sizes);
     const at::Tensor images = make_images(arguments, choice.experiment, std::max(most, kCalibrationPictures));
     const TimingOptions options{parse_device(given.device), arguments.seconds};
+    check_profile(arguments.profile, options.device);
     std::vector<std::unique_ptr<Row>> rows = make_rows(arguments, choice, images);
     std::optional<std::vector<Earlier>> before;
     if (!arguments.compare.empty()) {

@@ -14,10 +14,14 @@ void add_profile_option(CLI::App& command, std::size_t& most) {
         ->option_text("N");
 }
 
+void check_profile(std::size_t most, const at::Device& device) {
+    if (most == 0 || device.is_cuda()) return;
+    throw Error("bench", "--profile tells of a GPU's kernels, found device ", device.str());
+}
+
 void print_profiles(const std::vector<std::function<void()>>& cases, const std::vector<std::string>& names,
                     std::size_t most, const at::Device& device) {
     if (most == 0) return;
-    if (!device.is_cuda()) throw Error("bench", "--profile tells of a GPU's kernels, found device ", device.str());
     for (std::size_t i = 0; i < cases.size(); ++i) {
         const std::vector<KernelTime> kernels = profile_kernels([&] {
             cases[i]();

@@ -70,10 +70,11 @@ std::int64_t resident_bytes(const Learner& learner, ModelSettings settings, at::
 }
 
 void run(const Arguments& arguments) {
-    Experiment experiment = arguments.config.read();
     if (arguments.config.config.empty()) throw Error("bench", "give --config with the experiment whose step to time");
+    Experiment experiment = arguments.config.read();
     const TrainSettings& settings = experiment.train;
     const TimingOptions options{parse_device(settings.device), arguments.seconds};
+    check_profile(arguments.profile, options.device);
     Learner learner = [&] {
         const DrawnWeights drawn(experiment.model);
         experiment.train.weights = experiment.train.teacher = drawn.path();

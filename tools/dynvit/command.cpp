@@ -6,6 +6,7 @@
 
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/models/keep_ratio.hpp"
@@ -174,6 +175,7 @@ std::vector<std::int64_t> ModelArguments::tokens(const Experiment& experiment) c
 
 DynamicVit ModelArguments::load(const Choice& choice) const {
     const at::Device target = parse_device(device);
+    for (const std::string& line : slow_paths(choice.experiment.model, target)) log::info(line);
     DynamicVit loaded(choice.experiment.model, at::make_generator<at::CPUGeneratorImpl>(0));
     if (!weights.empty()) load_weights(*loaded, choice.file, Fit::kEvaluate);
     loaded->to(target);

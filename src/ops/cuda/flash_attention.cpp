@@ -7,17 +7,15 @@
 
 #include <cmath>
 
+#include "compute_capability.hpp"
 #include "flash_attention.cuh"
+#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 namespace {
 
 constexpr int kSharedOfWideHeads = 144 << 10;  // bytes that the backward pass takes for heads wider than 64
 constexpr std::int64_t kMaxHeadDim = 128, kMaxBatch = 65535;  // images are the z of the grid
-
-Element element_of(const at::Tensor& tensor) {
-    return tensor.scalar_type() == at::kHalf ? Element::kHalf : Element::kBFloat16;
-}
 
 FlashShape shape_of(std::int64_t batch, std::int64_t tokens, std::int64_t channels, std::int64_t heads) {
     const auto head_dim = static_cast<int>(channels / heads);
@@ -52,14 +50,14 @@ at::Tensor visible_of(const at::Tensor& policy) {
 }  // namespace
 
 bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads) {
-    if (!qkv.is_cuda() || (qkv.scalar_type() != at::kHalf && qkv.scalar_type() != at::kBFloat16)) return false;
+    if (!kernels_run_on(qkv.device()) || !is_half(qkv.scalar_type())) return false;
     const std::int64_t head_dim = qkv.size(-1) / (3 * heads);
     if (head_dim % 16 != 0 || head_dim > kMaxHeadDim || qkv.numel() == 0) return false;
     if (qkv.dim() == 3 && qkv.size(0) > kMaxBatch) return false;
-    int major = 0, shared = 0;
-    C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, qkv.get_device()));
+    if (head_dim <= 64) return true;
+    int shared = 0;
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, qkv.get_device()));
-    return major >= 8 && (head_dim <= 64 || shared >= kSharedOfWideHeads);
+    return shared >= kSharedOfWideHeads;
 }
 
 FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& policy, std::int64_t heads,
@@ -72,7 +70,7 @@ FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& pol
     if (wants_lse) output.lse = at::empty({batch, heads, tokens}, float_options);
     if (wants_lse && policy.defined()) output.floor = at::empty({batch, heads, tokens}, float_options);
     const FlashShape shape = shape_of(batch, tokens, channels, heads);
-    const FlashForward arguments{.element = element_of(dense),
+    const FlashForward arguments{.element = element_of(dense.scalar_type()),
                                  .shape = shape,
                                  .q = part(dense, 0),
                                  .k = part(dense, 1),
@@ -96,7 +94,7 @@ at::Tensor flash_attention_packed(const at::Tensor& qkv, const at::Tensor& offse
     const at::Tensor dense = qkv.contiguous(), begins = offsets.contiguous();
     const at::Tensor out = at::empty({qkv.size(0), channels}, qkv.options());
     const FlashShape shape = shape_of(offsets.size(0) - 1, longest, channels, heads);
-    const FlashForward arguments{.element = element_of(dense),
+    const FlashForward arguments{.element = element_of(dense.scalar_type()),
                                  .shape = shape,
                                  .q = part(dense, 0),
                                  .k = part(dense, 1),
@@ -120,7 +118,7 @@ FlashGradients flash_attention_backward(const at::Tensor& grad_out, const at::Te
     at::Tensor partial;  // of the policy's gradient, a head: (B, heads, N)
     if (wants_policy && policy.defined()) partial = at::empty_like(saved.lse);
     const FlashShape shape = shape_of(qkv.size(0), qkv.size(1), qkv.size(2) / 3, heads);
-    const FlashBackward arguments{.element = element_of(dense),
+    const FlashBackward arguments{.element = element_of(dense.scalar_type()),
                                   .shape = shape,
                                   .q = part(dense, 0),
                                   .k = part(dense, 1),

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "policy_softmax.cuh"  // Element
+#include "element.hpp"
 
 namespace dynvit::cuda {
 

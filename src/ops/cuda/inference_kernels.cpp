@@ -7,8 +7,10 @@
 
 #include <optional>
 
+#include "compute_capability.hpp"
 #include "patch_rows.cuh"
 #include "prediction_head.cuh"
+#include "tensor_element.hpp"
 #include "token_selection.cuh"
 
 namespace dynvit::cuda {
@@ -16,16 +18,12 @@ namespace {
 
 constexpr std::int64_t kVectorBytes = 16;
 
-bool is_half(const at::Tensor& tensor) {
-    return tensor.is_cuda() && (tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16);
-}
-
 bool aligned(const at::Tensor& tensor) {
     return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % kVectorBytes == 0;
 }
 
-Element half_element(const at::Tensor& tensor) {
-    return tensor.scalar_type() == at::kHalf ? Element::kHalf : Element::kBFloat16;
+bool is_half_on_gpu(const at::Tensor& tensor) {
+    return kernels_run_on(tensor.device()) && is_half(tensor.scalar_type());
 }
 
 std::optional<Pixel> pixel_of(const at::Tensor& images) {
@@ -48,8 +46,8 @@ std::optional<Pixel> pixel_of(const at::Tensor& images) {
 bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int64_t patch_size,
                       const PixelScaling& scaling) {
     const std::optional<Pixel> pixel = pixel_of(images);
-    if (!is_half(rows) || !rows.is_contiguous() || images.device() != rows.device() || !pixel || patch_size % 8 != 0 ||
-        images.numel() == 0) {
+    if (!is_half_on_gpu(rows) || !rows.is_contiguous() || images.device() != rows.device() || !pixel ||
+        patch_size % 8 != 0 || images.numel() == 0) {
         return false;
     }
     const at::Tensor dense = images.contiguous();
@@ -62,41 +60,42 @@ bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int
     const PatchShape shape{static_cast<int>(images.size(0)), static_cast<int>(images.size(2)),
                            static_cast<int>(images.size(3)), static_cast<int>(patch_size)};
     const c10::cuda::CUDAGuard device(rows.device());
-    C10_CUDA_CHECK(patch_rows(*pixel, half_element(rows), shape, channels, dense.const_data_ptr(),
+    C10_CUDA_CHECK(patch_rows(*pixel, element_of(rows.scalar_type()), shape, channels, dense.const_data_ptr(),
                               rows.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
     return true;
 }
 
 bool share_mean(const at::Tensor& h, const RowGroups& groups) {
-    if (!is_half(h) || !h.is_contiguous() || h.size(-1) % 16 != 0 || !aligned(h)) return false;
+    if (!is_half_on_gpu(h) || !h.is_contiguous() || h.size(-1) % 16 != 0 || !aligned(h)) return false;
     if (h.numel() == 0) return true;
     PredictionShape shape{0, 0, static_cast<int>(groups.skipped), static_cast<int>(h.size(-1))};
     shape.sequences = static_cast<int>(groups.layout ? groups.layout->sequences() : h.size(0));
     shape.rows = static_cast<int>(groups.layout ? 0 : h.size(1));
     const int* offsets = groups.layout ? groups.layout->offsets().const_data_ptr<int>() : nullptr;
     const c10::cuda::CUDAGuard device(h.device());
-    C10_CUDA_CHECK(
-        share_mean(half_element(h), shape, offsets, h.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
+    C10_CUDA_CHECK(share_mean(element_of(h.scalar_type()), shape, offsets, h.mutable_data_ptr(),
+                              c10::cuda::getCurrentCUDAStream()));
     return true;
 }
 
 at::Tensor keep_log_probability(const at::Tensor& z, const at::Tensor& weight, const at::Tensor& bias) {
-    if (!is_half(z) || !z.is_contiguous() || z.size(-1) % 8 != 0 || weight.scalar_type() != z.scalar_type() ||
+    if (!is_half_on_gpu(z) || !z.is_contiguous() || z.size(-1) % 8 != 0 || weight.scalar_type() != z.scalar_type() ||
         !weight.is_contiguous() || !aligned(z) || !aligned(weight)) {
         return {};
     }
     at::Tensor result = at::empty(z.sizes().slice(0, z.dim() - 1), z.options().dtype(at::kFloat));
     if (result.numel() == 0) return result;
     const c10::cuda::CUDAGuard device(z.device());
-    C10_CUDA_CHECK(keep_log_probability(half_element(z), static_cast<int>(result.numel()), static_cast<int>(z.size(-1)),
-                                        z.const_data_ptr(), weight.const_data_ptr(), bias.const_data_ptr(),
-                                        result.mutable_data_ptr<float>(), c10::cuda::getCurrentCUDAStream()));
+    C10_CUDA_CHECK(keep_log_probability(element_of(z.scalar_type()), static_cast<int>(result.numel()),
+                                        static_cast<int>(z.size(-1)), z.const_data_ptr(), weight.const_data_ptr(),
+                                        bias.const_data_ptr(), result.mutable_data_ptr<float>(),
+                                        c10::cuda::getCurrentCUDAStream()));
     return result;
 }
 
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
-    return x.is_cuda() && x.is_contiguous() && x.size(2) * x.element_size() % kVectorBytes == 0 && aligned(x) &&
-           x.size(0) > 0 && x.size(1) - 1 <= kMaxSelectionTokens && scores.scalar_type() == at::kFloat &&
+    return kernels_run_on(x.device()) && x.is_contiguous() && x.size(2) * x.element_size() % kVectorBytes == 0 &&
+           aligned(x) && x.size(0) > 0 && x.size(1) - 1 <= kMaxSelectionTokens && scores.scalar_type() == at::kFloat &&
            !(at::GradMode::is_enabled() && x.requires_grad());
 }
 

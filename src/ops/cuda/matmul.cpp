@@ -17,6 +17,9 @@
 #include <tuple>
 #include <vector>
 
+#include "compute_capability.hpp"
+#include "tensor_element.hpp"
+
 namespace dynvit::cuda {
 namespace {
 
@@ -240,8 +243,7 @@ cublasLtMatmulAlgo_t fastest_of(const Product& product, const std::vector<cublas
 }  // namespace
 
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type) {
-    return weight.is_cuda() && (type == at::kHalf || type == at::kBFloat16) && weight.size(0) % 8 == 0 &&
-           weight.size(1) % 8 == 0;
+    return kernels_run_on(weight.device()) && is_half(type) && weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0;
 }
 
 void matmul(const at::Tensor& out, const MatmulTerms& terms) {

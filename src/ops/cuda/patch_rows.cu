@@ -3,7 +3,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "half_vector.cuh"
+#include "elements.cuh"
 
 namespace dynvit::cuda {
 namespace {
@@ -23,7 +23,9 @@ __global__ void __launch_bounds__(kThreads)
 
     float values[8];
     load8(images + vector * 8, values);
-    for (float& value : values) value = value * scaling.scale[c] + scaling.shift[c];
+    const float scale = c == 0 ? scaling.scale[0] : c == 1 ? scaling.scale[1] : scaling.scale[2];
+    const float shift = c == 0 ? scaling.shift[0] : c == 1 ? scaling.shift[1] : scaling.shift[2];
+    for (float& value : values) value = value * scale + shift;
 
     const int p = s.patch, across = s.width / p;
     const long long row = (b * (s.height / p) + y / p) * across + x / p;
@@ -36,11 +38,9 @@ cudaError_t launch(Element element, PatchShape s, const PatchScaling& scaling, c
     const long long vectors = 3LL * s.batch * s.height * s.width / 8;
     const auto blocks = static_cast<unsigned>((vectors + kThreads - 1) / kThreads);
     const From* from = static_cast<const From*>(images);
-    if (element == Element::kHalf) {
-        to_rows<<<blocks, kThreads, 0, stream>>>(s, scaling, from, static_cast<__half*>(rows), vectors);
-    } else {
-        to_rows<<<blocks, kThreads, 0, stream>>>(s, scaling, from, static_cast<__nv_bfloat16*>(rows), vectors);
-    }
+    with_half_type(element, [&](auto* type) {
+        to_rows<<<blocks, kThreads, 0, stream>>>(s, scaling, from, static_cast<decltype(type)>(rows), vectors);
+    });
     return cudaGetLastError();
 }
 

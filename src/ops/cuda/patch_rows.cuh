@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "policy_softmax.cuh"
+#include "element.hpp"
 
 namespace dynvit::cuda {
 

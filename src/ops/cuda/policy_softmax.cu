@@ -5,6 +5,8 @@
 
 #include "policy_softmax.cuh"
 
+#include "elements.cuh"
+
 namespace dynvit::cuda {
 namespace {
 
@@ -123,44 +125,29 @@ dim3 grid(const PolicySoftmaxShape& shape) {
     return dim3((shape.tokens + kRowsPerBlock - 1) / kRowsPerBlock, shape.batch * shape.heads);
 }
 
-// Calls `launch` with a null pointer of the element's type.
-template <class Launch>
-cudaError_t with_type(Element element, const Launch& launch) {
-    switch (element) {
-        case Element::kFloat:
-            launch(static_cast<float*>(nullptr));
-            break;
-        case Element::kHalf:
-            launch(static_cast<__half*>(nullptr));
-            break;
-        case Element::kBFloat16:
-            launch(static_cast<__nv_bfloat16*>(nullptr));
-            break;
-    }
-    return cudaGetLastError();
-}
-
 }  // namespace
 
 cudaError_t policy_softmax_forward(Element element, PolicySoftmaxShape shape, const void* logits, const float* policy,
                                    void* probabilities, float* row_max, float* row_sum, cudaStream_t stream) {
-    return with_type(element, [&](auto* type) {
+    with_type(element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         forward<T><<<grid(shape), kThreads, 0, stream>>>(shape, static_cast<const T*>(logits), policy,
                                                          static_cast<T*>(probabilities), row_max, row_sum);
     });
+    return cudaGetLastError();
 }
 
 cudaError_t policy_softmax_backward(Element element, PolicySoftmaxShape shape, const void* to_probabilities,
                                     const void* logits, const float* policy, const float* row_max, const float* row_sum,
                                     void* to_logits, float* policy_partial, cudaStream_t stream) {
     const std::size_t shared = policy_partial ? sizeof(float) * kWarps * shape.tokens : 0;
-    return with_type(element, [&](auto* type) {
+    with_type(element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         backward<T><<<grid(shape), kThreads, shared, stream>>>(shape, static_cast<const T*>(to_probabilities),
                                                                static_cast<const T*>(logits), policy, row_max, row_sum,
                                                                static_cast<T*>(to_logits), policy_partial);
     });
+    return cudaGetLastError();
 }
 
 }  // namespace dynvit::cuda

@@ -3,9 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
-namespace dynvit::cuda {
+#include "element.hpp"
 
-enum class Element { kFloat, kHalf, kBFloat16 };
+namespace dynvit::cuda {
 
 struct PolicySoftmaxShape {
     int batch, heads, tokens;

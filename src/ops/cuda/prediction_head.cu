@@ -1,6 +1,6 @@
 #include "prediction_head.cuh"
 
-#include "half_vector.cuh"
+#include "elements.cuh"
 
 namespace dynvit::cuda {
 namespace {
@@ -73,28 +73,21 @@ __global__ void __launch_bounds__(kThreads)
 
 cudaError_t share_mean(Element element, PredictionShape shape, const int* offsets, void* h, cudaStream_t stream) {
     const dim3 grid(shape.sequences, (shape.channels / 16 + kColumns - 1) / kColumns);
-    if (element == Element::kHalf) {
-        share_mean<<<grid, kThreads, 0, stream>>>(shape, offsets, static_cast<__half*>(h));
-    } else {
-        share_mean<<<grid, kThreads, 0, stream>>>(shape, offsets, static_cast<__nv_bfloat16*>(h));
-    }
+    with_half_type(element, [&](auto* type) {
+        share_mean<<<grid, kThreads, 0, stream>>>(shape, offsets, static_cast<decltype(type)>(h));
+    });
     return cudaGetLastError();
 }
 
 cudaError_t keep_log_probability(Element element, int rows, int channels, const void* z, const void* weight,
                                  const void* bias, float* result, cudaStream_t stream) {
     const int blocks = (rows + kWarps - 1) / kWarps;
-    const auto launch = [&](auto* type) {
+    with_half_type(element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         keep_log_probability<<<blocks, kThreads, 0, stream>>>(rows, channels, static_cast<const T*>(z),
                                                               static_cast<const T*>(weight),
                                                               static_cast<const T*>(bias), result);
-    };
-    if (element == Element::kHalf) {
-        launch(static_cast<__half*>(nullptr));
-    } else {
-        launch(static_cast<__nv_bfloat16*>(nullptr));
-    }
+    });
     return cudaGetLastError();
 }
 

@@ -8,21 +8,15 @@
 #include <cstdint>
 #include <limits>
 
+#include "compute_capability.hpp"
 #include "residual_norm.cuh"
+#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 namespace {
 
-bool is_half(at::ScalarType type) {
-    return type == at::kHalf || type == at::kBFloat16;
-}
-
 bool is_element(at::ScalarType type) {
     return type == at::kFloat || is_half(type);
-}
-
-Element element_of(at::ScalarType type) {
-    return type == at::kFloat ? Element::kFloat : type == at::kHalf ? Element::kHalf : Element::kBFloat16;
 }
 
 // The kernels read 16 bytes at a time.
@@ -60,9 +54,9 @@ bool residual_norm_supports(const at::Tensor& x, const at::Tensor& branch, const
         !branch.defined() ||
         (there(branch) && (branch.scalar_type() == type || (type == at::kFloat && is_half(branch.scalar_type()))));
     const bool takes_scale = !scale.defined() || (there(scale) && scale.scalar_type() == at::kFloat);
-    return x.is_cuda() && is_element(type) && is_element(output) && there(weight) && there(bias) && takes_branch &&
-           takes_scale && (norm == at::kFloat || norm == type) && bias.scalar_type() == norm && channels % 8 == 0 &&
-           channels <= kMaxNormChannels && x.numel() > 0 &&
+    return kernels_run_on(x.device()) && is_element(type) && is_element(output) && there(weight) && there(bias) &&
+           takes_branch && takes_scale && (norm == at::kFloat || norm == type) && bias.scalar_type() == norm &&
+           channels % 8 == 0 && channels <= kMaxNormChannels && x.numel() > 0 &&
            x.numel() / channels <= std::numeric_limits<int>::max() / 2;  // so that a step beyond the last row fits too
 }
 

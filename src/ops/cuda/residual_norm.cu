@@ -8,6 +8,8 @@
 
 #include "residual_norm.cuh"
 
+#include "elements.cuh"
+
 namespace dynvit::cuda {
 namespace {
 
@@ -245,19 +247,6 @@ __global__ void __launch_bounds__(1024) sum_rows(const float* partial, int rows,
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
     const int own = blockIdx.x * 32 + threadIdx.y;
     if (threadIdx.x == 0 && own < columns) sums[own] = sum;
-}
-
-// Calls `work` with a null pointer of the element's type.
-template <class Work>
-auto with_type(Element element, const Work& work) {
-    switch (element) {
-        case Element::kHalf:
-            return work(static_cast<__half*>(nullptr));
-        case Element::kBFloat16:
-            return work(static_cast<__nv_bfloat16*>(nullptr));
-        default:
-            return work(static_cast<float*>(nullptr));
-    }
 }
 
 // Calls `work` with the layout for rows of `channels` values of type X.

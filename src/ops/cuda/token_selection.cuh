@@ -14,7 +14,8 @@ struct SelectionShape {
 /// The most tokens that one thread block can rank.
 inline constexpr int kMaxSelectionTokens = 4096;
 
-/// x (B, 1 + n, C), [CLS] first; scores (B, n), strided; positions (B, n) -> kept_x (B, 1 + k, C); kept_positions (B, k).
+/// x (B, 1 + n, C), [CLS] first; scores (B, n), strided; positions (B, n) -> kept_x (B, 1 + k, C); kept_positions (B,
+/// k).
 cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* scores, const long long* positions,
                             void* kept_x, long long* kept_positions, cudaStream_t stream);
 

@@ -1,10 +1,33 @@
-// Eight neighbouring values at once: one access of 16 bytes (of half types), for device code only.
+// Numbers of the types that kernels take, in CUDA code only.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "element.hpp"
+
 namespace dynvit::cuda {
+
+/// Calls `work` with a null pointer of the element's type.
+template <class Work>
+auto with_type(Element element, const Work& work) {
+    switch (element) {
+        case Element::kHalf:
+            return work(static_cast<__half*>(nullptr));
+        case Element::kBFloat16:
+            return work(static_cast<__nv_bfloat16*>(nullptr));
+        default:
+            return work(static_cast<float*>(nullptr));
+    }
+}
+
+/// The same of the half types alone.
+template <class Work>
+auto with_half_type(Element element, const Work& work) {
+    return element == Element::kHalf ? work(static_cast<__half*>(nullptr)) : work(static_cast<__nv_bfloat16*>(nullptr));
+}
+
+/// Eight neighbouring values at once, in one access of 16 bytes where they are of a half type.
 
 template <class T>
 __device__ inline void load8(const T* from, float (&values)[8]) {

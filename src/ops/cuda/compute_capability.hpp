@@ -1,0 +1,11 @@
+// What the kernels need of a GPU.
+#pragma once
+
+#include <c10/core/Device.h>
+
+namespace dynvit::cuda {
+
+/// Whether a GPU has what all kernels are built for: compute capability 8.0 or newer.
+bool kernels_run_on(const at::Device& device);
+
+}  // namespace dynvit::cuda
