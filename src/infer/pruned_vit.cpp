@@ -33,15 +33,24 @@ PackedTokens pack(const at::Tensor& x) {  // (B, N + 1, C)
             PackedLayout(std::vector<std::int64_t>(static_cast<std::size_t>(batch), count), x.device())};
 }
 
+// The places of the true elements, in order: nonzero() for a count that is known already, so that nobody waits for it.
+// @param mask (n), bool @return (count), int64
+at::Tensor places_of(const at::Tensor& mask, std::int64_t count) {
+    const at::Tensor target = at::where(mask, mask.cumsum(0) - 1, count);  // the false ones all go behind the others
+    const at::Tensor places = at::empty({count + 1}, target.options());
+    return places.scatter_(0, target, at::arange(mask.size(0), target.options())).narrow(0, 0, count);
+}
+
+// Waits for the device once, to know how many tokens each image keeps.
 // @param kept (T), bool: the patches that go on
 PackedTokens keep(const PackedTokens& from, const at::Tensor& kept) {
     const at::Tensor before = at::constant_pad_nd(kept.cumsum(0), {1, 0});  // (T + 1): kept ones before each row
-    const at::Tensor ends = before.index_select(0, from.patches.offsets());
-    const at::Tensor counts = ends.diff().cpu();
     const at::Tensor rows = at::ones({from.x.size(0)}, kept.options()).index_copy_(0, from.patch_rows(), kept);
-    return {from.x.index_select(0, rows.nonzero().squeeze(1)), from.positions.masked_select(kept),
-            PackedLayout({counts.data_ptr<std::int64_t>(), counts.data_ptr<std::int64_t>() + counts.numel()},
-                         from.x.device())};
+    const at::Tensor counts = before.index_select(0, from.patches.offsets()).diff().cpu();
+    const PackedLayout patches({counts.data_ptr<std::int64_t>(), counts.data_ptr<std::int64_t>() + counts.numel()},
+                               from.x.device());
+    return {from.x.index_select(0, places_of(rows, patches.rows() + patches.sequences())),
+            from.positions.index_select(0, places_of(kept, patches.rows())), patches};
 }
 
 }  // namespace
