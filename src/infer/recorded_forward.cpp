@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
+
 namespace dynvit {
 namespace {
 
@@ -13,32 +16,38 @@ constexpr std::size_t kMostRecordings = 16;
 RecordedForward::RecordedForward(std::shared_ptr<const InferenceModel> model, Forward forward)
     : model_(std::move(model)), forward_(std::move(forward)) {}
 
-const RecordedForward::Recording& RecordedForward::record(const at::Tensor& images) {
-    if (!graphs_) graphs_.emplace(model_->device());
-    Recording recording{0, model_->prepare(images), {}};
-    recording.graph = graphs_->record([&] { recording.outputs = forward_(recording.inputs); });
-    return recordings_[images.size(0)].emplace(std::move(recording));
+std::optional<RecordedForward::Recording> RecordedForward::record(const at::Tensor& images) {
+    try {
+        if (!graphs_) graphs_.emplace(model_->device());
+        Recording recording{0, model_->prepare(images), {}};
+        recording.graph = graphs_->record([&] { recording.outputs = forward_(recording.inputs); });
+        return recording;
+    } catch (const c10::Error& error) {
+        log::warn(str("batches of ", images.size(0), " run without being recorded: ", error.what_without_backtrace()));
+        refused_.insert(images.size(0));
+        return std::nullopt;
+    }
 }
 
 SessionOutput RecordedForward::operator()(const at::Tensor& images) {
     const std::int64_t batch = images.size(0);
     std::unique_lock<std::mutex> lock(mutex_);
-    const auto found = recordings_.find(batch);
-    if (found == recordings_.end() || batch == 0) {
-        if (recordings_.size() == kMostRecordings) {
-            recordings_.clear();
-            graphs_.reset();
-        }
-        recordings_.emplace(batch, std::nullopt);
+    if (recordings_.size() == kMostRecordings && !recordings_.contains(batch)) {
+        recordings_.clear();
+        graphs_.reset();
+    }
+    const auto [place, is_new] = recordings_.try_emplace(batch);
+    std::optional<Recording>& recording = place->second;
+    if (!is_new && batch > 0 && !recording && !refused_.contains(batch)) recording = record(images);
+    if (!recording) {
         lock.unlock();
         return forward_(model_->prepare(images));
     }
-    const Recording& recording = found->second ? *found->second : record(images);
     SessionOutput outputs;
     graphs_->run(
-        recording.graph, [&] { model_->prepare_into(recording.inputs, images); },
+        recording->graph, [&] { model_->prepare_into(recording->inputs, images); },
         [&] {
-            outputs = recording.outputs;
+            outputs = recording->outputs;
             outputs.logits = outputs.logits.clone();
             for (at::Tensor& kept : outputs.kept) kept = kept.clone();
         });

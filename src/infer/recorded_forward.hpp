@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 
 #include "dynvit/infer/inference_session.hpp"
 #include "dynvit/ops/device_graphs.hpp"
@@ -19,7 +20,8 @@ class RecordedForward {
 
     RecordedForward(std::shared_ptr<const InferenceModel> model, Forward forward);
 
-    /// Runs the forward pass: as it is for a batch size that is met for the first time, recorded after that.
+    /// Runs the forward pass: as it is for a batch size that is met for the first time, recorded after that. One that
+    /// can't be recorded, for want of memory say, goes on running as it is.
     SessionOutput operator()(const at::Tensor& images);
 
   private:
@@ -29,13 +31,15 @@ class RecordedForward {
         SessionOutput outputs;
     };
 
-    const Recording& record(const at::Tensor& images);
+    /// Empty where it fails.
+    std::optional<Recording> record(const at::Tensor& images);
 
     std::shared_ptr<const InferenceModel> model_;
     Forward forward_;
     std::mutex mutex_;
     std::optional<DeviceGraphs> graphs_;
     std::map<std::int64_t, std::optional<Recording>> recordings_;  // of each batch size met; empty after the first time
+    std::set<std::int64_t> refused_;                               // batch sizes whose recording failed
 };
 
 }  // namespace dynvit

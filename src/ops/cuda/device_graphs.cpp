@@ -21,7 +21,12 @@ bool DeviceGraphs::supported(const at::Device& device) {
 }
 
 DeviceGraphs::DeviceGraphs(const at::Device& device) : impl_(new Impl{device}) {}
-DeviceGraphs::~DeviceGraphs() = default;
+DeviceGraphs::~DeviceGraphs() {
+    try {
+        impl_->done.synchronize();  // their memory goes back with them
+    } catch (const c10::Error&) {   // the process is ending, and CUDA with it
+    }
+}
 
 std::size_t DeviceGraphs::size() const {
     return impl_->graphs.size();
