@@ -47,6 +47,21 @@ at::Tensor visible_of(const at::Tensor& policy) {
     return policy.defined() ? policy.to(at::kFloat).contiguous() : at::Tensor();
 }
 
+// Plain attention of a batch; more is for the caller to add.
+FlashForward forward_of(const at::Tensor& qkv, const FlashShape& shape, const at::Tensor& out) {
+    return {.element = element_of(qkv.scalar_type()),
+            .shape = shape,
+            .q = part(qkv, 0),
+            .k = part(qkv, 1),
+            .v = part(qkv, 2),
+            .strides = strides_of(shape),
+            .policy = nullptr,
+            .offsets = nullptr,
+            .out = out.mutable_data_ptr(),
+            .lse = nullptr,
+            .floor = nullptr};
+}
+
 }  // namespace
 
 bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads) {
@@ -70,17 +85,10 @@ FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& pol
     if (wants_lse) output.lse = at::empty({batch, heads, tokens}, float_options);
     if (wants_lse && policy.defined()) output.floor = at::empty({batch, heads, tokens}, float_options);
     const FlashShape shape = shape_of(batch, tokens, channels, heads);
-    const FlashForward arguments{.element = element_of(dense.scalar_type()),
-                                 .shape = shape,
-                                 .q = part(dense, 0),
-                                 .k = part(dense, 1),
-                                 .v = part(dense, 2),
-                                 .strides = strides_of(shape),
-                                 .policy = floats(visible),
-                                 .offsets = nullptr,
-                                 .out = output.out.mutable_data_ptr(),
-                                 .lse = mutable_floats(output.lse),
-                                 .floor = mutable_floats(output.floor)};
+    FlashForward arguments = forward_of(dense, shape, output.out);
+    arguments.policy = floats(visible);
+    arguments.lse = mutable_floats(output.lse);
+    arguments.floor = mutable_floats(output.floor);
     C10_CUDA_CHECK(flash_forward(arguments, c10::cuda::getCurrentCUDAStream()));
     return output;
 }
@@ -94,17 +102,8 @@ at::Tensor flash_attention_packed(const at::Tensor& qkv, const at::Tensor& offse
     const at::Tensor dense = qkv.contiguous(), begins = offsets.contiguous();
     const at::Tensor out = at::empty({qkv.size(0), channels}, qkv.options());
     const FlashShape shape = shape_of(offsets.size(0) - 1, longest, channels, heads);
-    const FlashForward arguments{.element = element_of(dense.scalar_type()),
-                                 .shape = shape,
-                                 .q = part(dense, 0),
-                                 .k = part(dense, 1),
-                                 .v = part(dense, 2),
-                                 .strides = strides_of(shape),
-                                 .policy = nullptr,
-                                 .offsets = begins.const_data_ptr<int>(),
-                                 .out = out.mutable_data_ptr(),
-                                 .lse = nullptr,
-                                 .floor = nullptr};
+    FlashForward arguments = forward_of(dense, shape, out);
+    arguments.offsets = begins.const_data_ptr<int>();
     C10_CUDA_CHECK(flash_forward(arguments, c10::cuda::getCurrentCUDAStream()));
     return out;
 }
