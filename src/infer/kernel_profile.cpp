@@ -83,7 +83,7 @@ std::string table_of(const std::vector<KernelTime>& kernels, std::size_t most) {
             rest.runs += kernels[i].runs;
             rest.seconds += kernels[i].seconds;
         }
-        add(std::to_string(kernels.size() - most) + " others", rest.runs, rest.seconds);
+        add("the rest (" + std::to_string(kernels.size() - most) + ")", rest.runs, rest.seconds);
     }
     add("all", runs, all);
     return text;
