@@ -1,5 +1,6 @@
 #include "dynvit/infer/eval_report.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -8,20 +9,21 @@
 
 namespace dynvit {
 nlohmann::json eval_json(const EvalResult& r) {
-    nlohmann::json row = {{"policy", r.policy},
-                          {"keep_ratio", r.keep_ratio},
-                          {"images", r.images},
-                          {"top1_count", r.top1_count},
-                          {"top5_count", r.top5_count},
-                          {"top1", r.top1()},
-                          {"top5", r.top5()},
-                          {"loss", r.loss},
-                          {"gmacs", r.gmacs},
-                          {"gmacs_per_stage", r.gmacs_per_stage},
-                          {"tokens_per_stage", r.tokens_per_stage}};
-    if (r.paired()) {
+    nlohmann::json row = {
+        {"policy", r.policy}, {"keep_ratio", r.keep_ratio},           {"images", r.images},
+        {"gmacs", r.gmacs},   {"gmacs_per_stage", r.gmacs_per_stage}, {"tokens_per_stage", r.tokens_per_stage}};
+    if (r.labelled) {
+        row.update({{"top1_count", r.top1_count},
+                    {"top5_count", r.top5_count},
+                    {"top1", r.top1()},
+                    {"top5", r.top5()},
+                    {"loss", r.loss}});
+    }
+    if (r.paired() && r.labelled) {
         row["drop"] = r.drop();
         row["drop_error"] = r.drop_error();
+    }
+    if (r.paired()) {
         row["agree"] = r.agree;
         row["kl"] = r.kl;
     }
@@ -46,9 +48,30 @@ std::string spread_text(const EvalResult& r) {
     return text;
 }
 
+// Of pictures without labels: what can be said is how far each row agrees with the dense model.
+std::string agreement_table(const std::vector<EvalResult>& results) {
+    const auto line = [](const std::string& policy, const std::string& ratio, const std::string& images,
+                         const std::string& agree, const std::string& kl, const std::string& gmacs,
+                         const std::string& tokens) {
+        char text[192];
+        std::snprintf(text, sizeof text, "%-13s %6s %7s %8s %9s %7s  %s\n", policy.c_str(), ratio.c_str(),
+                      images.c_str(), agree.c_str(), kl.c_str(), gmacs.c_str(), tokens.c_str());
+        return std::string(text);
+    };
+    std::string table = line("policy", "ratio", "images", "agree %", "KL, nats", "GMACs", "kept tokens");
+    for (const EvalResult& r : results) {
+        table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), r.paired() ? fixed(r.agreement(), 2) : "",
+                      r.paired() ? fixed(r.kl, 4) : "", fixed(r.gmacs, 3),
+                      r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"));
+    }
+    for (const EvalResult& r : results) table += spread_text(r);
+    return table;
+}
+
 }  // namespace
 
 std::string eval_table(const std::vector<EvalResult>& results) {
+    if (std::ranges::any_of(results, [](const EvalResult& r) { return !r.labelled; })) return agreement_table(results);
     bool objects = false, paired = false;
     for (const EvalResult& r : results) {
         objects = objects || !r.object_kept_per_stage.empty();

@@ -19,6 +19,7 @@ namespace dynvit {
 namespace {
 
 constexpr std::int64_t kCalibrationPictures = 128;
+constexpr std::int64_t kNoLabel = -1;
 
 // Sums over the batches of one case; on the device until the end, so that no batch waits for the host.
 struct Tally {
@@ -30,17 +31,20 @@ struct Tally {
     std::vector<at::Tensor> found;  // a stage: object patches kept
     std::vector<std::vector<std::int64_t>> counts;  // per_image, a stage: of every image so far
 
+    // @param labels (B), or undefined: there are none
     // @param objects (B, N), bool, or undefined
     // @param dense the dense model's tally after the same batch; null if there is none
     void add(const SessionOutput& output, const at::Tensor& labels, const at::Tensor& objects, const Tally* dense) {
         const at::Tensor logits = output.logits.to(at::kFloat);
         const std::int64_t candidates = std::min<std::int64_t>(5, logits.size(1));
         const at::Tensor top = std::get<1>(logits.topk(candidates, 1));  // (B, 5)
-        const at::Tensor best = top == labels.unsqueeze(1);
+        result.labelled = labels.defined();
+        const at::Tensor best = result.labelled ? top == labels.unsqueeze(1) : at::zeros_like(top, at::kBool);
         named = top.select(1, 0);
         right = best.select(1, 0);
         log_probs = at::log_softmax(logits, -1);
-        const at::Tensor loss = log_probs.gather(1, labels.unsqueeze(1)).neg();
+        const at::Tensor loss =
+            result.labelled ? log_probs.gather(1, labels.unsqueeze(1)).neg() : at::zeros({1}, logits.options());
         std::vector<at::Tensor> values = {right.sum(), best.sum(), loss.sum()};
         if (dense) {
             values.push_back(dense->right.logical_and(right.logical_not()).sum());
@@ -203,9 +207,12 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
     std::int64_t images = 0;
     double object_total = 0;
     while (std::optional<Batch> batch = loader.next()) {
-        check_labels(batch->labels, settings.num_classes);
+        if (batch->images.size(0) == 0) continue;
+        const bool labelled = batch->labels.ne(kNoLabel).any().item<bool>();
+        if (labelled) check_labels(batch->labels, settings.num_classes);
         const at::Tensor inputs = normalize_images(batch->images, options.device);  // once for all cases
-        const at::Tensor labels = batch->labels.to(options.device, at::kLong, /*non_blocking=*/true);
+        at::Tensor labels;
+        if (labelled) labels = batch->labels.to(options.device, at::kLong, /*non_blocking=*/true);
         at::Tensor objects;  // (B, N)
         if (std::ranges::none_of(batch->object_masks, [](const auto& mask) { return mask.empty(); })) {
             std::vector<at::Tensor> rows;
@@ -221,7 +228,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
             tally.add(tally.session->run(inputs), labels, objects, beside);
             if (is_dense && (!dense || !options.baseline)) dense = &tally;
         }
-        images += labels.size(0);
+        images += inputs.size(0);
         if (progress) progress(images);
     }
     std::vector<EvalResult> results;

@@ -294,6 +294,28 @@ TEST_F(Program, WholePath) {
         EXPECT_FALSE(folder[i].contains("object_kept_per_stage")) << "files have no object masks";
     }
     expect_row(folder[2], "predicted", 0.5, {8, 4});
+
+    // And without their labels: how far each row agrees with the dense model, and no accuracy.
+    const Words bare = {"eval", "-w", weights, "--pictures", "pictures", "--resize", "32", "-d", "cpu", "-b", "8"};
+    const auto with = [&](const Words& more) {
+        Words words = bare;
+        words.insert(words.end(), more.begin(), more.end());
+        return words;
+    };
+    const std::string agreeing = succeed(with({"-k", "1.0,0.7,0.5", "--json", "bare.json"}));
+    EXPECT_NE(agreeing.find("agree %"), std::string::npos) << agreeing;
+    EXPECT_EQ(agreeing.find("top-1"), std::string::npos) << agreeing;
+    const json agreement = json::parse(text_of(folder_ / "bare.json")).at("results");
+    ASSERT_EQ(agreement.size(), 3u);
+    EXPECT_FALSE(agreement[0].contains("agree")) << "it is what the others are compared with";
+    for (const std::size_t i : {1, 2}) {
+        EXPECT_EQ(agreement[i].at("agree"), folder[i].at("agree"));
+        EXPECT_NEAR(agreement[i].at("kl"), folder[i].at("kl"), 1e-5);
+        EXPECT_EQ(agreement[i].at("images"), kValImages);
+        for (const char* key : {"top1", "loss", "drop"}) EXPECT_FALSE(agreement[i].contains(key)) << key;
+    }
+    fail(with({"-k", "0.7"}), {"[eval] --pictures have no labels, and there is no dense model to agree with"});
+    fail(with({"--data", "pictures"}), {"--data", "--pictures"});
 }
 
 // infer names the classes that eval counts, keeps the patches that visualize draws, and goes on past what it cannot
@@ -527,8 +549,8 @@ TEST_F(Program, HelpNamesEveryOption) {
         {"train", {"--config", "--set", "--output", "--resume"}},
         {"eval",
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
-          "--precision", "--data", "--classes", "--resize", "--policy", "--threshold", "--gmacs", "--batch-size",
-          "--workers", "--json"}},
+          "--precision", "--data", "--pictures", "--classes", "--resize", "--policy", "--threshold", "--gmacs",
+          "--batch-size", "--workers", "--json"}},
         {"visualize",
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
           "--precision", "--images", "--samples", "--policy", "--output"}},

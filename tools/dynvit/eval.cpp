@@ -7,6 +7,7 @@
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/eval_report.hpp"
 #include "dynvit/infer/inference_session.hpp"
@@ -21,7 +22,7 @@ struct Arguments {
     std::int64_t resize = -1;
     std::int64_t batch_size = 64;
     std::int64_t workers = 0;
-    std::vector<std::string> policies = {"predicted"};
+    std::vector<std::string> policies = {"predicted"}, pictures;
     std::vector<double> thresholds;
 };
 
@@ -83,11 +84,26 @@ std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experi
     return made;
 }
 
+// How far each case agrees with the dense model on pictures that nobody has labelled.
+std::vector<EvalResult> evaluate_unlabelled(const Arguments& arguments, const DynamicVit& model,
+                                            const std::vector<EvalCase>& wanted, DataSettings data,
+                                            const EvalOptions& options) {
+    if (!options.baseline && !(wanted.front().dense() || model->settings().stages() == 0)) {
+        throw Error("eval",
+                    "--pictures have no labels, and there is no dense model to agree with: give --baseline, or "
+                    "--keep-ratio with 1.0 first");
+    }
+    data.kind = "image_folder";
+    return evaluate_split(model, wanted, PictureList(find_pictures(arguments.pictures)), data, arguments.batch_size,
+                          options);
+}
+
 void run(Arguments& arguments) {
     ModelArguments::Choice choice = arguments.model.choose();
     Experiment& experiment = choice.experiment;
-    if (arguments.data.empty() && arguments.model.config.config.empty()) {
-        throw Error("eval", "--data is missing: the folder that holds val/");
+    const bool unlabelled = !arguments.pictures.empty();
+    if (!unlabelled && arguments.data.empty() && arguments.model.config.config.empty()) {
+        throw Error("eval", "--data is missing: the folder that holds val/; or --pictures, without labels");
     }
     if (!arguments.data.empty()) {
         experiment.data.kind =
@@ -103,8 +119,10 @@ void run(Arguments& arguments) {
     EvalOptions options = arguments.model.options();
     if (!arguments.baseline.empty())
         options.baseline = load_dense(arguments.baseline, experiment.model, options.device);
+    const std::vector<EvalCase> wanted = cases(arguments, experiment);
     const std::vector<EvalResult> results =
-        evaluate_split(model, cases(arguments, experiment), experiment.data, arguments.batch_size, options);
+        unlabelled ? evaluate_unlabelled(arguments, model, wanted, experiment.data, options)
+                   : evaluate_split(model, wanted, experiment.data, arguments.batch_size, options);
     std::cout << eval_table(results);
     if (arguments.json.empty()) return;
     nlohmann::json report = {{"model", experiment.model.name},
@@ -125,6 +143,11 @@ void add_eval(CLI::App& program) {
     arguments->model.add_to(*command);
     command->add_option("--data", arguments->data,
                         "the folder that holds val/, a folder a class or *.tar; in place of the config's");
+    command
+        ->add_option("--pictures", arguments->pictures,
+                     "in place of --data: pictures without labels, or folders of them; tells how far pruning agrees "
+                     "with the dense model")
+        ->excludes("--data");
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
     command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
     command

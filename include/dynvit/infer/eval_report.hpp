@@ -10,13 +10,13 @@
 
 namespace dynvit {
 
-/// A row of `dynvit eval --json`: policy, keep_ratio, images, top1_count, top5_count, top1, top5 (percent), loss,
-/// gmacs, gmacs_per_stage, tokens_per_stage; beside a dense row, drop and drop_error (percent), agree (pictures), kl
-/// (nats); of per_image, thresholds and tokens_spread_per_stage; where objects are known, object_kept_per_stage
-/// (shares).
+/// A row of `dynvit eval --json`: policy, keep_ratio, images, gmacs, gmacs_per_stage, tokens_per_stage; of pictures
+/// with labels, top1_count, top5_count, top1, top5 (percent), loss; beside a dense row, agree (pictures), kl (nats)
+/// and, with labels, drop and drop_error (percent); of per_image, thresholds and tokens_spread_per_stage; where objects
+/// are known, object_kept_per_stage (shares).
 nlohmann::json eval_json(const EvalResult& result);
 
-/// A table with a heading and a line a result.
+/// A table with a heading and a line a result; without labels, of the agreement with the dense model.
 std::string eval_table(const std::vector<EvalResult>& results);
 
 }  // namespace dynvit

@@ -16,8 +16,8 @@ struct EvalCase {
     double keep_ratio = 1.0;
     std::vector<double> per_stage;  // a share of all patches a stage, in place of the powers of rho; empty: those
     DynamicVit model{nullptr};      // in place of the model of all cases, and of its sizes; empty: that one
-    std::vector<double> thresholds =
-        {};  // per_image: a probability a stage; empty: those that keep as many tokens as rho
+    /// per_image: a probability a stage; empty: those that keep as many tokens as rho.
+    std::vector<double> thresholds = {};
 
     bool dense() const { return keep_ratio >= 1.0 && per_stage.empty(); }
 };
@@ -26,6 +26,7 @@ struct EvalResult {
     std::string policy;  // "dense" for a keep ratio of 1, "baseline" for EvalOptions::baseline
     double keep_ratio = 1.0;
     std::int64_t images = 0;
+    bool labelled = true;  // false: the next three, and lost and gained, are of no meaning
     std::int64_t top1_count = 0;
     std::int64_t top5_count = 0;
     double loss = 0.0;                                // cross-entropy with the labels, mean
@@ -44,7 +45,9 @@ struct EvalResult {
     std::vector<double> object_kept_per_stage;
 
     double top1() const { return images ? 100.0 * static_cast<double>(top1_count) / static_cast<double>(images) : 0.0; }
-    bool paired() const { return lost >= 0; }
+    bool paired() const { return agree >= 0; }
+    /// Percent of the pictures for which both cases name the same class.
+    double agreement() const { return images ? 100.0 * static_cast<double>(agree) / static_cast<double>(images) : 0.0; }
     /// Percent of the pictures that dropping tokens costs, and its standard error over the pictures (McNemar's).
     double drop() const {
         return images ? 100.0 * static_cast<double>(lost - gained) / static_cast<double>(images) : 0.0;
@@ -58,11 +61,12 @@ struct EvalOptions {
     at::ScalarType precision = at::kFloat;  // see InferenceModel
     std::uint64_t seed = 0;                 // of the random policy
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
-    at::Tensor calibration =
-        {};  // (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined
+    /// (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined.
+    at::Tensor calibration = {};
 };
 
-/// Runs every case on every batch, so that the pictures are decoded once.
+/// Runs every case on every batch, so that the pictures are decoded once. Pictures without labels (-1) tell how far
+/// pruning agrees with the dense model.
 /// @param progress told the number of images done after each batch; may be empty
 /// Throws Error for a label that the model has no class for.
 std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& cases, Loader& loader,
