@@ -32,11 +32,6 @@ class Weights {
     // One whose rounding would show more than its time does: never of 8 bits.
     InferenceLinear fine_linear(const std::string& name) const { return linear(name, storage()); }
 
-    // The patch embedding as a product of patches' rows.
-    InferenceLinear patch_linear() const {
-        return {tensors_.at("patch_embed.proj.weight").flatten(1), tensors_.at("patch_embed.proj.bias"), storage()};
-    }
-
   private:
     InferenceLinear linear(const std::string& name, at::ScalarType precision) const {
         const auto bias = tensors_.find(name + ".bias");
@@ -84,12 +79,16 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
     const auto norm = [&](const std::string& name, double epsilon) {
         return Norm{weights.tensor(name + ".weight"), weights.tensor(name + ".bias"), epsilon};
     };
-    patch_weight_ = weights.tensor("patch_embed.proj.weight");
-    patch_bias_ = weights.tensor("patch_embed.proj.bias");
     cls_token_ = weights.tensor("cls_token");
     pos_embed_ = weights.tensor("pos_embed");
-    const InferenceLinear patches = weights.patch_linear();
-    if (patches.fused()) patch_linear_ = patches;
+    const at::Tensor patch_weight = weights.tensor("patch_embed.proj.weight"),
+                     patch_bias = weights.tensor("patch_embed.proj.bias");
+    if (InferenceLinear::fuses(patch_weight.flatten(1), patch_weight.scalar_type())) {
+        patch_linear_.emplace(patch_weight.flatten(1), patch_bias, patch_weight.scalar_type());
+    } else {
+        patch_weight_ = patch_weight;
+        patch_bias_ = patch_bias;
+    }
     first_row_ = (cls_token_ + pos_embed_.slice(1, 0, 1)).squeeze(0);
     for (std::int64_t i = 0; i < settings_.depth; ++i) {
         const std::string name = str("blocks.", i, '.');
@@ -109,8 +108,7 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
 
 at::Tensor InferenceModel::Norm::operator()(const at::Tensor& x) const {
     if (!x.is_cuda()) return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
-    const at::Tensor batch = x.dim() == 3 ? x : x.unsqueeze(0);
-    return residual_norm(batch, {}, {}, weight, bias, epsilon, x.scalar_type()).normed.view(x.sizes());
+    return residual_norm(x, {}, {}, weight, bias, epsilon, x.scalar_type()).normed;
 }
 
 at::Tensor InferenceModel::prepare(const at::Tensor& images) const {

@@ -3,8 +3,11 @@
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <map>
+#include <memory>
+#include <set>
 
 namespace dynvit {
 namespace {
@@ -15,7 +18,7 @@ std::string short_name(std::string name) {
     if (name.starts_with("void ")) name.erase(0, 5);
     std::string functor;
     if (name.find("elementwise_kernel") != std::string::npos || name.find("reduce_kernel") != std::string::npos) {
-        for (const char* ending : {"_cuda", "Functor", "Op", "Ops"}) {
+        for (const char* ending : {"_cuda", "Functor", "Op"}) {
             const std::size_t end = name.find(ending);
             if (end == std::string::npos) continue;
             std::size_t begin = end;

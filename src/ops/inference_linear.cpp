@@ -77,6 +77,14 @@ bool fast_on_cpu(at::ScalarType precision) {
     }
 }
 
+bool InferenceLinear::fuses([[maybe_unused]] const at::Tensor& weight, [[maybe_unused]] at::ScalarType precision) {
+#ifdef DYNVIT_CUDA_KERNELS
+    return cuda::matmul_supports(weight, precision);
+#else
+    return false;
+#endif
+}
+
 InferenceLinear::InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision)
     : outputs_(weight.size(0)) {
     const bool int8 = precision == at::kQInt8;
@@ -92,12 +100,10 @@ InferenceLinear::InferenceLinear(const at::Tensor& weight, const at::Tensor& bia
         weight_ = at::Tensor();
         return;
     }
-#ifdef DYNVIT_CUDA_KERNELS
-    if (cuda::matmul_supports(weight_, precision)) {
+    if (fuses(weight_, precision)) {
         kind_ = Kind::kFused;
         return;
     }
-#endif
     if (!weight.is_cpu() || !at::hasMKLDNN() || !fast_on_cpu(precision)) return;
     kind_ = Kind::kOneDnn;
     weight_ = call(find_operator("mkldnn::_reorder_linear_weight"), {weight_, c10::IValue()}).toTensor();

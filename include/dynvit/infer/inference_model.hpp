@@ -89,9 +89,10 @@ class InferenceModel {
 
     ModelSettings settings_;
     at::ScalarType precision_;
-    at::Tensor patch_weight_, patch_bias_, cls_token_, pos_embed_;
+    at::Tensor cls_token_, pos_embed_;
     at::Tensor first_row_;                         // (1, C): [CLS] with its position embedding
-    std::optional<InferenceLinear> patch_linear_;  // where pictures are prepared as rows of patches
+    std::optional<InferenceLinear> patch_linear_;  // where pictures are prepared as rows of patches; elsewhere:
+    at::Tensor patch_weight_, patch_bias_;         // the convolution's
     std::vector<Block> blocks_;
     std::vector<Predictor> predictors_;
     std::optional<Norm> norm_;

@@ -31,7 +31,9 @@ class InferenceLinear {
     /// @param out (B, n, out), rows contiguous: may be a part of a larger tensor
     void write_sum(const at::Tensor& out, const at::Tensor& x, const at::Tensor& added) const;
 
-    /// Whether it runs on a GPU with what follows done inside the product.
+    /// Whether a layer of such a weight, where it lies, runs on a GPU with what follows done inside the product.
+    static bool fuses(const at::Tensor& weight, at::ScalarType precision);
+    /// Whether this one does.
     bool fused() const { return kind_ == Kind::kFused; }
 
   private:
