@@ -6,6 +6,7 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "cuda/gelu_backward.hpp"
 #include "cuda/matmul.hpp"
 #endif
 
@@ -33,6 +34,13 @@ at::Tensor forward_of(const at::Tensor& x, const at::Tensor& weight, const at::T
     at::Tensor y = like(x, weight.size(0), x.scalar_type());
     cuda::matmul(rows_of(y), {.a = rows_of(x), .b = weight, .transpose_b = true, .bias = bias.to(x.scalar_type())});
     return y;
+}
+
+// dW = dy^T x, float32. @param to_y (R, out), x (R, in), contiguous
+at::Tensor weight_gradient(const at::Tensor& to_y, const at::Tensor& x) {
+    at::Tensor gradient = at::empty({to_y.size(1), x.size(1)}, x.options().dtype(at::kFloat));
+    cuda::matmul(gradient, {.a = to_y, .b = x, .transpose_a = true});
+    return gradient;
 }
 
 struct WeightGradients {
@@ -80,9 +88,15 @@ struct HalfMlp : torch::autograd::Function<HalfMlp> {
     static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight1, const Variable& bias1,
                             const Variable& weight2, const Variable& bias2) {
         const at::Tensor half1 = weight1.to(x.scalar_type()), half2 = weight2.to(x.scalar_type());
-        const at::Tensor hidden = forward_of(x, half1, bias1);
+        const at::Tensor hidden = like(x, half1.size(0), x.scalar_type()), active = at::empty_like(hidden);
+        cuda::matmul(rows_of(active), {.a = rows_of(x),
+                                       .b = half1,
+                                       .transpose_b = true,
+                                       .bias = bias1.to(x.scalar_type()),
+                                       .gelu = true,
+                                       .gelu_input = rows_of(hidden)});
         context->save_for_backward({x, hidden, half1, half2});
-        return forward_of(at::gelu(hidden), half2, bias2);
+        return forward_of(active, half2, bias2);
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -90,18 +104,16 @@ struct HalfMlp : torch::autograd::Function<HalfMlp> {
         const at::Tensor &x = saved[0], hidden = rows_of(saved[1]), &weight1 = saved[2], &weight2 = saved[3];
         const at::Tensor to_y = rows_of(gradients[0]);
         variable_list inputs(5);
+        // GELU's output is computed anew: keeping it would take a third of the step's memory.
+        const cuda::GeluGradients gelu = cuda::gelu_backward(hidden, input_gradient(to_y, weight2));
         if (context->needs_input_grad(3) || context->needs_input_grad(4)) {
-            const WeightGradients to_weights = weight_gradients(to_y, at::gelu(hidden));
+            const WeightGradients to_weights = weight_gradients(to_y, gelu.output);
             inputs[3] = to_weights.weight;
             inputs[4] = to_weights.bias;
         }
-        const at::Tensor to_hidden = at::gelu_backward(input_gradient(to_y, weight2), hidden);
-        if (context->needs_input_grad(1) || context->needs_input_grad(2)) {
-            const WeightGradients to_weights = weight_gradients(to_hidden, rows_of(x));
-            inputs[1] = to_weights.weight;
-            inputs[2] = to_weights.bias;
-        }
-        if (context->needs_input_grad(0)) inputs[0] = input_gradient(to_hidden, weight1).view(x.sizes());
+        if (context->needs_input_grad(1)) inputs[1] = weight_gradient(gelu.to_input, rows_of(x));
+        inputs[2] = gelu.to_input_sums;
+        if (context->needs_input_grad(0)) inputs[0] = input_gradient(gelu.to_input, weight1).view(x.sizes());
         return inputs;
     }
 };

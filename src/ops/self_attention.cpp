@@ -9,6 +9,7 @@
 #include "cpu/self_attention.hpp"
 #ifdef DYNVIT_CUDA_KERNELS
 #include "cuda/flash_attention.hpp"
+#include "cuda/inference_kernels.hpp"
 #endif
 
 namespace dynvit {
@@ -84,6 +85,7 @@ at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads) {
         return on_cpu(qkv.flatten(0, 1), heads, lengths).view({batch, tokens, heads * head_dim});
     }
 #ifdef DYNVIT_CUDA_KERNELS
+    if (at::Tensor attended = cuda::few_images_attention(qkv, heads); attended.defined()) return attended;
     if (cuda::flash_attention_supports(qkv, heads)) {
         return cuda::flash_attention_forward(qkv, {}, heads, /*wants_lse=*/false).out;
     }

@@ -27,6 +27,12 @@ auto with_half_type(Element element, const Work& work) {
     return element == Element::kHalf ? work(static_cast<__half*>(nullptr)) : work(static_cast<__nv_bfloat16*>(nullptr));
 }
 
+/// The sum over a warp's lanes, in each of them.
+__device__ inline float warp_sum(float value) {
+    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);
+    return value;
+}
+
 /// Eight neighbouring values at once, in one access of 16 bytes where they are of a half type.
 
 template <class T>

@@ -19,6 +19,10 @@ bool share_mean(const at::Tensor& h, const RowGroups& groups);
 /// Undefined where the kernel does not take them.
 at::Tensor keep_log_probability(const at::Tensor& z, const at::Tensor& weight, const at::Tensor& bias);
 
+/// Self-attention of few images: see ops/self_attention.hpp. Undefined where they are many or the kernel does not take
+/// them.
+at::Tensor few_images_attention(const at::Tensor& qkv, std::int64_t heads);
+
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores);
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
                            std::int64_t count);

@@ -97,6 +97,9 @@ void set(const Operation& operation, cublasLtMatmulDescAttributes_t attribute, c
 
 cublasLtEpilogue_t epilogue(const MatmulTerms& terms) {
     if (terms.row_sums.defined()) return CUBLASLT_EPILOGUE_BGRADB;
+    if (terms.gelu_input.defined()) {
+        return terms.bias.defined() ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+    }
     if (terms.bias.defined()) return terms.gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
     return terms.gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT;
 }
@@ -115,6 +118,10 @@ class Product {
         if (terms.row_sums.defined()) {
             set(operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, terms.row_sums.mutable_data_ptr());
             set(operation_, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(CUDA_R_32F));
+        }
+        if (terms.gelu_input.defined()) {
+            set(operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, terms.gelu_input.mutable_data_ptr());
+            set(operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, terms.gelu_input.stride(-2));
         }
         describe(a_, terms.b, batch);
         describe(b_, terms.a, batch);
@@ -188,7 +195,8 @@ using Key = std::array<std::int64_t, 17>;
 Key key_of(const at::Tensor& out, const MatmulTerms& terms) {
     const std::int64_t batch = batches(out);
     const std::int64_t kind = terms.transpose_a + 2 * terms.transpose_b + 4 * terms.gelu + 8 * terms.bias.defined() +
-                              16 * terms.residual.defined() + 32 * terms.row_sums.defined();
+                              16 * terms.residual.defined() + 32 * terms.row_sums.defined() +
+                              64 * terms.gelu_input.defined();
     return {out.device().index(),
             static_cast<std::int64_t>(terms.a.scalar_type()),
             static_cast<std::int64_t>(out.scalar_type()),

@@ -9,10 +9,11 @@ namespace dynvit::cuda {
 struct MatmulTerms {
     at::Tensor a, b;  // of one half type; rows contiguous, any distance between them
     bool transpose_a = false, transpose_b = false;
-    at::Tensor bias = {};      // (columns of out); may be undefined
-    bool gelu = false;         // by its tanh approximation; not together with a residual
-    at::Tensor residual = {};  // as out; may be undefined
-    at::Tensor row_sums = {};  // written: the sums of op(a)'s rows, float32, for a float32 out; may be undefined
+    at::Tensor bias = {};        // (columns of out); may be undefined
+    bool gelu = false;           // by its tanh approximation; not together with a residual
+    at::Tensor gelu_input = {};  // written, as out: what GELU is applied to; may be undefined
+    at::Tensor residual = {};    // as out; may be undefined
+    at::Tensor row_sums = {};    // written: the sums of op(a)'s rows, float32, for a float32 out; may be undefined
 };
 
 /// Whether the tensor cores take such a weight: float16 or bfloat16 on a GPU, both sizes multiples of 8.

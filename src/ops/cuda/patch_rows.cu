@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include "elements.cuh"
+#include "overlap.cuh"
 
 namespace dynvit::cuda {
 namespace {
@@ -14,6 +15,8 @@ constexpr int kThreads = 256;
 template <class From, class To>
 __global__ void __launch_bounds__(kThreads)
     to_rows(PatchShape s, PatchScaling scaling, const From* images, To* rows, long long vectors) {
+    let_next_begin();
+    wait_for_previous();
     const long long vector = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
     if (vector >= vectors) return;
     const int x = static_cast<int>(vector % (s.width / 8)) * 8;
@@ -36,12 +39,12 @@ template <class From>
 cudaError_t launch(Element element, PatchShape s, const PatchScaling& scaling, const void* images, void* rows,
                    cudaStream_t stream) {
     const long long vectors = 3LL * s.batch * s.height * s.width / 8;
-    const auto blocks = static_cast<unsigned>((vectors + kThreads - 1) / kThreads);
-    const From* from = static_cast<const From*>(images);
-    with_half_type(element, [&](auto* type) {
-        to_rows<<<blocks, kThreads, 0, stream>>>(s, scaling, from, static_cast<decltype(type)>(rows), vectors);
+    const dim3 grid(static_cast<unsigned>((vectors + kThreads - 1) / kThreads));
+    return with_half_type(element, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        return launch_overlapping(to_rows<From, T>, grid, kThreads, 0, stream, s, scaling,
+                                  static_cast<const From*>(images), static_cast<T*>(rows), vectors);
     });
-    return cudaGetLastError();
 }
 
 }  // namespace

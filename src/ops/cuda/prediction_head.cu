@@ -1,6 +1,7 @@
 #include "prediction_head.cuh"
 
 #include "elements.cuh"
+#include "overlap.cuh"
 
 namespace dynvit::cuda {
 namespace {
@@ -14,6 +15,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) share_mean(PredictionShape s, const int* offsets, T* h) {
     __shared__ float sums[kLines][kColumns][8];
     const int column = threadIdx.x % kColumns, line = threadIdx.x / kColumns;
+    let_next_begin();
+    wait_for_previous();
     const int begin = (offsets ? offsets[blockIdx.x] : blockIdx.x * s.rows) + s.skipped;
     const int end = offsets ? offsets[blockIdx.x + 1] : (blockIdx.x + 1) * s.rows;
     const int channel = s.channels / 2 + (blockIdx.y * kColumns + column) * 8;
@@ -46,6 +49,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     keep_log_probability(int rows, int channels, const T* z, const T* weight, const T* bias, float* result) {
     const int row = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
+    let_next_begin();
+    wait_for_previous();
     if (row >= rows) return;
     float keep = 0, drop = 0;
     for (int c = lane * 8; c < channels; c += 32 * 8) {
@@ -58,10 +63,8 @@ __global__ void __launch_bounds__(kThreads)
             drop += values[i] * to_drop[i];
         }
     }
-    for (int offset = 16; offset > 0; offset /= 2) {
-        keep += __shfl_xor_sync(~0u, keep, offset);
-        drop += __shfl_xor_sync(~0u, drop, offset);
-    }
+    keep = warp_sum(keep);
+    drop = warp_sum(drop);
     if (lane > 0) return;
     keep += static_cast<float>(bias[0]);
     drop += static_cast<float>(bias[1]);
@@ -73,22 +76,21 @@ __global__ void __launch_bounds__(kThreads)
 
 cudaError_t share_mean(Element element, PredictionShape shape, const int* offsets, void* h, cudaStream_t stream) {
     const dim3 grid(shape.sequences, (shape.channels / 16 + kColumns - 1) / kColumns);
-    with_half_type(element, [&](auto* type) {
-        share_mean<<<grid, kThreads, 0, stream>>>(shape, offsets, static_cast<decltype(type)>(h));
+    return with_half_type(element, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        return launch_overlapping(share_mean<T>, grid, kThreads, 0, stream, shape, offsets, static_cast<T*>(h));
     });
-    return cudaGetLastError();
 }
 
 cudaError_t keep_log_probability(Element element, int rows, int channels, const void* z, const void* weight,
                                  const void* bias, float* result, cudaStream_t stream) {
-    const int blocks = (rows + kWarps - 1) / kWarps;
-    with_half_type(element, [&](auto* type) {
+    const dim3 grid((rows + kWarps - 1) / kWarps);
+    return with_half_type(element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        keep_log_probability<<<blocks, kThreads, 0, stream>>>(rows, channels, static_cast<const T*>(z),
-                                                              static_cast<const T*>(weight),
-                                                              static_cast<const T*>(bias), result);
+        return launch_overlapping(keep_log_probability<T>, grid, kThreads, 0, stream, rows, channels,
+                                  static_cast<const T*>(z), static_cast<const T*>(weight),
+                                  static_cast<const T*>(bias), result);
     });
-    return cudaGetLastError();
 }
 
 }  // namespace dynvit::cuda

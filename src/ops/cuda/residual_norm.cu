@@ -9,6 +9,8 @@
 #include "residual_norm.cuh"
 
 #include "elements.cuh"
+#include "overlap.cuh"
+#include "sum_rows.cuh"
 
 namespace dynvit::cuda {
 namespace {
@@ -93,6 +95,8 @@ __global__ void __launch_bounds__(kThreads)
     forward(ResidualNormShape shape, ResidualNormForward tensors, Element normed_type) {
     using X = typename L::X;
     constexpr int kSize = L::kSize, kChunks = L::kChunks;
+    let_next_begin();
+    wait_for_previous();  // before the weights are read, too: in training they change
     Pack<W, kSize> weight[kChunks] = {}, bias[kChunks] = {};
     for (int c = 0; c < kChunks; ++c) {
         if (L::column(c) >= shape.channels) continue;
@@ -232,23 +236,6 @@ __global__ void __launch_bounds__(kThreads, L::kBackwardBlocks)
     write_column_sums<L>(to_bias, rows, shape.channels, to + shape.channels);
 }
 
-// sums, (columns): the sums of partial, (rows, columns), over its rows. Blocks of 32 x 32 threads, a column for each x.
-__global__ void __launch_bounds__(1024) sum_rows(const float* partial, int rows, int columns, float* sums) {
-    __shared__ float parts[32][33];
-    const int column = blockIdx.x * 32 + threadIdx.x;
-    float sum = 0;
-    if (column < columns) {
-#pragma unroll 8
-        for (int r = threadIdx.y; r < rows; r += 32) sum += partial[static_cast<long long>(r) * columns + column];
-    }
-    parts[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    sum = parts[threadIdx.x][threadIdx.y];  // now a column for each warp
-    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
-    const int own = blockIdx.x * 32 + threadIdx.y;
-    if (threadIdx.x == 0 && own < columns) sums[own] = sum;
-}
-
 // Calls `work` with the layout for rows of `channels` values of type X.
 template <class X, class Work>
 auto with_layout(int channels, const Work& work) {
@@ -276,8 +263,9 @@ cudaError_t residual_norm_forward(ResidualNormTypes types, ResidualNormShape sha
         with_layout<X>(shape.channels, [&](auto layout) {
             using L = decltype(layout);
             const auto launch = [&](auto* branch, auto* weight) {
-                forward<L, std::remove_pointer_t<decltype(branch)>, std::remove_pointer_t<decltype(weight)>>
-                    <<<blocks_for<L>(shape), kThreads, 0, stream>>>(shape, tensors, types.normed);
+                launch_overlapping(
+                    forward<L, std::remove_pointer_t<decltype(branch)>, std::remove_pointer_t<decltype(weight)>>,
+                    dim3(blocks_for<L>(shape)), kThreads, 0, stream, shape, tensors, types.normed);
             };
             if constexpr (std::is_same_v<X, float>) {
                 with_type(types.branch, [&](auto* branch) { launch(branch, x); });
@@ -303,17 +291,13 @@ cudaError_t residual_norm_backward(ResidualNormTypes types, ResidualNormShape sh
         });
     });
     if (tensors.partial) {
-        const int columns = 2 * shape.channels;
-        sum_rows<<<(columns + 31) / 32, dim3(32, 32), 0, stream>>>(tensors.partial, partials, columns,
-                                                                   tensors.to_weight_and_bias);
+        return sum_rows(tensors.partial, partials, 2 * shape.channels, tensors.to_weight_and_bias, stream);
     }
     return cudaGetLastError();
 }
 
 int residual_norm_partials(ResidualNormTypes types, ResidualNormShape shape) {
-    int device = 0, multiprocessors = 1;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    const int multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
     return with_type(types.x, [&](auto* x) {
         return with_layout<std::remove_pointer_t<decltype(x)>>(shape.channels, [&](auto layout) {
             using L = decltype(layout);

@@ -1,5 +1,7 @@
 #include "token_selection.cuh"
 
+#include "overlap.cuh"
+
 namespace dynvit::cuda {
 namespace {
 
@@ -18,6 +20,8 @@ __global__ void __launch_bounds__(kThreads)
     __shared__ int kept_before[kWarps];
     const long long b = blockIdx.x;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    let_next_begin();
+    wait_for_previous();
     for (int i = threadIdx.x; i < s.tokens; i += kThreads) {
         const float value = scores[b * s.score_stride + i];
         score[i] = isnan(value) ? INFINITY : value;  // as sorting does
@@ -64,9 +68,8 @@ cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* sc
                             void* kept_x, long long* kept_positions, cudaStream_t stream) {
     const dim3 grid(shape.batch, shape.batch < kFewImages ? kBlocksOfFew : 1);
     const std::size_t shared = sizeof(float) * shape.tokens + sizeof(int) * shape.count;
-    select<<<grid, kThreads, shared, stream>>>(shape, static_cast<const uint4*>(x), scores, positions,
-                                               static_cast<uint4*>(kept_x), kept_positions);
-    return cudaGetLastError();
+    return launch_overlapping(select, grid, kThreads, shared, stream, shape, static_cast<const uint4*>(x), scores,
+                              positions, static_cast<uint4*>(kept_x), kept_positions);
 }
 
 }  // namespace dynvit::cuda
