@@ -31,6 +31,13 @@ class Weights {
     InferenceLinear linear(const std::string& name) const { return linear(name, precision_); }
     // One whose rounding would show more than its time does: never of 8 bits.
     InferenceLinear fine_linear(const std::string& name) const { return linear(name, storage()); }
+    PredictionHead prediction_head(const std::string& prefix) const {
+        const auto layer = [&](const char* index) {
+            return PredictionHead::Layer{tensors_.at(prefix + index + ".weight"),
+                                         tensors_.at(prefix + index + ".bias")};
+        };
+        return {{layer("0"), layer("2"), layer("4")}, storage()};
+    }
 
   private:
     InferenceLinear linear(const std::string& name, at::ScalarType precision) const {
@@ -99,8 +106,7 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
     for (std::int64_t s = 0; s < settings_.stages(); ++s) {
         const std::string name = str("score_predictor.", s, '.');
         predictors_.push_back({norm(name + "in_conv.0", kPredictorNormEpsilon), weights.fine_linear(name + "in_conv.1"),
-                               weights.fine_linear(name + "out_conv.0"), weights.fine_linear(name + "out_conv.2"),
-                               weights.tensor(name + "out_conv.4.weight"), weights.tensor(name + "out_conv.4.bias")});
+                               weights.prediction_head(name + "out_conv.")});
     }
     norm_ = norm("norm", kNormEpsilon);
     head_ = weights.fine_linear("head");
@@ -172,8 +178,7 @@ at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x
 
 // @param x of one stage's tokens, with each group's [CLS]
 at::Tensor InferenceModel::Predictor::operator()(const at::Tensor& x, const RowGroups& groups) const {
-    const at::Tensor z = share_mean(in.gelu(norm(x)), groups);
-    return dynvit::keep_log_probability(out2.gelu(out0.gelu(z)), out4_weight, out4_bias);
+    return head(in.gelu(norm(x)), groups);
 }
 
 at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x) const {

@@ -2,6 +2,9 @@
 // kernels against the plain versions.
 #include <ATen/ATen.h>
 
+#include <array>
+#include <cmath>
+
 #include "dynvit/ops/device_graphs.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
@@ -108,12 +111,65 @@ TEST(PredictionHead, KeepLogProbability) {
     }
 }
 
+// Against its definition in float64, with random layers; rows of zero, one and many tokens.
+void expect_head(const at::Device& device, at::ScalarType type, double tolerance) {
+    for (const std::int64_t channels : {4, 8, 22, 32, 72, 192, 384, 784}) {
+        std::array<PredictionHead::Layer, 3> layers, in_double;
+        std::int64_t in = channels;
+        for (std::size_t i = 0; i < 3; ++i) {
+            const std::int64_t out = i == 2 ? 2 : channels / (i == 0 ? 2 : 4);
+            const at::Tensor weight = at::randn({out, in}, test::generator(20 + i)) / std::sqrt(0.3 * in);
+            const at::Tensor bias = at::randn({out}, test::generator(30 + i)) / 3;
+            layers[i] = {weight.to(device), bias.to(device)};
+            in_double[i] = {weight.to(at::kDouble), bias.to(at::kDouble)};
+            in = out;
+        }
+        const PredictionHead head(layers, type);
+        const auto defined = [&](const at::Tensor& h, const RowGroups& groups) {
+            at::Tensor z = share_mean_plain(h.to(at::kCPU, at::kDouble), groups);
+            for (int i : {0, 1}) z = at::gelu(at::linear(z, in_double[i].weight, in_double[i].bias));
+            return at::log_softmax(at::linear(z, in_double[2].weight, in_double[2].bias), -1).select(-1, 0);
+        };
+        for (const std::int64_t skipped : {0, 1}) {
+            for (const auto& [batch, tokens] :
+                 {std::pair<std::int64_t, std::int64_t>{1, 197}, {5, 68}, {2, 1}, {1, 2}}) {
+                const at::Tensor h = at::randn({batch, tokens, channels}, test::generator(40)).to(device, type);
+                const at::Tensor found = head(h.clone(), {skipped});
+                ASSERT_EQ(found.sizes(), (at::IntArrayRef{batch, tokens}));
+                EXPECT_EQ(found.scalar_type(), at::kFloat);
+                EXPECT_CLOSE(found.slice(1, skipped), defined(h, {skipped}).slice(1, skipped), tolerance)
+                    << batch << " x " << tokens << " x " << channels << ", skipped " << skipped;
+            }
+            const std::vector<std::int64_t> lengths = {6, 1, 197, skipped, 40, 2};
+            const PackedLayout layout(lengths, device), on_cpu(lengths, at::kCPU);
+            const at::Tensor h = at::randn({layout.rows(), channels}, test::generator(41)).to(device, type);
+            EXPECT_CLOSE(counted(head(h.clone(), {skipped, &layout}), lengths, skipped),
+                         counted(defined(h, {skipped, &on_cpu}), lengths, skipped), tolerance)
+                << channels << ", skipped " << skipped;
+        }
+        EXPECT_EQ(head(at::empty({2, 0, channels}, at::device(device).dtype(type)), {}).sizes(),
+                  (at::IntArrayRef{2, 0}));
+    }
+}
+
+TEST(PredictionHead, EqualsItsDefinition) {
+    expect_head(at::kCPU, at::kFloat, 1e-5);
+    expect_head(at::kCPU, at::kBFloat16, 1e-5);  // computes in float32
+    expect_head(at::kCPU, at::kHalf, 5e-3);
+    if (!at::hasCUDA()) GTEST_SKIP() << "the GPU's part needs one";
+    expect_head(at::kCUDA, at::kFloat, 1e-4);
+    expect_head(at::kCUDA, at::kHalf, 5e-3);
+    expect_head(at::kCUDA, at::kBFloat16, 4e-2);
+}
+
 void expect_top_tokens(const at::Device& device) {
     for (const std::int64_t tokens : {1, 7, 196, 576, 1024}) {
         for (const std::int64_t batch : {1, 3, 70}) {
             const at::Tensor x = at::randn({batch, 1 + tokens, 24}, test::generator(10)).to(device, at::kBFloat16);
-            // Few different scores: many ties; and one that is no number, which sorting puts first.
-            at::Tensor scores = at::randint(0, 9, {batch, tokens}, test::generator(11), at::kFloat);
+            // Few different scores: many ties, 0 and -0 too; and one that is no number, which sorting puts first.
+            at::Tensor scores = at::randint(-4, 5, {batch, tokens}, test::generator(11), at::kFloat) *
+                                (2 * at::randint(0, 2, {batch, tokens}, test::generator(13), at::kFloat) - 1);
+            scores[batch - 1][0] = -std::numeric_limits<float>::infinity();
             scores[0][tokens / 2] = std::numeric_limits<float>::quiet_NaN();
             const at::Tensor positions = at::randint(0, 5000, {batch, tokens}, test::generator(12), at::kLong);
             for (const std::int64_t count : {std::int64_t{0}, tokens / 3, tokens}) {

@@ -78,8 +78,8 @@ class InferenceModel {
     };
     struct Predictor {
         Norm norm;
-        InferenceLinear in, out0, out2;
-        at::Tensor out4_weight, out4_bias;
+        InferenceLinear in;
+        PredictionHead head;
         at::Tensor operator()(const at::Tensor& x, const RowGroups& groups) const;
     };
 

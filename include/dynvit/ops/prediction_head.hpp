@@ -1,6 +1,11 @@
-// The parts of a prediction module between and behind its linear layers, for inference.
+// What follows a prediction module's first linear layer, for inference.
 #pragma once
 
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "dynvit/ops/inference_linear.hpp"
 #include "dynvit/ops/packed_sequences.hpp"
 
 namespace dynvit {
@@ -23,5 +28,30 @@ at::Tensor keep_log_probability_plain(const at::Tensor& z, const at::Tensor& wei
 /// What share_mean returns in skipped rows is of no meaning, but finite.
 at::Tensor share_mean(const at::Tensor& h, const RowGroups& groups);
 at::Tensor keep_log_probability(const at::Tensor& z, const at::Tensor& weight, const at::Tensor& bias);
+
+namespace cpu {
+struct HeadLayers;
+}
+
+/// The mean and the three linear layers behind a prediction module's first one, GELU between them: log pi_keep. On the
+/// processor, for float32 and bfloat16, by a kernel that computes in float32 with weights of float32; elsewhere by the
+/// functions above and InferenceLinear. May be called from several threads at once.
+class PredictionHead {
+  public:
+    struct Layer {
+        at::Tensor weight, bias;
+    };
+    /// @param layers of weights (C / 2, C), (C / 4, C / 2), (2, C / 4), on the device where the head runs; copied
+    /// @param precision kFloat, kBFloat16 or kHalf: of weights and input
+    PredictionHead(const std::array<Layer, 3>& layers, at::ScalarType precision);
+
+    /// @param h (B, n, C) or (T, C); may be changed @return (B, n) or (T), float32; of no meaning for skipped rows
+    at::Tensor operator()(const at::Tensor& h, const RowGroups& groups) const;
+
+  private:
+    std::shared_ptr<const cpu::HeadLayers> on_cpu_;  // null where the kernel does not run; elsewhere all that is used
+    std::vector<InferenceLinear> hidden_;
+    at::Tensor last_weight_, last_bias_;
+};
 
 }  // namespace dynvit

@@ -21,8 +21,9 @@ struct KeptTokens {
     at::Tensor positions;  // (B, k), int64: theirs
 };
 
-/// [CLS] and, in their order, the `count` tokens with the highest scores: top_places and gather_tokens, as one kernel
-/// on a GPU that the CUDA kernels were built for where no gradient is wanted.
+/// [CLS] and, in their order, the `count` tokens with the highest scores: top_places and gather_tokens; where no
+/// gradient is wanted and the scores are float32, without sorting on the processor and as one kernel on a GPU that the
+/// CUDA kernels were built for.
 /// @param x (B, 1 + n, C), [CLS] first; @param scores (B, n); @param positions (B, n), int64: a name for each token
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
                            std::int64_t count);

@@ -3,12 +3,9 @@
 
 #include <cstdint>
 
-namespace dynvit::cpu {
+#include "types.hpp"
 
-/// A bfloat16 as its 16 bits.
-struct BFloat16Bits {
-    std::uint16_t bits;
-};
+namespace dynvit::cpu {
 
 /// softmax(scale Q K^T) V, computed in float. A NaN gives NaN in every value it touches.
 /// Threads may call it at once; each keeps its scratch memory for its next call.
