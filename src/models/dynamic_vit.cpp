@@ -27,36 +27,40 @@ DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator gene
 TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature) {
     TORCH_CHECK(std::ssize(noise.gumbel) == settings_.stages(), "one Gumbel tensor a stage is needed");
     TrainingOutput output;
-    at::Tensor x = embed(images);                                                               // (B, N + 1, C)
-    at::Tensor decision = at::ones({x.size(0), x.size(1) - 1}, x.options().dtype(at::kFloat));  // (B, N)
+    ResidualStream stream{embed(images)};  // (B, N + 1, C)
+    at::Tensor decision =
+        at::ones({images.size(0), settings_.patches()}, stream.x.options().dtype(at::kFloat));  // (B, N)
     at::Tensor policy;  // (B, N + 1), after a first stage
     for (std::int64_t i = 0, stage = 0; i < settings_.depth; ++i) {
         if (stage < settings_.stages() && settings_.pruning_loc[stage] == i) {
-            const at::Tensor log_prob = score_predictor(stage)(x.slice(1, 1), decision);
+            stream = {stream.sum()};
+            const at::Tensor log_prob = score_predictor(stage)(stream.x, decision, 1);
             decision = gumbel_decision(log_prob, decision, noise.gumbel[stage], temperature);
             policy = at::cat({at::ones_like(decision.slice(1, 0, 1)), decision}, 1);
             output.log_probs.push_back(log_prob);
             output.decisions.push_back(decision);
             ++stage;
         }
-        x = run_block(i, x, policy, noise.drop_path);
+        stream = run_block(i, stream, policy, noise.drop_path);
     }
-    x = normalize(x);
-    output.logits = classify(x.select(1, 0));
-    output.features = x.slice(1, 1);
+    const std::vector<at::Tensor> parts = normalize(stream).split_with_sizes({1, settings_.patches()}, 1);
+    output.logits = classify(parts[0].squeeze(1));
+    output.features = parts[1];
     return output;
 }
 
 PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const TokenScores& scores,
                                             const std::vector<std::int64_t>& counts, const at::Tensor& drop_path) {
-    const auto run = [&](std::int64_t index, const at::Tensor& x) { return run_block(index, x, {}, drop_path); };
+    const auto run = [&](std::int64_t index, const at::Tensor& x) {
+        return run_block(index, {x}, {}, drop_path).sum();
+    };
     return remove_tokens(settings_, embed(images), run, scores, counts);
 }
 
-at::Tensor DynamicVitImpl::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& policy,
-                                     const at::Tensor& drop_path) {
-    if (!drop_path.defined()) return block(index)(x, policy);
-    return block(index)(x, policy, drop_path[2 * index], drop_path[2 * index + 1]);
+ResidualStream DynamicVitImpl::run_block(std::int64_t index, const ResidualStream& stream, const at::Tensor& policy,
+                                         const at::Tensor& drop_path) {
+    if (!drop_path.defined()) return block(index)->run(stream, policy, {}, {});
+    return block(index)->run(stream, policy, drop_path[2 * index], drop_path[2 * index + 1]);
 }
 
 TrainingNoise DynamicVitImpl::draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const {

@@ -2,10 +2,9 @@
 #pragma once
 
 #include <ATen/autocast_mode.h>
-#include <torch/nn/modules/normalization.h>
-
 #include <optional>
 
+#include "dynvit/models/vision_transformer.hpp"
 #include "dynvit/ops/residual_norm.hpp"
 
 namespace dynvit {
@@ -16,11 +15,15 @@ inline std::optional<at::ScalarType> autocast_on_gpu(const at::Tensor& x) {
     return at::autocast::get_autocast_dtype(at::kCUDA);
 }
 
-/// The layer's output. Under autocast on a GPU in one pass, in `output`, which saves a cast where that is its half
-/// type.
-inline at::Tensor norm_of(const at::Tensor& x, torch::nn::LayerNorm& layer, at::ScalarType output) {
-    if (!autocast_on_gpu(x)) return layer(x);
-    return residual_norm(x, {}, {}, layer->weight, layer->bias, layer->options.eps(), output).normed;
+/// The stream's sum and the layer's output. Under autocast on a GPU in one pass, `normed` of type `output`, which saves
+/// a cast where that is its half type.
+inline NormedResidual norm_of(const ResidualStream& stream, torch::nn::LayerNorm& layer, at::ScalarType output) {
+    if (autocast_on_gpu(stream.x)) {
+        return residual_norm(stream.x, stream.branch, stream.scale, layer->weight, layer->bias, layer->options.eps(),
+                             output);
+    }
+    const at::Tensor sum = stream.sum();
+    return {sum, layer(sum)};
 }
 
 }  // namespace dynvit

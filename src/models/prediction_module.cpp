@@ -24,11 +24,11 @@ PredictionModuleImpl::PredictionModuleImpl(std::int64_t channels)
           "out_conv", Sequential(Linear(channels, channels / 2), GELU(), Linear(channels / 2, channels / 4), GELU(),
                                  Linear(channels / 4, 2)))) {}
 
-at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& decision) {
-    const at::Tensor h = project(x);
-    const std::int64_t half = h.size(2) / 2;
-    const at::Tensor local = h.slice(2, 0, half), global = h.slice(2, half);  // (B, n, C/2)
-    at::Tensor mean;                                                          // over the kept tokens, (B, 1, C/2)
+at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& decision, std::int64_t skipped) {
+    const at::Tensor h = project(x).split_with_sizes({skipped, x.size(1) - skipped}, 1)[1];
+    const std::vector<at::Tensor> halves = h.split_with_sizes({h.size(2) / 2, h.size(2) - h.size(2) / 2}, 2);
+    const at::Tensor &local = halves[0], &global = halves[1];  // (B, n, C/2)
+    at::Tensor mean;                                           // over the kept tokens, (B, 1, C/2)
     if (decision.defined()) {
         const at::Tensor kept = decision.unsqueeze(-1);  // (B, n, 1)
         const at::Tensor count = kept.sum(1, true);
@@ -45,7 +45,7 @@ at::Tensor PredictionModuleImpl::project(const at::Tensor& x) {
     if (!half) return in_conv_->forward(x);
     LayerNorm norm(in_conv_->ptr<LayerNormImpl>(0));
     const Linear layer(in_conv_->ptr<LinearImpl>(1));
-    return at::gelu(half_linear(norm_of(x, norm, *half), layer->weight, layer->bias));
+    return at::gelu(half_linear(norm_of({x}, norm, *half).normed, layer->weight, layer->bias));
 }
 
 // Each token's own features beside the mean, both (..., C/2).

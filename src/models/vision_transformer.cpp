@@ -24,11 +24,12 @@ void draw_normal(at::Tensor tensor, const at::Generator& generator) {
     tensor.normal_(0.0, kInitStd, generator);
 }
 
-at::Tensor add_branch(const at::Tensor& x, const at::Tensor& branch, const BranchScale& scale) {
-    return scale.defined() ? x + branch * scale.to(branch.scalar_type()) : x + branch;
-}
-
 }  // namespace
+
+at::Tensor ResidualStream::sum() const {
+    if (!branch.defined()) return x;
+    return x + (scale.defined() ? branch * scale.to(branch.scalar_type()) : branch);
+}
 
 AttentionImpl::AttentionImpl(const ModelSettings& s)
     : num_heads_(s.num_heads),
@@ -55,19 +56,17 @@ BlockImpl::BlockImpl(const ModelSettings& s)
       norm2_(register_module("norm2", layer_norm(s.embed_dim))),
       mlp_(register_module("mlp", Mlp(s))) {}
 
-at::Tensor BlockImpl::forward(const at::Tensor& x, const at::Tensor& policy, const BranchScale& attention_scale,
-                              const BranchScale& mlp_scale) {
-    if (const std::optional<at::ScalarType> half = autocast_on_gpu(x)) {
-        const auto norm = [&](const at::Tensor& sum, const at::Tensor& branch, const BranchScale& scale,
-                              const torch::nn::LayerNorm& by) {
-            return residual_norm(sum, branch, scale, by->weight, by->bias, kNormEpsilon, *half);
-        };
-        const NormedResidual before = norm(x, {}, {}, norm1_);
-        const NormedResidual attended = norm(before.sum, attn_(before.normed, policy), attention_scale, norm2_);
-        return add_branch(attended.sum, mlp_(attended.normed), mlp_scale);
+ResidualStream BlockImpl::run(const ResidualStream& stream, const at::Tensor& policy,
+                              const BranchScale& attention_scale, const BranchScale& mlp_scale) {
+    if (const std::optional<at::ScalarType> half = autocast_on_gpu(stream.x)) {
+        const NormedResidual before = norm_of(stream, norm1_, *half);
+        const NormedResidual attended =
+            norm_of({before.sum, attn_(before.normed, policy), attention_scale}, norm2_, *half);
+        return {attended.sum, mlp_(attended.normed), mlp_scale};
     }
-    const at::Tensor attended = add_branch(x, attn_(norm1_(x), policy), attention_scale);
-    return add_branch(attended, mlp_(norm2_(attended)), mlp_scale);
+    const at::Tensor x = stream.sum();
+    const at::Tensor attended = ResidualStream{x, attn_(norm1_(x), policy), attention_scale}.sum();
+    return {ResidualStream{attended, mlp_(norm2_(attended)), mlp_scale}.sum()};
 }
 
 PatchEmbedImpl::PatchEmbedImpl(const ModelSettings& s)
@@ -126,8 +125,8 @@ at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
     return at::cat({cls, patches}, 1) + pos_embed_;
 }
 
-at::Tensor VisionTransformerImpl::normalize(const at::Tensor& tokens) {
-    return norm_of(tokens, norm_, at::kFloat);
+at::Tensor VisionTransformerImpl::normalize(const ResidualStream& tokens) {
+    return norm_of(tokens, norm_, at::kFloat).normed;
 }
 
 VisionTransformerImpl::Output VisionTransformerImpl::forward(const at::Tensor& images) {

@@ -37,7 +37,7 @@ at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor&
         const at::Tensor teacher = at::log_softmax(teacher_features, -1, at::kFloat);
         distance = (teacher.exp() * (teacher - at::log_softmax(features, -1, at::kFloat))).sum(-1);
     } else {
-        distance = (features.to(at::kFloat) - teacher_features.to(at::kFloat)).square().mean(-1);
+        distance = at::mse_loss(features.to(at::kFloat), teacher_features.to(at::kFloat), at::Reduction::None).mean(-1);
     }
     const at::Tensor kept = decision.detach();
     return (distance * kept).sum() / kept.sum().clamp_min(1.0);

@@ -49,8 +49,8 @@ class DynamicVitImpl : public VisionTransformerImpl {
     PredictionModule score_predictor(std::int64_t stage) { return score_predictor_->ptr<PredictionModuleImpl>(stage); }
 
   private:
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& policy,
-                         const at::Tensor& drop_path);
+    ResidualStream run_block(std::int64_t index, const ResidualStream& stream, const at::Tensor& policy,
+                             const at::Tensor& drop_path);
 
     torch::nn::ModuleList score_predictor_;
 };

@@ -14,12 +14,12 @@ class PredictionModuleImpl : public torch::nn::Module {
     explicit PredictionModuleImpl(std::int64_t channels);
 
     /// DynamicViT (Rao et al., 2021), section 3.2: a token's own features beside the mean over the tokens still kept.
-    /// @param x patch tokens without [CLS], (B, n, C)
+    /// @param x (B, skipped + n, C): patch tokens, behind `skipped` rows that play no part, such as [CLS]
     /// @param decision which of them are still kept, (B, n), 1 or 0; undefined: all. An image that keeps none has the
     /// mean
     ///     zero.
     /// @return log-probabilities, (B, n, 2); column 0 is "keep"
-    at::Tensor forward(const at::Tensor& x, const at::Tensor& decision = {});
+    at::Tensor forward(const at::Tensor& x, const at::Tensor& decision = {}, std::int64_t skipped = 0);
 
   private:
     at::Tensor project(const at::Tensor& x);

@@ -15,6 +15,16 @@ namespace dynvit {
 /// image, (B, 1, 1): 0 where the branch is dropped, 1 / keep_probability elsewhere.
 using BranchScale = at::Tensor;
 
+/// The residual stream between two blocks. The last branch may still wait to be added, so that the norm that comes next
+/// adds it in its own pass.
+struct ResidualStream {
+    at::Tensor x;            // (B, n, C)
+    at::Tensor branch = {};  // to be added; undefined: nothing
+    BranchScale scale = {};  // the branch's
+
+    at::Tensor sum() const;
+};
+
 /// Multi-head self-attention.
 class AttentionImpl : public torch::nn::Module {
   public:
@@ -47,7 +57,12 @@ class BlockImpl : public torch::nn::Module {
   public:
     explicit BlockImpl(const ModelSettings& settings);
     at::Tensor forward(const at::Tensor& x, const at::Tensor& policy = {}, const BranchScale& attention_scale = {},
-                       const BranchScale& mlp_scale = {});
+                       const BranchScale& mlp_scale = {}) {
+        return run({x}, policy, attention_scale, mlp_scale).sum();
+    }
+    /// The same from and to streams.
+    ResidualStream run(const ResidualStream& stream, const at::Tensor& policy, const BranchScale& attention_scale,
+                       const BranchScale& mlp_scale);
 
   private:
     torch::nn::LayerNorm norm1_{nullptr};
@@ -89,7 +104,8 @@ class VisionTransformerImpl : public torch::nn::Module {
     Block block(std::int64_t index) { return blocks_->ptr<BlockImpl>(index); }
 
     /// The final norm and the head.
-    at::Tensor normalize(const at::Tensor& tokens);
+    at::Tensor normalize(const at::Tensor& tokens) { return normalize(ResidualStream{tokens}); }
+    at::Tensor normalize(const ResidualStream& tokens);
     at::Tensor classify(const at::Tensor& normalized_cls) { return head_(normalized_cls); }
 
     const ModelSettings& settings() const { return settings_; }
