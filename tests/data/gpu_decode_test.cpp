@@ -178,8 +178,8 @@ TEST(GpuDecode, PhotographsAreCloseToTheProcessors) {
         if (!got) continue;
         ++taken;
         const Difference apart = difference(*got, expected_crop(bytes, window, mirrored, 224, 224));
-        EXPECT_LE(apart.mean, kMostOnAverage) << entry.path();
-        EXPECT_LE(apart.most, kMostOfSubsampledChroma) << entry.path();
+        EXPECT_LE(apart.mean, 2) << entry.path();  // repeated chroma at sharp, colourful edges
+        EXPECT_LE(apart.most, 50) << entry.path();
         worst = {std::max(worst.mean, apart.mean), std::max(worst.most, apart.most)};
         sum += apart.mean;
     }

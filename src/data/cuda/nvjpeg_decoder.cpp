@@ -31,9 +31,10 @@ NvjpegHandle open_decoder() {
         "; needed are a GPU with a JPEG decoder of its own (A100, H100 ...) and its driver's libnvcuvid";
     if (c10::cuda::device_count() < 1) throw Error("data", "data.gpu_decode: no GPU was found", kNeeded);
     nvjpegHandle_t handle = nullptr;
-    // As libjpeg, it then interpolates subsampled chroma.
-    const unsigned flags = NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION;
-    const nvjpegStatus_t status = nvjpegCreateEx(NVJPEG_BACKEND_HARDWARE, nullptr, nullptr, flags, &handle);
+    // Without NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION, which halves its speed: subsampled chroma is repeated, where
+    // libjpeg interpolates.
+    const nvjpegStatus_t status =
+        nvjpegCreateEx(NVJPEG_BACKEND_HARDWARE, nullptr, nullptr, NVJPEG_FLAGS_DEFAULT, &handle);
     if (status != NVJPEG_STATUS_SUCCESS)
         throw Error("data", "data.gpu_decode: nvJPEG finds no JPEG decoder on the ",
                     at::cuda::getCurrentDeviceProperties()->name, " (status ", status, ")", kNeeded);
@@ -50,8 +51,7 @@ NvjpegStream open_header(nvjpegHandle_t handle) {
 
 }  // namespace
 
-NvjpegDecoder::NvjpegDecoder(int width, int height)
-    : width_(width), height_(height), handle_(open_decoder()), header_(open_header(handle_.get())) {
+NvjpegDecoder::NvjpegDecoder(int width, int height) : width_(width), height_(height), handle_(open_decoder()) {
     device_ = c10::cuda::current_device();
     for (auto& batch : batches_) batch = std::make_unique<JpegBatch>(handle_.get(), width, height);
     thread_ = std::thread([this] { run(); });
@@ -68,7 +68,7 @@ NvjpegDecoder::~NvjpegDecoder() {
 
 std::optional<Image> NvjpegDecoder::decode(std::span<const std::uint8_t> bytes, const Window& window, bool mirrored) {
     const std::optional<PictureSize> size = plain_jpeg_size(bytes);
-    if (!size || pixels(*size) > kMostPixels || !is_inside(window, *size)) return std::nullopt;
+    if (!size || pixels(*size) > kMostPixels || !is_inside(window, *size) || !supports(bytes)) return std::nullopt;
     CropRequest request{
         bytes, *size, window, bicubic_plan({window.width, window.height}, width_, height_, mirrored), {}};
     std::future<std::optional<Crop>> result = request.result.get_future();
@@ -91,7 +91,6 @@ void NvjpegDecoder::run() {
     while (true) {
         std::vector<CropRequest> requests = take(/*wait=*/!running);
         if (requests.empty() && !running) return;
-        turn_down_unsupported(requests);
         JpegBatch* next = nullptr;
         if (!requests.empty()) {
             next = running == batches_[0].get() ? batches_[1].get() : batches_[0].get();
@@ -117,20 +116,29 @@ std::vector<CropRequest> NvjpegDecoder::take(bool wait) {
     return taken;
 }
 
-void NvjpegDecoder::turn_down_unsupported(std::vector<CropRequest>& requests) {
-    std::erase_if(requests, [this](CropRequest& request) {
-        const bool supported = supports(request);
-        if (!supported) request.result.set_value(std::nullopt);
-        return !supported;
-    });
+// In the workers' threads: nvJPEG looks through the whole file.
+bool NvjpegDecoder::supports(std::span<const std::uint8_t> bytes) {
+    NvjpegStream header = take_header();
+    int unsupported = 1;
+    const bool parsed =
+        nvjpegJpegStreamParseHeader(handle_.get(), bytes.data(), bytes.size(), header.get()) == NVJPEG_STATUS_SUCCESS;
+    const bool known =
+        parsed && nvjpegDecodeBatchedSupported(handle_.get(), header.get(), &unsupported) == NVJPEG_STATUS_SUCCESS;
+    const std::lock_guard lock(mutex_);
+    idle_headers_.push_back(std::move(header));
+    return known && unsupported == 0;
 }
 
-bool NvjpegDecoder::supports(const CropRequest& request) {
-    int unsupported = 1;
-    return nvjpegJpegStreamParseHeader(handle_.get(), request.bytes.data(), request.bytes.size(), header_.get()) ==
-               NVJPEG_STATUS_SUCCESS &&
-           nvjpegDecodeBatchedSupported(handle_.get(), header_.get(), &unsupported) == NVJPEG_STATUS_SUCCESS &&
-           unsupported == 0;
+NvjpegStream NvjpegDecoder::take_header() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (!idle_headers_.empty()) {
+            NvjpegStream header = std::move(idle_headers_.back());
+            idle_headers_.pop_back();
+            return header;
+        }
+    }
+    return open_header(handle_.get());
 }
 
 }  // namespace dynvit::cuda

@@ -25,18 +25,18 @@ class NvjpegDecoder : public WindowDecoder {
   private:
     void run();
     std::vector<CropRequest> take(bool wait);
-    void turn_down_unsupported(std::vector<CropRequest>& requests);
-    bool supports(const CropRequest& request);
+    bool supports(std::span<const std::uint8_t> bytes);
+    NvjpegStream take_header();
 
     int width_, height_;
     c10::DeviceIndex device_;
     NvjpegHandle handle_;
-    NvjpegStream header_;
     std::unique_ptr<JpegBatch> batches_[2];
 
     std::mutex mutex_;  // guards what follows
     std::condition_variable news_;
     std::deque<CropRequest> queue_;
+    std::vector<NvjpegStream> idle_headers_;
     bool stop_ = false;
 
     std::thread thread_;
