@@ -48,6 +48,7 @@ install_libtorch() {
     local folder="$cache/libtorch-$torch_version-$1"
     if [ ! -d "$folder" ]; then
         local wanted=("torch==$torch_version")
+        [ "$1" = cuda ] && wanted+=("nvidia-nvjpeg>=13.0,<13.1")  # the GPU's JPEG decoder, for data.gpu_decode
         [ "$1" = cpu ] && wanted=(--no-deps "${wanted[@]}" "nvidia-cuda-runtime>=13.0,<14" "nvidia-cuda-cupti>=13.0,<14")
         say "Installing LibTorch $torch_version ($1) into $folder"
         rm -rf "$folder.partial"

@@ -15,7 +15,9 @@ struct JpegKind {
     int quality = 90;
     int horizontal = 2, vertical = 2;  // pixels a chroma sample; 2 x 2 is 4:2:0
     bool grey = false;
+    bool rgb = false;  // stored without a colour transform
     bool progressive = false;
+    bool scan_a_channel = false;
     int restart_rows = 0;  // a restart marker after so many rows of decoding units; 0: none
 };
 
@@ -33,10 +35,17 @@ inline std::vector<std::uint8_t> encode_jpeg(const Image& image, const JpegKind&
     info.in_color_space = JCS_RGB;
     jpeg_set_defaults(&info);
     if (kind.grey) jpeg_set_colorspace(&info, JCS_GRAYSCALE);
+    if (kind.rgb) jpeg_set_colorspace(&info, JCS_RGB);
     jpeg_set_quality(&info, kind.quality, TRUE);
-    if (!kind.grey) {
+    if (!kind.grey && !kind.rgb) {
         info.comp_info[0].h_samp_factor = kind.horizontal;
         info.comp_info[0].v_samp_factor = kind.vertical;
+    }
+    jpeg_scan_info scans[3] = {};
+    if (kind.scan_a_channel) {
+        for (int c = 0; c < 3; ++c) scans[c] = {1, {c}, 0, 63, 0, 0};
+        info.scan_info = scans;
+        info.num_scans = 3;
     }
     if (kind.progressive) jpeg_simple_progression(&info);
     info.restart_in_rows = kind.restart_rows;

@@ -47,6 +47,13 @@ std::vector<fs::path> split_folders(const DataSettings& settings, Split split) {
     return folders;
 }
 
+int worker_count(const DataSettings& settings, Split split) {
+    if (settings.workers > 0) return static_cast<int>(settings.workers);
+    constexpr int kWaiting = 4;  // threads a core, of which most wait for the GPU
+    const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    return split == Split::kTrain && settings.gpu_decode ? kWaiting * cores : cores;
+}
+
 }  // namespace
 
 void DataSettings::fields(FieldVisitor& v) {
@@ -70,10 +77,13 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("flip", flip, "training: probability of a mirrored picture", between(0, 1));
     v.field("exact_decode", exact_decode,
             "training: decode every pixel, not only what the crop needs at its size; slower");
+    v.field("gpu_decode", gpu_decode,
+            "training: the GPU's own JPEG decoder (A100, H100 ...) takes plain JPEGs, every pixel; needs nvJPEG");
     v.field("train_images", train_images, "cluttered_shapes: pictures of an epoch", at_least(1));
     v.field("val_images", val_images, "cluttered_shapes: pictures that are never trained on", at_least(1));
     v.field("seed", seed, "cluttered_shapes: another seed, other pictures", at_least(0));
-    v.field("workers", workers, "threads that prepare pictures; 0: one a processor core", between(0, 1024));
+    v.field("workers", workers, "threads that prepare pictures; 0: one a processor core, four with gpu_decode",
+            between(0, 1024));
     v.section("augment", augment, "training: what is done to a cropped picture");
     for (const auto& [key, range] : {std::pair{"scale", scale}, std::pair{"ratio", ratio}}) {
         if (range.size() != 2 || range[0] > range[1]) v.reject(key, "expected [least, most]");
@@ -82,12 +92,10 @@ void DataSettings::fields(FieldVisitor& v) {
         v.reject("train_folders", str("found ", train_folders.size(), " folders, expected ",
                                       train_folders.empty() ? "at least one" : "one; several need labelled: false"));
     }
+    if (gpu_decode && kind == kShapes) {
+        v.reject("gpu_decode", str("found true, expected false: ", kShapes, " has no files to decode"));
+    }
     if (v.reads() && kind != kShapes && root.empty()) v.reject("root", "found nothing, expected the pictures' folder");
-}
-
-int DataSettings::worker_count() const {
-    return workers > 0 ? static_cast<int>(workers)
-                       : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height,
@@ -118,7 +126,7 @@ bool has_validation(const DataSettings& settings) {
 LoaderOptions loader_options(const DataSettings& settings, Split split) {
     const bool train = split == Split::kTrain;
     LoaderOptions options;
-    options.workers = settings.worker_count();
+    options.workers = worker_count(settings, split);
     options.shuffle = options.drop_last = train;
     options.shuffle_window = settings.shuffle_window;
     options.repeats = train ? settings.repeats : 1;
@@ -138,10 +146,13 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
                                  {settings.ratio[0], settings.ratio[1]},
                                  settings.flip,
                                  settings.exact_decode};
-        return [transform, augmentation = make_augmentation(settings.augment)](Sample& sample, Random& random) {
-            sample.object_mask.clear();
-            return apply(augmentation, apply(transform, sample, random), random);
-        };
+        std::shared_ptr<WindowDecoder> decoder;
+        if (settings.gpu_decode) decoder = make_gpu_decoder(transform.width, transform.height);
+        return
+            [transform, decoder, augmentation = make_augmentation(settings.augment)](Sample& sample, Random& random) {
+                sample.object_mask.clear();
+                return apply(augmentation, apply(transform, sample, random, decoder.get()), random);
+            };
     }
     EvalTransform transform{static_cast<int>(width), static_cast<int>(height), static_cast<int>(settings.resize)};
     return [transform](Sample& sample, Random&) {

@@ -101,9 +101,9 @@ void check_size(const char* what, std::int64_t width, std::int64_t height) {
 
 /// Pillow 13's choice: rows are merged first where that takes away more than twice as many rows as columns go. Each
 /// pass rounds, so the order shows in the last bit. (Pillow up to 12 always began with the columns.)
-bool vertical_goes_first(const ImageView& image, int width, int height) {
-    const std::int64_t fewer_rows = std::int64_t{image.height} - height;
-    const std::int64_t fewer_columns = std::int64_t{image.width} - width;
+bool vertical_goes_first(const PictureSize& from, int width, int height) {
+    const std::int64_t fewer_rows = std::int64_t{from.height} - height;
+    const std::int64_t fewer_columns = std::int64_t{from.width} - width;
     return fewer_rows > 0 && fewer_rows > 2 * fewer_columns;
 }
 
@@ -163,6 +163,15 @@ Image crop(const Image& image, const Window& window) {
     return result;
 }
 
+ResizePlan bicubic_plan(const PictureSize& from, int width, int height, bool mirrored) {
+    const auto whole = [](int in_size, int out_size) {
+        return make_weights({in_size, 0, static_cast<float>(in_size), out_size}, Filter::kBicubic);
+    };
+    ResizePlan plan{whole(from.width, width), whole(from.height, height), vertical_goes_first(from, width, height)};
+    if (mirrored) mirror(plan.columns);
+    return plan;
+}
+
 Image resize(const ImageView& image, const SourceBox& box, int width, int height, Filter filter, bool mirrored) {
     check_size("resize from", image.width, image.height);
     check_size("resize to", width, height);
@@ -182,7 +191,7 @@ Image resize(const ImageView& image, const SourceBox& box, int width, int height
         if (mirrored) mirror(result);
     } else if (down.same()) {
         result = horizontally(passes, image, columns);
-    } else if (vertical_goes_first(image, width, height)) {
+    } else if (vertical_goes_first({image.width, image.height}, width, height)) {
         result = horizontally(passes, vertically(passes, image, rows), columns);
     } else {
         // Only the rows that the second pass will read.

@@ -39,4 +39,14 @@ Passes plain_passes();
 /// The same values faster where this machine has AVX2; the plain ones elsewhere.
 Passes best_passes();
 
+/// How a whole picture is resized to width x height: bicubic, both passes.
+struct ResizePlan {
+    Weights columns, rows;
+    bool rows_first = false;  // the pass that makes new rows goes first
+};
+
+/// What resize() does with a picture of `from`'s size, for passes that run elsewhere. Where a side keeps its size, its
+/// weights copy it.
+ResizePlan bicubic_plan(const PictureSize& from, int width, int height, bool mirrored);
+
 }  // namespace dynvit

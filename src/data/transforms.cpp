@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 namespace dynvit {
 namespace {
@@ -65,12 +67,17 @@ Image apply(const TrainTransform& transform, const Image& image, Random& random)
     return resize_cropped(image, box_of(window), transform, random.chance(transform.flip));
 }
 
-Image apply(const TrainTransform& transform, const Sample& sample, Random& random) {
+Image apply(const TrainTransform& transform, const Sample& sample, Random& random, WindowDecoder* decoder) {
     if (!sample.image.pixels.empty()) return apply(transform, sample.image, random);
-    if (transform.exact_decode) return apply(transform, decode_image(sample.encoded, sample.name), random);
     const PictureSize size = picture_size(sample.encoded, sample.name);
     const Window window = random_resized_crop(size.width, size.height, transform, random);
     const bool mirrored = random.chance(transform.flip);
+    if (decoder) {
+        std::optional<Image> image = decoder->decode(sample.encoded, window, mirrored);
+        if (image) return std::move(*image);
+    }
+    if (transform.exact_decode)
+        return resize_cropped(decode_image(sample.encoded, sample.name), box_of(window), transform, mirrored);
     const DecodedWindow decoded = decode_window(sample.encoded, sample.name, window, transform.width, transform.height);
     return resize_cropped(decoded.image, decoded.box, transform, mirrored);
 }

@@ -118,5 +118,19 @@ TEST(DataSettings, LoaderOptionsOfTheSplits) {
     EXPECT_EQ(loader_options(strict, Split::kVal).on_corrupt, OnCorrupt::kFail);
 }
 
+TEST(DataSettings, MoreThreadsWaitForTheGpu) {
+    const DataSettings plain = settings("root: x\n"), gpu = settings("root: x\ngpu_decode: true\n");
+    EXPECT_FALSE(plain.gpu_decode);
+    EXPECT_EQ(loader_options(gpu, Split::kTrain).workers, 4 * loader_options(plain, Split::kTrain).workers);
+    EXPECT_EQ(loader_options(gpu, Split::kVal).workers, loader_options(plain, Split::kVal).workers);
+    const DataSettings counted = settings("root: x\ngpu_decode: true\nworkers: 3\n");
+    EXPECT_EQ(loader_options(counted, Split::kTrain).workers, 3);
+}
+
+TEST(DataSettings, DrawnPicturesAreNotDecoded) {
+    EXPECT_EQ(error_of([] { settings("kind: cluttered_shapes\ngpu_decode: true\n"); }),
+              "[config] a.yaml:2: gpu_decode: found true, expected false: cluttered_shapes has no files to decode");
+}
+
 }  // namespace
 }  // namespace dynvit

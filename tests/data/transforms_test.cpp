@@ -200,6 +200,65 @@ TEST(TrainTransform, NamesTheFileThatCannotBeDecoded) {
     EXPECT_EQ(test::error_of([&] { apply(TrainTransform{}, sample, random); }).find("[image] sample: "), 0u);
 }
 
+/// Takes no picture, or makes a black one of every picture; notes what it was asked for.
+class NotingDecoder : public WindowDecoder {
+  public:
+    std::optional<Image> decode(std::span<const std::uint8_t> bytes, const Window& window, bool mirrored) override {
+        asked.push_back({std::vector(bytes.begin(), bytes.end()), window, mirrored});
+        return takes ? std::optional(Image(48, 40)) : std::nullopt;
+    }
+    struct Asked {
+        std::vector<std::uint8_t> bytes;
+        Window window;
+        bool mirrored;
+    };
+    bool takes = false;
+    std::vector<Asked> asked;
+};
+
+TEST(TrainTransform, ADecoderIsAskedForTheWindowThatTheProcessorTakes) {
+    const TrainTransform transform{.width = 48, .height = 40};
+    const Sample sample = encoded(read_file(test::golden("images/rgb_420.jpg"), "test"));
+    const PictureSize size = picture_size(sample.encoded, "sample");
+    for (std::uint64_t seed = 0; seed < 10; ++seed) {
+        NotingDecoder decoder;
+        decoder.takes = true;
+        Random random(seed), by_hand(seed);
+        expect_equal(apply(transform, sample, random, &decoder), Image(48, 40));
+        const Window window = random_resized_crop(size.width, size.height, transform, by_hand);
+        ASSERT_EQ(decoder.asked.size(), 1u);
+        EXPECT_EQ(decoder.asked[0].bytes, sample.encoded);
+        EXPECT_EQ(decoder.asked[0].window.left, window.left);
+        EXPECT_EQ(decoder.asked[0].window.top, window.top);
+        EXPECT_EQ(decoder.asked[0].window.width, window.width);
+        EXPECT_EQ(decoder.asked[0].window.height, window.height);
+        EXPECT_EQ(decoder.asked[0].mirrored, by_hand.chance(transform.flip));
+        EXPECT_EQ(random.bits(), by_hand.bits());
+    }
+}
+
+TEST(TrainTransform, WhatADecoderDoesNotTakeIsDecodedHere) {
+    NotingDecoder decoder;
+    TrainTransform transform{.width = 20, .height = 16};
+    for (const bool exact : {false, true}) {
+        transform.exact_decode = exact;
+        for (const char* name : {"rgb_420.jpg", "progressive.jpg", "rgb.png"}) {
+            const Sample sample = encoded(read_file(test::golden(std::string("images/") + name), "test"));
+            Random asked(3), alone(3);
+            expect_equal(apply(transform, sample, asked, &decoder), apply(transform, sample, alone));
+            EXPECT_EQ(asked.bits(), alone.bits());
+        }
+    }
+    EXPECT_EQ(decoder.asked.size(), 6u);
+
+    Sample cut = encoded(read_file(test::golden("images/rgb_420.jpg"), "test"));
+    cut.encoded.resize(cut.encoded.size() / 2);
+    transform.scale = {1, 1};
+    Random asked(4), alone(4);
+    EXPECT_EQ(test::error_of([&] { apply(transform, cut, asked, &decoder); }),
+              test::error_of([&] { apply(transform, cut, alone); }));
+}
+
 /// Waves of colour: of red the shortest, `period` pixels across and 1.4 times as many down.
 Image waves(int width, int height, double period) {
     Image image(width, height);

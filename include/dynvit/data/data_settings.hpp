@@ -25,6 +25,7 @@ struct DataSettings {
     std::vector<double> ratio = {0.75, 4.0 / 3.0};
     double flip = 0.5;
     bool exact_decode = false;
+    bool gpu_decode = false;
     AugmentSettings augment;
     std::int64_t train_images = 20000;
     std::int64_t val_images = 1000;
@@ -32,7 +33,6 @@ struct DataSettings {
     std::int64_t workers = 0;
 
     void fields(FieldVisitor& visitor);
-    int worker_count() const;  // `workers`, or the processor's threads
 };
 
 enum class Split { kTrain, kVal };
@@ -46,12 +46,14 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
 bool has_validation(const DataSettings& settings);
 
 /// How a split is read. Training: in random order, full batches only, corrupt pictures replaced. Validation: all of it,
-/// in order, corrupt pictures left out. With `strict`, a corrupt picture is an Error in both. Batch size, seed and
-/// epoch are the caller's.
+/// in order, corrupt pictures left out. With `strict`, a corrupt picture is an Error in both. Without `workers`, a
+/// thread a processor core; several in training with `gpu_decode`, as most of them wait for the GPU. Batch size, seed
+/// and epoch are the caller's.
 LoaderOptions loader_options(const DataSettings& settings, Split split);
 
 /// What happens to each picture of a split: random crop, mirror and augmentation, or resize and centre crop. The
-/// pictures of cluttered_shapes are drawn at the model's size and stay as they are, with their object masks.
+/// pictures of cluttered_shapes are drawn at the model's size and stay as they are, with their object masks. Training
+/// with `gpu_decode` throws Error where make_gpu_decoder does.
 SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
 
 /// Pictures of equal size as a batch: (B, 3, H, W), uint8.

@@ -6,6 +6,7 @@
 #include "dynvit/core/random.hpp"
 #include "dynvit/data/dataset.hpp"
 #include "dynvit/data/resize.hpp"
+#include "dynvit/data/window_decoder.hpp"
 
 namespace dynvit {
 
@@ -40,7 +41,9 @@ Image apply(const TrainTransform& transform, const Image& image, Random& random)
 /// The same for a picture that may not be decoded yet, of which only what is needed is decoded. The random numbers, and
 /// so window and mirroring, are those of the decoded picture. Throws Error naming the sample where its file is no valid
 /// picture.
-Image apply(const TrainTransform& transform, const Sample& sample, Random& random);
+/// @param decoder for the transform's size: gets the picture first, and what it does not take is decoded here; null:
+/// everything is
+Image apply(const TrainTransform& transform, const Sample& sample, Random& random, WindowDecoder* decoder = nullptr);
 
 /// The window that a training crop takes of a width x height picture.
 Window random_resized_crop(int width, int height, const TrainTransform& transform, Random& random);
