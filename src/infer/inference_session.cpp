@@ -59,15 +59,6 @@ SessionOutput fixed_counts(const InferenceModel& model, const at::Tensor& x, Sel
     return result;
 }
 
-SessionOutput per_image(const InferenceModel& model, const at::Tensor& images, const std::vector<double>& thresholds) {
-    PerImageOutput output = per_image_forward(model, images, thresholds);
-    for (std::size_t s = 0; s < output.counts.size(); ++s) {
-        const PackedLayout layout(output.counts[s], model.device());
-        output.positions[s] += model.settings().patches() * layout.sequence_of_row();
-    }
-    return {output.logits, std::move(output.counts), std::move(output.positions)};
-}
-
 }  // namespace
 
 const std::vector<std::string>& plan_policy_names() {
@@ -132,7 +123,10 @@ double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
 
 SessionOutput InferenceSession::run(const at::Tensor& images) const {
     const torch::NoGradGuard no_grad;
-    if (plan_.policy == "per_image") return per_image(*model_, images, plan_.thresholds);
+    if (plan_.policy == "per_image") {
+        PerImageOutput output = per_image_forward(*model_, images, plan_.thresholds);
+        return {output.logits, std::move(output.counts), std::move(output.kept)};
+    }
     return recorded_ ? (*recorded_)(images) : fixed_shapes(model_->prepare(images));
 }
 

@@ -2,58 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "dynvit/ops/packed_selection.hpp"
+
 namespace dynvit {
-namespace {
-
-// The tokens of all images that are left, each image's [CLS] before its patches.
-struct PackedTokens {
-    at::Tensor x;          // (T + B, C)
-    at::Tensor positions;  // (T), int64, of the patches on the original grid
-    PackedLayout patches;  // T rows
-
-    PackedLayout with_cls() const {
-        std::vector<std::int64_t> lengths = patches.lengths();
-        for (std::int64_t& length : lengths) ++length;
-        return {std::move(lengths), x.device()};
-    }
-    // Where the patches stand in x: (T).
-    at::Tensor patch_rows() const {
-        return at::arange(patches.rows(), positions.options()) + patches.sequence_of_row() + 1;
-    }
-    // Where each [CLS] stands in x: (B).
-    at::Tensor cls_rows() const {
-        return patches.offsets().slice(0, 0, -1).to(at::kLong) + at::arange(patches.sequences(), positions.options());
-    }
-};
-
-PackedTokens pack(const at::Tensor& x) {  // (B, N + 1, C)
-    const std::int64_t batch = x.size(0), count = x.size(1) - 1;
-    const at::Tensor positions = at::arange(count, x.options().dtype(at::kLong)).repeat({batch});
-    return {x.reshape({batch * (count + 1), x.size(2)}), positions,
-            PackedLayout(std::vector<std::int64_t>(static_cast<std::size_t>(batch), count), x.device())};
-}
-
-// The places of the true elements, in order: nonzero() for a count that is known already, so that nobody waits for it.
-// @param mask (n), bool @return (count), int64
-at::Tensor places_of(const at::Tensor& mask, std::int64_t count) {
-    const at::Tensor target = at::where(mask, mask.cumsum(0) - 1, count);  // the false ones all go behind the others
-    const at::Tensor places = at::empty({count + 1}, target.options());
-    return places.scatter_(0, target, at::arange(mask.size(0), target.options())).narrow(0, 0, count);
-}
-
-// Waits for the device once, to know how many tokens each image keeps.
-// @param kept (T), bool: the patches that go on
-PackedTokens keep(const PackedTokens& from, const at::Tensor& kept) {
-    const at::Tensor before = at::constant_pad_nd(kept.cumsum(0), {1, 0});  // (T + 1): kept ones before each row
-    const at::Tensor rows = at::ones({from.x.size(0)}, kept.options()).index_copy_(0, from.patch_rows(), kept);
-    const at::Tensor counts = before.index_select(0, from.patches.offsets()).diff().cpu();
-    const PackedLayout patches({counts.data_ptr<std::int64_t>(), counts.data_ptr<std::int64_t>() + counts.numel()},
-                               from.x.device());
-    return {from.x.index_select(0, places_of(rows, patches.rows() + patches.sequences())),
-            from.positions.index_select(0, places_of(kept, patches.rows())), patches};
-}
-
-}  // namespace
 
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens) {
@@ -76,22 +27,28 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
     const ModelSettings& settings = model.settings();
     TORCH_CHECK(std::ssize(thresholds) == settings.stages(), "one threshold a stage is needed");
     PerImageOutput output;
-    PackedTokens tokens = pack(model.embed(images));
-    PackedLayout layout = tokens.with_cls();
+    const at::Tensor embedded = model.embed(images);  // (B, N + 1, C)
+    const std::int64_t batch = embedded.size(0), rows = embedded.size(1);
+    PackedTokens tokens{embedded.flatten(0, 1),
+                        PackedLayout::uniform(batch, rows, embedded.device()),
+                        at::arange(batch * (rows - 1), embedded.options().dtype(at::kLong)),
+                        {}};
     for (std::int64_t i = 0, stage = 0; i < settings.depth; ++i) {
         if (stage < settings.stages() && settings.pruning_loc[stage] == i) {
-            const at::Tensor pi_keep =
-                model.keep_log_probability(stage, tokens.x, layout).index_select(0, tokens.patch_rows()).exp();
-            tokens = keep(tokens, pi_keep > thresholds[stage]);
-            layout = tokens.with_cls();
-            output.counts.push_back(tokens.patches.lengths());
-            output.positions.push_back(tokens.positions);
-            output.keep_probabilities.push_back(pi_keep);
+            tokens = keep_above(tokens, model.keep_log_probability(stage, tokens.x, tokens.layout), thresholds[stage]);
+            output.counts.push_back(tokens.layout.lengths());
+            for (std::int64_t& count : output.counts.back()) --count;  // [CLS]
+            output.kept.push_back(tokens.positions);
+            output.keep_probabilities.push_back(tokens.probabilities);
             ++stage;
         }
-        tokens.x = model.run_block(i, tokens.x, layout);
+        if (stage == 0) {  // as many tokens in each image
+            tokens.x = model.run_block(i, tokens.x.view(embedded.sizes())).flatten(0, 1);
+        } else {
+            tokens.x = model.run_block(i, tokens.x, tokens.layout);
+        }
     }
-    output.logits = model.classify(tokens.x.index_select(0, tokens.cls_rows()));
+    output.logits = model.classify(tokens.x.index_select(0, tokens.layout.offsets().slice(0, 0, -1)));
     return output;
 }
 

@@ -141,7 +141,7 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
     const torch::NoGradGuard no_grad;
     const ModelSettings& settings = model.settings();
     at::Tensor x = model.embed(image);
-    at::Tensor positions = at::arange(settings.patches());
+    at::Tensor positions = at::arange(settings.patches(), image.device());
     std::vector<at::Tensor> kept;
     for (std::int64_t i = 0; i < settings.depth; ++i) {
         if (kept.size() < thresholds.size() && settings.pruning_loc[kept.size()] == i) {
@@ -152,8 +152,8 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
                 rows.push_back(t + 1);
                 places.push_back(t);
             }
-            x = x.index_select(1, at::tensor(rows, at::kLong));
-            positions = positions.index_select(0, at::tensor(places, at::kLong));
+            x = x.index_select(1, at::tensor(rows, at::kLong).to(image.device()));
+            positions = positions.index_select(0, at::tensor(places, at::kLong).to(image.device()));
             kept.push_back(positions);
         }
         x = model.block(i)(x);
@@ -161,15 +161,21 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
     return {model.classify(model.normalize(x.select(1, 0))), kept};
 }
 
+class PerImage : public testing::TestWithParam<at::DeviceType> {};
+
 // Random sizes, stages and thresholds; the last case drops every token of every image.
-TEST(PerImage, EqualsOneImageAtATime) {
+TEST_P(PerImage, EqualsOneImageAtATime) {
+    if (GetParam() == at::kCUDA && !at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    const at::Device device(GetParam());
+    const double tolerance = device.is_cuda() ? 1e-3 : 1e-4;
     std::int64_t images_that_differ = 0;
     for (int seed = 0; seed < 6; ++seed) {
         Random random(static_cast<std::uint64_t>(seed));
         const ModelSettings settings = random_settings(random, seed % 2 == 0);
         DynamicVit model = decided_model(settings, static_cast<std::uint64_t>(seed));
+        model->to(device);
         const std::int64_t batch = random.integer(1, 5);
-        const at::Tensor images = random_images(settings, batch, seed);
+        const at::Tensor images = random_images(settings, batch, seed).to(device);
         std::vector<double> thresholds;
         for (std::int64_t s = 0; s < settings.stages(); ++s) {
             thresholds.push_back(seed == 5 ? 1.0 : random.uniform(0.2, 0.6));
@@ -179,23 +185,27 @@ TEST(PerImage, EqualsOneImageAtATime) {
         std::vector<std::int64_t> first(static_cast<std::size_t>(settings.stages()), 0);
         for (std::int64_t b = 0; b < batch; ++b) {
             const auto [logits, kept] = one_by_one(*model, images.slice(0, b, b + 1), thresholds);
-            EXPECT_CLOSE(output.logits.slice(0, b, b + 1), logits, 1e-4) << "seed " << seed << ", image " << b;
+            EXPECT_CLOSE(output.logits.slice(0, b, b + 1), logits, tolerance) << "seed " << seed << ", image " << b;
             for (std::size_t s = 0; s < kept.size(); ++s) {
                 ASSERT_EQ(output.counts[s][b], kept[s].size(0)) << "seed " << seed << ", stage " << s;
-                EXPECT_TRUE(output.positions[s].narrow(0, first[s], kept[s].size(0)).equal(kept[s]));
+                const at::Tensor places = kept[s] + b * settings.patches();
+                EXPECT_TRUE(output.kept[s].narrow(0, first[s], kept[s].size(0)).equal(places));
                 first[s] += kept[s].size(0);
                 if (b > 0) images_that_differ += output.counts[s][b] != output.counts[s][0];
             }
         }
         if (seed == 5) {
-            EXPECT_EQ(output.positions.front().numel(), 0);
+            EXPECT_EQ(output.kept.front().numel(), 0);
         }
     }
     EXPECT_GT(images_that_differ, 5) << "or nothing here was dynamic";
 }
 
+INSTANTIATE_TEST_SUITE_P(Devices, PerImage, testing::Values(at::kCPU, at::kCUDA),
+                         [](const auto& info) { return at::DeviceTypeName(info.param, true); });
+
 // Training's masked pass with the same decisions gives the same logits.
-TEST(PerImage, EqualsTheMaskedForward) {
+TEST(PerImageForward, EqualsTheMaskedForward) {
     DynamicVit model = decided_model(test::tiny_settings(), 1);
     const torch::NoGradGuard no_grad;
     const at::Tensor pictures = at::randint(0, 256, {3, 3, 224, 224}, test::generator(2), at::kByte);

@@ -64,5 +64,23 @@ TEST(InferenceLinear, WritesASumIntoPartOfATensorOnTheGpu) {
     EXPECT_TRUE(whole.select(1, 0).eq(7).all().item<bool>());
 }
 
+// The first of near numbers of rows chooses the algorithm of all of them.
+TEST(InferenceLinear, NearNumbersOfRowsOnTheGpu) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    const at::Tensor weight = at::randn({96, 64}, test::generator(1)) / 8, bias = at::randn({96}, test::generator(2)),
+                     x = at::randn({36000, 64}, test::generator(3));
+    const at::Tensor expected = at::linear(x, weight, bias);
+    for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
+        const InferenceLinear linear(weight.cuda(), bias.cuda(), type);
+        const at::Tensor on_gpu = x.cuda().to(type);
+        for (const std::int64_t rows : {1023, 960, 961, 1000, 512, 513, 575, 32768, 36000, 35001, 33333}) {
+            const at::Tensor some = on_gpu.slice(0, 0, rows), residual = at::ones({rows, 96}, some.options());
+            EXPECT_CLOSE(linear(some).to(at::kFloat), expected.slice(0, 0, rows), 2e-2) << rows;
+            EXPECT_CLOSE(linear.gelu(some).to(at::kFloat), at::gelu(expected.slice(0, 0, rows)), 2e-2) << rows;
+            EXPECT_CLOSE(linear.add(some, residual).to(at::kFloat), expected.slice(0, 0, rows) + 1, 2e-2) << rows;
+        }
+    }
+}
+
 }  // namespace
 }  // namespace dynvit

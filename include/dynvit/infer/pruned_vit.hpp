@@ -25,8 +25,8 @@ PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tens
 struct PerImageOutput {
     at::Tensor logits;                              // (B, classes)
     std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image keeps, (B)
-    std::vector<at::Tensor> positions;              // a stage: theirs on the original grid, image after image, int64
-    std::vector<at::Tensor> keep_probabilities;     // a stage: pi_keep of those that it chose from, likewise
+    std::vector<at::Tensor> kept;  // a stage: their places in the flattened grids (B, N), ascending, int64
+    std::vector<at::Tensor> keep_probabilities;  // a stage: pi_keep of those that it chose from, image after image
 };
 
 /// Runs the model without gradients on packed sequences. At each stage every patch token whose probability to be kept,

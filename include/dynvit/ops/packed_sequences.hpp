@@ -15,22 +15,30 @@ class PackedLayout {
     /// @param device of the tensors that it describes
     PackedLayout(std::vector<std::int64_t> lengths, const at::Device& device);
 
+    /// Sequences of `length` rows each, at least 1; nothing is copied to the device.
+    static PackedLayout uniform(std::int64_t sequences, std::int64_t length, const at::Device& device);
+
+    /// From what is on the device already; waits for it once, to tell the host.
+    /// @param offsets (B + 1), int32: the lengths' running sum from 0
+    static PackedLayout from_offsets(const at::Tensor& offsets);
+
     const std::vector<std::int64_t>& lengths() const { return lengths_; }
     std::int64_t sequences() const { return static_cast<std::int64_t>(lengths_.size()); }
     std::int64_t rows() const { return rows_; }        // T
     std::int64_t longest() const { return longest_; }  // of the lengths
 
-    /// The lengths and their running sum from 0, on the device: (B) int64 and (B + 1) int32.
-    const at::Tensor& device_lengths() const { return device_lengths_; }
+    /// The lengths' running sum from 0, on the device: (B + 1) int32.
     const at::Tensor& offsets() const { return offsets_; }
-
-    /// Which sequence each row belongs to: (T), int64, on the device.
+    /// The lengths on the device, (B) int64, and which sequence each row belongs to, (T) int64: both computed anew.
+    at::Tensor device_lengths() const;
     at::Tensor sequence_of_row() const;
 
   private:
+    PackedLayout(std::vector<std::int64_t> lengths, at::Tensor offsets);
+
     std::vector<std::int64_t> lengths_;
     std::int64_t rows_ = 0, longest_ = 0;
-    at::Tensor device_lengths_, offsets_;
+    at::Tensor offsets_;
 };
 
 /// The mean of each sequence's rows; zero where it has none. @param x (T, C)

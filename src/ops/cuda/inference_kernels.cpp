@@ -28,6 +28,24 @@ bool is_half_on_gpu(const at::Tensor& tensor) {
     return kernels_run_on(tensor.device()) && is_half(tensor.scalar_type());
 }
 
+// Whether rows can be copied 16 bytes at a time, with no gradient to follow.
+bool copies_rows_of(const at::Tensor& x) {
+    return kernels_run_on(x.device()) && x.is_contiguous() && x.size(-1) * x.element_size() % kVectorBytes == 0 &&
+           aligned(x) && x.size(0) > 0 && !(at::GradMode::is_enabled() && x.requires_grad());
+}
+
+int vectors_of(const at::Tensor& x) {
+    return static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes);
+}
+
+static_assert(sizeof(long long) == sizeof(std::int64_t));
+const long long* numbers(const at::Tensor& tensor) {
+    return static_cast<const long long*>(tensor.const_data_ptr());
+}
+long long* mutable_numbers(const at::Tensor& tensor) {
+    return static_cast<long long*>(tensor.mutable_data_ptr());
+}
+
 std::optional<Pixel> pixel_of(const at::Tensor& images) {
     switch (images.scalar_type()) {
         case at::kByte:
@@ -119,9 +137,7 @@ at::Tensor few_images_attention(const at::Tensor& qkv, std::int64_t heads) {
 }
 
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
-    return kernels_run_on(x.device()) && x.is_contiguous() && x.size(2) * x.element_size() % kVectorBytes == 0 &&
-           aligned(x) && x.size(0) > 0 && x.size(1) - 1 <= kMaxSelectionTokens && scores.scalar_type() == at::kFloat &&
-           !(at::GradMode::is_enabled() && x.requires_grad());
+    return copies_rows_of(x) && x.size(1) - 1 <= kMaxSelectionTokens && scores.scalar_type() == at::kFloat;
 }
 
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
@@ -132,13 +148,38 @@ KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const 
     KeptTokens kept{at::empty({x.size(0), 1 + count, x.size(2)}, x.options()),
                     at::empty({x.size(0), count}, positions.options())};
     const SelectionShape shape{static_cast<int>(x.size(0)), static_cast<int>(x.size(1) - 1), static_cast<int>(count),
-                               static_cast<int>(x.size(2) * x.element_size() / kVectorBytes),
-                               static_cast<int>(near_scores.stride(0))};
-    static_assert(sizeof(long long) == sizeof(std::int64_t));
-    C10_CUDA_CHECK(
-        keep_top_tokens(shape, x.const_data_ptr(), near_scores.const_data_ptr<float>(),
-                        static_cast<const long long*>(dense_positions.const_data_ptr()), kept.tokens.mutable_data_ptr(),
-                        static_cast<long long*>(kept.positions.mutable_data_ptr()), c10::cuda::getCurrentCUDAStream()));
+                               vectors_of(x), static_cast<int>(near_scores.stride(0))};
+    C10_CUDA_CHECK(keep_top_tokens(shape, x.const_data_ptr(), near_scores.const_data_ptr<float>(),
+                                   numbers(dense_positions), kept.tokens.mutable_data_ptr(),
+                                   mutable_numbers(kept.positions), c10::cuda::getCurrentCUDAStream()));
+    return kept;
+}
+
+bool keep_above_supports(const PackedTokens& from, const at::Tensor& log_probability) {
+    return copies_rows_of(from.x) && from.layout.longest() - 1 <= kMaxSelectionTokens &&
+           log_probability.scalar_type() == at::kFloat && log_probability.is_contiguous() &&
+           from.positions.is_contiguous();
+}
+
+PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold) {
+    const c10::cuda::CUDAGuard device(from.x.device());
+    const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+    const std::int64_t sequences = from.layout.sequences(), patches = from.layout.rows() - sequences;
+    const at::Tensor probabilities = at::empty({patches}, log_probability.options()),
+                     offsets = at::empty({sequences + 1}, from.layout.offsets().options());
+    const PackedSelection selection{.sequences = static_cast<int>(sequences),
+                                    .longest = static_cast<int>(from.layout.longest() - 1),
+                                    .vectors = vectors_of(from.x),
+                                    .threshold = static_cast<float>(threshold),
+                                    .offsets = from.layout.offsets().const_data_ptr<int>(),
+                                    .probability = probabilities.mutable_data_ptr<float>(),
+                                    .kept_offsets = offsets.mutable_data_ptr<int>()};
+    C10_CUDA_CHECK(count_above(selection, log_probability.const_data_ptr<float>(), stream));
+    const PackedLayout layout = PackedLayout::from_offsets(offsets);
+    PackedTokens kept{at::empty({layout.rows(), from.x.size(1)}, from.x.options()), layout,
+                      at::empty({layout.rows() - sequences}, from.positions.options()), probabilities};
+    C10_CUDA_CHECK(gather_above(selection, from.x.const_data_ptr(), numbers(from.positions), kept.x.mutable_data_ptr(),
+                                mutable_numbers(kept.positions), stream));
     return kept;
 }
 

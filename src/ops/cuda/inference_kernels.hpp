@@ -1,8 +1,10 @@
-// The inference kernels for tensors: see ops/patch_rows.hpp, ops/prediction_head.hpp and ops/token_gather.hpp.
+// The inference kernels for tensors: see ops/patch_rows.hpp, ops/prediction_head.hpp, ops/token_gather.hpp and
+// ops/packed_selection.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include "dynvit/ops/packed_selection.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
 #include "dynvit/ops/token_gather.hpp"
@@ -26,5 +28,8 @@ at::Tensor few_images_attention(const at::Tensor& qkv, std::int64_t heads);
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores);
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
                            std::int64_t count);
+
+bool keep_above_supports(const PackedTokens& from, const at::Tensor& log_probability);
+PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold);
 
 }  // namespace dynvit::cuda

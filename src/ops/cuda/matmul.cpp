@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -189,10 +190,20 @@ class Product {
     at::Tensor workspace_;
 };
 
-// Everything that the choice of an algorithm may depend on.
-using Key = std::array<std::int64_t, 17>;
+// Numbers of rows that share an algorithm: those of a packed batch are others each time.
+std::int64_t near_size(std::int64_t rows) {
+    constexpr std::int64_t kFewRows = 512;
+    constexpr int kLeadingBits = 4;
+    if (rows <= kFewRows) return rows;
+    const int dropped = std::bit_width(static_cast<std::uint64_t>(rows)) - kLeadingBits;
+    return rows >> dropped << dropped;
+}
 
-Key key_of(const at::Tensor& out, const MatmulTerms& terms) {
+// Everything that the choice of an algorithm may depend on.
+using Key = std::array<std::int64_t, 18>;
+
+// @param exact where near sizes do not share it
+Key key_of(const at::Tensor& out, const MatmulTerms& terms, bool exact) {
     const std::int64_t batch = batches(out);
     const std::int64_t kind = terms.transpose_a + 2 * terms.transpose_b + 4 * terms.gelu + 8 * terms.bias.defined() +
                               16 * terms.residual.defined() + 32 * terms.row_sums.defined() +
@@ -201,8 +212,9 @@ Key key_of(const at::Tensor& out, const MatmulTerms& terms) {
             static_cast<std::int64_t>(terms.a.scalar_type()),
             static_cast<std::int64_t>(out.scalar_type()),
             kind,
+            exact,
             batch,
-            out.size(-2),
+            exact || batch > 1 ? out.size(-2) : near_size(out.size(-2)),
             out.size(-1),
             terms.transpose_a ? terms.a.size(-2) : terms.a.size(-1),
             terms.a.stride(-2),
@@ -248,6 +260,18 @@ cublasLtMatmulAlgo_t fastest_of(const Product& product, const std::vector<cublas
     return proposals[static_cast<std::size_t>(std::ranges::min_element(times) - times.begin())];
 }
 
+// Made at the first product with this key.
+Choice choice_of(const Product& product, const Key& key) {
+    FastestAlgorithms& fastest = FastestAlgorithms::of_this_process();
+    if (const Choice* known = fastest.find(key)) return *known;
+    Choice choice;
+    const std::vector<cublasLtMatmulAlgo_t> proposals = product.proposals();
+    const bool recording = at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None;
+    if (!proposals.empty()) choice = recording ? proposals.front() : fastest_of(product, proposals);
+    if (!recording) fastest.insert(key, choice);  // nothing can be timed in a recording
+    return choice;
+}
+
 }  // namespace
 
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type) {
@@ -257,15 +281,10 @@ bool matmul_supports(const at::Tensor& weight, at::ScalarType type) {
 void matmul(const at::Tensor& out, const MatmulTerms& terms) {
     const c10::cuda::CUDAGuard device(out.device());
     const Product product(out, terms);
-    const Key key = key_of(out, terms);
-    FastestAlgorithms& fastest = FastestAlgorithms::of_this_process();
-    const Choice* known = fastest.find(key);
-    Choice choice = known ? *known : std::nullopt;
-    if (!known) {
-        const std::vector<cublasLtMatmulAlgo_t> proposals = product.proposals();
-        const bool recording = at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None;
-        if (!proposals.empty()) choice = recording ? proposals.front() : fastest_of(product, proposals);
-        if (!recording) fastest.insert(key, choice);  // nothing can be timed in a recording
+    Choice choice = choice_of(product, key_of(out, terms, /*exact=*/false));
+    if (choice) {
+        if (product.run(*choice) == CUBLAS_STATUS_SUCCESS) return;
+        choice = choice_of(product, key_of(out, terms, /*exact=*/true));  // what serves a near size may not serve here
     }
     if (choice) return check(product.run(*choice), "cublasLtMatmul");
     TORCH_CHECK(terms.row_sums.defined(), "cuBLASLt has no algorithm for a product of ", terms.a.sizes(), " and ",

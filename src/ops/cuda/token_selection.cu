@@ -10,6 +10,33 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kFewImages = 64;  // fewer don't fill a GPU: several blocks then share an image's rows
 constexpr int kBlocksOfFew = 8;
 
+// Numbers the block's kept tokens of a round in their order. All threads call it.
+// @param done those of rounds before; this round's are added
+// @param kept_before (kWarps), shared; free again when all threads have passed another __syncthreads()
+__device__ int number_of(bool kept, int& done, int* kept_before) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const unsigned votes = __ballot_sync(~0u, kept);
+    if (lane == 0) kept_before[warp] = __popc(votes);
+    __syncthreads();
+    int number = done + __popc(votes & ((1u << lane) - 1));
+    for (int w = 0; w < kWarps; ++w) {
+        if (w < warp) number += kept_before[w];
+        done += kept_before[w];
+    }
+    return number;
+}
+
+// Copies an image's [CLS] and its kept tokens; blocks of one image share the work.
+// @param place (kept), shared: where the kept tokens stand among its patch tokens
+__device__ void copy_rows(int kept, int vectors, const int* place, const uint4* from, uint4* to) {
+    const int all = (kept + 1) * vectors;
+    for (int v = blockIdx.y * kThreads + threadIdx.x; v < all; v += gridDim.y * kThreads) {
+        const int row = v / vectors;
+        const int source = row == 0 ? 0 : place[row - 1] + 1;
+        to[v] = from[source * vectors + v % vectors];
+    }
+}
+
 // Ranks each token among the image's by counting those before it, numbers the kept ones in the order of the grid, and
 // copies their rows. Blocks of one image all rank; each copies its share.
 __global__ void __launch_bounds__(kThreads)
@@ -19,7 +46,6 @@ __global__ void __launch_bounds__(kThreads)
     int* const place = reinterpret_cast<int*>(score + s.tokens);  // (k): where the kept tokens stand
     __shared__ int kept_before[kWarps];
     const long long b = blockIdx.x;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     let_next_begin();
     wait_for_previous();
     for (int i = threadIdx.x; i < s.tokens; i += kThreads) {
@@ -38,38 +64,117 @@ __global__ void __launch_bounds__(kThreads)
             for (int j = i + 1; j < s.tokens; ++j) rank += score[j] > own;
             kept = rank < s.count;
         }
-        const unsigned votes = __ballot_sync(~0u, kept);
-        if (lane == 0) kept_before[warp] = __popc(votes);
-        __syncthreads();
-        int at = done + __popc(votes & ((1u << lane) - 1));
-        for (int w = 0; w < kWarps; ++w) {
-            if (w < warp) at += kept_before[w];
-            done += kept_before[w];
-        }
+        const int at = number_of(kept, done, kept_before);
         if (kept) {
             place[at] = i;
             if (blockIdx.y == 0) kept_positions[b * s.count + at] = positions[b * s.tokens + i];
         }
     }
     __syncthreads();
-    const uint4* const from = x + b * (s.tokens + 1) * s.vectors;
-    uint4* const to = kept_x + b * (s.count + 1) * s.vectors;
-    const int all = (s.count + 1) * s.vectors;
-    for (int v = blockIdx.y * kThreads + threadIdx.x; v < all; v += gridDim.y * kThreads) {
-        const int row = v / s.vectors;
-        const int source = row == 0 ? 0 : place[row - 1] + 1;
-        to[v] = from[source * s.vectors + v % s.vectors];
+    copy_rows(s.count, s.vectors, place, x + b * (s.tokens + 1) * s.vectors, kept_x + b * (s.count + 1) * s.vectors);
+}
+
+constexpr int kScanThreads = 1024;
+
+// A block a sequence: its tokens' probabilities, and how many rows it keeps, in kept_offsets[b + 1].
+__global__ void __launch_bounds__(kThreads) count_rows(PackedSelection s, const float* log_probability) {
+    const int b = blockIdx.x;
+    let_next_begin();
+    wait_for_previous();
+    const int begin = s.offsets[b] + 1, end = s.offsets[b + 1];  // behind [CLS]
+    int rows = 1;
+    for (int first = begin; first < end; first += kThreads) {
+        const int row = first + threadIdx.x;
+        bool kept = false;
+        if (row < end) {
+            const float probability = expf(log_probability[row]);
+            s.probability[row - (b + 1)] = probability;  // b + 1 rows before it are a [CLS]
+            kept = probability > s.threshold;
+        }
+        rows += __syncthreads_count(kept);
     }
+    if (threadIdx.x == 0) s.kept_offsets[b + 1] = rows;
+}
+
+// One block: kept_offsets' running sum, in place, from 0.
+__global__ void __launch_bounds__(kScanThreads) add_up(PackedSelection s) {
+    __shared__ int sums[kScanThreads / 32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    let_next_begin();
+    wait_for_previous();
+    int done = 0;  // rows of rounds before
+    for (int first = 0; first < s.sequences; first += kScanThreads) {
+        const int b = first + threadIdx.x;
+        int sum = b < s.sequences ? s.kept_offsets[b + 1] : 0;
+        for (int step = 1; step < 32; step *= 2) {
+            const int before = __shfl_up_sync(~0u, sum, step);
+            if (lane >= step) sum += before;
+        }
+        if (lane == 31) sums[warp] = sum;
+        __syncthreads();
+        sum += done;
+        for (int w = 0; w < kScanThreads / 32; ++w) {
+            if (w < warp) sum += sums[w];
+            done += sums[w];
+        }
+        if (b < s.sequences) s.kept_offsets[b + 1] = sum;
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) s.kept_offsets[0] = 0;
+}
+
+// Blocks of one sequence all number its kept tokens; each copies its share.
+__global__ void __launch_bounds__(kThreads) gather_rows(PackedSelection s, const uint4* x, const long long* positions,
+                                                        uint4* kept_x, long long* kept_positions) {
+    extern __shared__ int kept_place[];  // (kept): where the kept tokens stand
+    __shared__ int kept_before[kWarps];
+    const int b = blockIdx.x;
+    let_next_begin();
+    wait_for_previous();
+    const int begin = s.offsets[b], tokens = s.offsets[b + 1] - begin - 1, kept_begin = s.kept_offsets[b];
+    const int patch = begin - b, kept_patch = kept_begin - b;  // b rows before it are a [CLS]
+    int done = 0;                                              // kept tokens in rounds before
+    for (int first = 0; first < tokens; first += kThreads) {
+        __syncthreads();
+        const int i = first + threadIdx.x;
+        const bool kept = i < tokens && s.probability[patch + i] > s.threshold;
+        const int at = number_of(kept, done, kept_before);
+        if (kept) {
+            kept_place[at] = i;
+            if (blockIdx.y == 0) kept_positions[kept_patch + at] = positions[patch + i];
+        }
+    }
+    __syncthreads();
+    copy_rows(done, s.vectors, kept_place, x + static_cast<long long>(begin) * s.vectors,
+              kept_x + static_cast<long long>(kept_begin) * s.vectors);
+}
+
+dim3 grid_of(int images) {
+    return dim3(images, images < kFewImages ? kBlocksOfFew : 1);
 }
 
 }  // namespace
 
 cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* scores, const long long* positions,
                             void* kept_x, long long* kept_positions, cudaStream_t stream) {
-    const dim3 grid(shape.batch, shape.batch < kFewImages ? kBlocksOfFew : 1);
     const std::size_t shared = sizeof(float) * shape.tokens + sizeof(int) * shape.count;
-    return launch_overlapping(select, grid, kThreads, shared, stream, shape, static_cast<const uint4*>(x), scores,
-                              positions, static_cast<uint4*>(kept_x), kept_positions);
+    return launch_overlapping(select, grid_of(shape.batch), kThreads, shared, stream, shape,
+                              static_cast<const uint4*>(x), scores, positions, static_cast<uint4*>(kept_x),
+                              kept_positions);
+}
+
+cudaError_t count_above(const PackedSelection& selection, const float* log_probability, cudaStream_t stream) {
+    const cudaError_t error =
+        launch_overlapping(count_rows, dim3(selection.sequences), kThreads, 0, stream, selection, log_probability);
+    if (error != cudaSuccess) return error;
+    return launch_overlapping(add_up, dim3(1), kScanThreads, 0, stream, selection);
+}
+
+cudaError_t gather_above(const PackedSelection& selection, const void* x, const long long* positions, void* kept_x,
+                         long long* kept_positions, cudaStream_t stream) {
+    return launch_overlapping(gather_rows, grid_of(selection.sequences), kThreads, sizeof(int) * selection.longest,
+                              stream, selection, static_cast<const uint4*>(x), positions, static_cast<uint4*>(kept_x),
+                              kept_positions);
 }
 
 }  // namespace dynvit::cuda

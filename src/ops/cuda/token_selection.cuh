@@ -1,4 +1,4 @@
-// Launcher of the kernel behind keep_top_tokens of ops/token_gather.hpp.
+// Launchers of the kernels behind keep_top_tokens of ops/token_gather.hpp and keep_above of ops/packed_selection.hpp.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,12 +11,30 @@ struct SelectionShape {
     int score_stride;  // from an image's scores to the next one's
 };
 
-/// The most tokens that one thread block can rank.
+/// The most tokens of an image that one thread block can rank or number.
 inline constexpr int kMaxSelectionTokens = 4096;
 
 /// x (B, 1 + n, C), [CLS] first; scores (B, n), strided; positions (B, n) -> kept_x (B, 1 + k, C); kept_positions (B,
 /// k).
 cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* scores, const long long* positions,
                             void* kept_x, long long* kept_positions, cudaStream_t stream);
+
+/// Sequences one after another, each with its [CLS] first.
+struct PackedSelection {
+    int sequences;
+    int longest;         // patch tokens of the longest one
+    int vectors;         // of 16 bytes in a token
+    float threshold;     // what is above it is kept
+    const int* offsets;  // (B + 1): the first row of each sequence
+    float* probability;  // (T - B): of each patch token; written by count_above, read by gather_above
+    int* kept_offsets;   // (B + 1): the same of what is kept, likewise
+};
+
+/// @param log_probability (T), of no meaning for a [CLS]
+cudaError_t count_above(const PackedSelection& selection, const float* log_probability, cudaStream_t stream);
+
+/// x (T, C), positions (T - B) -> kept_x (T', C), kept_positions (T' - B), of the sizes that count_above has found.
+cudaError_t gather_above(const PackedSelection& selection, const void* x, const long long* positions, void* kept_x,
+                         long long* kept_positions, cudaStream_t stream);
 
 }  // namespace dynvit::cuda
