@@ -15,8 +15,12 @@ struct Precision {
     at::ScalarType type;
 };
 
-constexpr Precision kPrecisions[] = {
-    {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}, {"int8", at::kQInt8}};
+constexpr Precision kPrecisions[] = {{"float32", at::kFloat},
+                                     {"bfloat16", at::kBFloat16},
+                                     {"float16", at::kHalf},
+                                     {"int8", at::kQInt8},
+                                     {"float8", at::kFloat8_e4m3fn}};
+constexpr std::size_t kOfTraining = 3;  // the first ones
 
 std::vector<std::string> names_of(std::size_t count) {
     std::vector<std::string> names;
@@ -71,7 +75,7 @@ std::vector<std::string> slow_paths(const ModelSettings& settings, const at::Dev
 }
 
 at::ScalarType parse_precision(const std::string& name) {
-    return parse(name, std::size(kPrecisions) - 1);
+    return parse(name, kOfTraining);
 }
 
 const std::vector<std::string>& inference_precisions() {

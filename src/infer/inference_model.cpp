@@ -8,6 +8,7 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/transforms.hpp"
 #include "dynvit/models/state_dict.hpp"
+#include "dynvit/ops/gpu_kernels.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
 #include "dynvit/ops/residual_norm.hpp"
@@ -44,7 +45,7 @@ class Weights {
         const auto bias = tensors_.find(name + ".bias");
         return {tensors_.at(name + ".weight"), bias == tensors_.end() ? at::Tensor() : bias->second, precision};
     }
-    at::ScalarType storage() const { return precision_ == at::kQInt8 ? at::kFloat : precision_; }
+    at::ScalarType storage() const { return activation_type(precision_); }
 
     TensorMap tensors_;
     at::ScalarType precision_;
@@ -82,6 +83,13 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
     if (precision == at::kQInt8 && !(model.parameters().front().is_cpu() && fast_on_cpu(precision))) {
         throw Error("precision", "int8 runs on processors with VNNI instructions only; take bfloat16 or float32 here");
     }
+    if (precision == at::kFloat8_e4m3fn) {
+        const std::string reason = why_no_float8(model.parameters().front().device());
+        if (!reason.empty()) {
+            throw Error("precision", "float8 runs on GPUs of compute capability 9.0 only: ", reason,
+                        "; take bfloat16 or float32 here");
+        }
+    }
     const Weights weights(model, precision);
     const auto norm = [&](const std::string& name, double epsilon) {
         return Norm{weights.tensor(name + ".weight"), weights.tensor(name + ".bias"), epsilon};
@@ -115,6 +123,10 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
 at::Tensor InferenceModel::Norm::operator()(const at::Tensor& x) const {
     if (!x.is_cuda()) return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
     return residual_norm(x, {}, {}, weight, bias, epsilon, x.scalar_type()).normed;
+}
+
+ScaledRows InferenceModel::Norm::quantized(const at::Tensor& x) const {
+    return quantize_normed_rows(x, weight, bias, epsilon);
 }
 
 at::Tensor InferenceModel::prepare(const at::Tensor& images) const {
@@ -155,8 +167,15 @@ at::Tensor InferenceModel::embed(const at::Tensor& images) const {
     return embed_prepared(prepare(images));
 }
 
+at::Tensor InferenceModel::after_norm(const InferenceLinear& linear, const Norm& norm, const at::Tensor& x) {
+    return linear.takes_scaled_rows() ? linear(norm.quantized(x)) : linear(norm(x));
+}
+
 at::Tensor InferenceModel::finish(const Block& block, const at::Tensor& x, const at::Tensor& attended) const {
     const at::Tensor y = block.proj.add(attended, x);
+    if (block.fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
+        return block.fc2.add(quantize_rows(after_norm(block.fc1, block.norm2, y), /*gelu=*/true), y);
+    }
     return block.fc2.add(block.fc1.gelu(block.norm2(y)), y);
 }
 

@@ -4,7 +4,10 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <mutex>
+#include <string>
 #include <vector>
+
+#include "dynvit/ops/gpu_kernels.hpp"
 
 #ifdef DYNVIT_CUDA_KERNELS
 #include "cuda/matmul.hpp"
@@ -46,6 +49,23 @@ class OneDnnEngine {
     at::QEngine before_;
 };
 
+// Whether a layer multiplies float8: asked for, and of sizes that the products take.
+bool multiplies_float8([[maybe_unused]] const at::Tensor& weight, at::ScalarType precision) {
+    if (precision != at::kFloat8_e4m3fn) return false;
+    const std::string reason = why_no_float8(weight.device());
+    TORCH_CHECK(reason.empty(), "float8 needs a GPU of compute capability 9.0: ", reason);
+#ifdef DYNVIT_CUDA_KERNELS
+    return cuda::float8_matmul_supports(weight);
+#else
+    return false;
+#endif
+}
+
+// Rows of a matrix, whatever the dimensions before the last.
+[[maybe_unused]] at::Tensor rows(const at::Tensor& tensor) {
+    return tensor.reshape({-1, tensor.size(-1)});
+}
+
 c10::IValue pack_int8(const at::Tensor& weight, const at::Tensor& bias) {
     constexpr double kLargest = 127;
     const at::Tensor scales = (weight.abs().amax(1) / kLargest).clamp_min(1e-12);
@@ -77,6 +97,11 @@ bool fast_on_cpu(at::ScalarType precision) {
     }
 }
 
+at::ScalarType activation_type(at::ScalarType precision) {
+    if (precision == at::kQInt8) return at::kFloat;
+    return precision == at::kFloat8_e4m3fn ? at::kBFloat16 : precision;
+}
+
 bool InferenceLinear::fuses([[maybe_unused]] const at::Tensor& weight, [[maybe_unused]] at::ScalarType precision) {
 #ifdef DYNVIT_CUDA_KERNELS
     return cuda::matmul_supports(weight, precision);
@@ -87,24 +112,31 @@ bool InferenceLinear::fuses([[maybe_unused]] const at::Tensor& weight, [[maybe_u
 
 InferenceLinear::InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision)
     : outputs_(weight.size(0)) {
-    const bool int8 = precision == at::kQInt8;
+    const at::ScalarType type = activation_type(precision);
     const auto copied = [&](const at::Tensor& from) {
-        return from.to(int8 ? at::kFloat : precision, /*non_blocking=*/false, /*copy=*/true).contiguous();
+        return from.to(type, /*non_blocking=*/false, /*copy=*/true).contiguous();
     };
-    weight_ = copied(weight);
     if (bias.defined()) bias_ = copied(bias);
-    if (int8) {
+    if (multiplies_float8(weight, precision)) {
+        kind_ = Kind::kFloat8;
+        const ScaledRows quantized = quantize_rows_plain(weight.contiguous());
+        weight_ = quantized.values;
+        scales_ = quantized.scales;
+        return;
+    }
+    weight_ = copied(weight);
+    if (precision == at::kQInt8) {
         TORCH_CHECK(weight.is_cpu() && fast_on_cpu(precision), "int8 needs a processor with VNNI");
         kind_ = Kind::kInt8;
         int8_ = pack_int8(weight_, bias_);
         weight_ = at::Tensor();
         return;
     }
-    if (fuses(weight_, precision)) {
+    if (fuses(weight_, type)) {
         kind_ = Kind::kFused;
         return;
     }
-    if (!weight.is_cpu() || !at::hasMKLDNN() || !fast_on_cpu(precision)) return;
+    if (!weight.is_cpu() || !at::hasMKLDNN() || !fast_on_cpu(type)) return;
     kind_ = Kind::kOneDnn;
     weight_ = call(find_operator("mkldnn::_reorder_linear_weight"), {weight_, c10::IValue()}).toTensor();
 }
@@ -113,10 +145,13 @@ at::Tensor InferenceLinear::run(const at::Tensor& x, Then then, const at::Tensor
     std::vector<std::int64_t> shape = x.sizes().vec();
     shape.back() = outputs_;
     if (x.numel() == 0) return at::empty(shape, x.options());
+    if (kind_ == Kind::kFloat8) {
+        at::Tensor y = run(quantize_rows(x), then == Then::kAdd ? residual : at::Tensor());
+        return then == Then::kGelu ? at::gelu_(y, "tanh") : y;
+    }
 #ifdef DYNVIT_CUDA_KERNELS
     if (kind_ == Kind::kFused) {
         at::Tensor y = at::empty(shape, x.options());
-        const auto rows = [](const at::Tensor& tensor) { return tensor.reshape({-1, tensor.size(-1)}); };
         cuda::matmul(rows(y), {.a = rows(x),
                                .b = weight_,
                                .transpose_b = true,
@@ -148,6 +183,24 @@ at::Tensor InferenceLinear::run(const at::Tensor& x, Then then, const at::Tensor
         default:
             return y;
     }
+}
+
+at::Tensor InferenceLinear::run(const ScaledRows& x, [[maybe_unused]] const at::Tensor& residual) const {
+    TORCH_CHECK(takes_scaled_rows(), "this layer does not multiply float8");
+    std::vector<std::int64_t> shape = x.values.sizes().vec();
+    shape.back() = outputs_;
+    at::Tensor y = at::empty(shape, x.values.options().dtype(at::kBFloat16));
+#ifdef DYNVIT_CUDA_KERNELS
+    if (y.numel() == 0) return y;
+    cuda::matmul(rows(y), {.a = rows(x.values),
+                           .b = weight_,
+                           .transpose_b = true,
+                           .bias = bias_,
+                           .residual = residual.defined() ? rows(residual) : residual,
+                           .a_scales = x.scales,
+                           .b_scales = scales_});
+#endif
+    return y;
 }
 
 void InferenceLinear::write_sum(const at::Tensor& out, const at::Tensor& x, const at::Tensor& added) const {

@@ -37,7 +37,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
                                  const Variable& bias, const std::optional<Variable>& given_branch,
                                  const std::optional<Variable>& given_scale, double epsilon, at::ScalarType output) {
         const at::Tensor branch = given_branch.value_or(at::Tensor()), scale = given_scale.value_or(at::Tensor());
-        const auto [sum, normed, statistics] =
+        const auto [sum, normed, statistics, unused] =
             cuda::residual_norm_forward(x, branch, scale, weight, bias, epsilon, output, true);
         context->save_for_backward({sum, statistics, scale, weight});
         context->saved_data["branch_type"] = static_cast<std::int64_t>((branch.defined() ? branch : x).scalar_type());
@@ -102,9 +102,8 @@ NormedResidual residual_norm(const at::Tensor& x, const at::Tensor& branch, cons
                 ResidualNorm::apply(x, weight, bias, given(branch), given(scale), epsilon, output);
             return {results[0], results[1]};
         }
-        auto [sum, normed, unused] =
-            cuda::residual_norm_forward(x, branch, scale, weight, bias, epsilon, output, false);
-        return {sum, normed};
+        const auto result = cuda::residual_norm_forward(x, branch, scale, weight, bias, epsilon, output, false);
+        return {result.sum, result.normed};
     }
 #endif
     return residual_norm_plain(x, branch, scale, weight, bias, epsilon, output);

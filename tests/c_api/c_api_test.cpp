@@ -54,7 +54,8 @@ TEST_F(CApi, ErrorsAreALineAndNoException) {
         {"keep_ratio=much", "[options] keep_ratio: found 'much', expected a number"},
         {"ratio=0.7", "[options] found 'ratio', expected keep_ratio, device, precision or model"},
         {"fast", "[options] found 'fast', expected KEY=VALUE"},
-        {"precision=int3", "[precision] unknown precision 'int3'; expected one of float32, bfloat16, float16, int8"},
+        {"precision=int3",
+         "[precision] unknown precision 'int3'; expected one of float32, bfloat16, float16, int8, float8"},
         {"keep_ratio=2", "[keep-ratio] found 2, expected 0 (what the file says) to 1"}};
     for (const auto& [options, text] : wrong) {
         EXPECT_EQ(dynvit_open(model_.c_str(), options), nullptr) << options;

@@ -8,6 +8,7 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/export/bundle.hpp"
 #include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/ops/gpu_kernels.hpp"
 #include "inference_support.hpp"
 #include "models/golden_model.hpp"
 
@@ -159,6 +160,37 @@ TEST(InferenceModel, SaliencyIsWhatTheBlocksTakeIn) {
     ASSERT_EQ(output.saliency.size(), 2u);
     EXPECT_CLOSE(output.saliency[1], taken[last], 1e-5);
     EXPECT_CLOSE(output.saliency[0], at::stack(taken).slice(0, 1).mean(0), 1e-5);
+}
+
+TEST(InferenceModel, Float8NeedsItsGpu) {
+    EXPECT_EQ(test::error_of([] { test::engine_of(test::tiny_student(), at::kFloat8_e4m3fn); }),
+              "[precision] float8 runs on GPUs of compute capability 9.0 only: this is a processor; take bfloat16 or "
+              "float32 here");
+}
+
+// By twelve blocks' roundings; and an image's answer is not of the others' making: a scale for each row.
+TEST(InferenceModel, Float8ComesCloseToBFloat16) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    if (const std::string reason = why_no_float8(at::kCUDA); !reason.empty()) GTEST_SKIP() << "float8: " << reason;
+    const torch::NoGradGuard no_grad;
+    DynamicVit model = test::tiny_student();
+    model->to(at::kCUDA);
+    const at::Tensor images = at::randn({4, 3, 224, 224}, test::generator(1));
+    const auto half = test::engine_of(model, at::kBFloat16), engine = test::engine_of(model, at::kFloat8_e4m3fn);
+    const at::Tensor logits = engine->forward(images).logits;
+    EXPECT_EQ(logits.scalar_type(), at::kFloat);
+    EXPECT_CLOSE(logits, half->forward(images).logits, 0.15);
+    at::Tensor beside = images.clone();
+    beside.slice(0, 1).mul_(100);
+    EXPECT_CLOSE(engine->forward(beside).logits[0], logits[0], 1e-6);
+    const std::vector<std::int64_t> tokens = {120, 60, 30};
+    const PrunedOutput exact = pruned_forward(*half, images, *make_policy("predicted", half), tokens),
+                       pruned = pruned_forward(*engine, images, *make_policy("predicted", engine), tokens);
+    EXPECT_CLOSE(pruned.logits, exact.logits, 0.2);
+    EXPECT_GT(at::isin(pruned.kept[0][0], exact.kept[0][0]).sum().item<int>(), 105);
+    const PruningPlan plan{.policy = "per_image", .thresholds = {0.4, 0.4, 0.4}};  // packed rows
+    const at::Tensor packed = InferenceSession(engine, plan).run(images).logits;
+    EXPECT_TRUE(packed.isfinite().all().item<bool>());
 }
 
 // Lower precision changes logits a little, and the selection hardly.

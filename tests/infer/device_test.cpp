@@ -17,6 +17,14 @@ TEST(Device, ByName) {
               std::string::npos);
 }
 
+TEST(Device, PrecisionsByName) {
+    EXPECT_EQ(parse_precision("bfloat16"), at::kBFloat16);
+    EXPECT_EQ(parse_inference_precision("int8"), at::kQInt8);
+    EXPECT_EQ(parse_inference_precision("float8"), at::kFloat8_e4m3fn);
+    EXPECT_EQ(test::error_of([] { parse_precision("float8"); }),
+              "[precision] unknown precision 'float8'; expected one of float32, bfloat16, float16");
+}
+
 TEST(Device, TellsWhatRunsByLibTorchsKernels) {
     const ModelSettings odd = [] {
         ModelSettings settings = test::tiny_settings({1, 2});

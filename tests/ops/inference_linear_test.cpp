@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "dynvit/ops/gpu_kernels.hpp"
 #include "models/golden_model.hpp"
 
 namespace dynvit {
@@ -9,7 +10,7 @@ namespace {
 
 // Against the definition in float64, for shapes and precisions that models have and odd ones.
 void expect_linear(const at::Device& device, at::ScalarType precision, double tolerance) {
-    const at::ScalarType type = precision == at::kQInt8 ? at::kFloat : precision;
+    const at::ScalarType type = activation_type(precision);
     using Sizes = std::pair<std::int64_t, std::int64_t>;
     for (const auto& [in, out] : {Sizes{192, 576}, Sizes{33, 7}, Sizes{8, 2}}) {
         const at::Tensor weight = at::randn({out, in}, test::generator(1)) / std::sqrt(static_cast<double>(in));
@@ -50,6 +51,51 @@ TEST(InferenceLinear, OnTheGpu) {
     expect_linear(at::kCUDA, at::kFloat, 1e-4);
     expect_linear(at::kCUDA, at::kBFloat16, 2e-2);
     expect_linear(at::kCUDA, at::kHalf, 3e-3);
+}
+
+TEST(InferenceLinear, Float8) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    if (const std::string reason = why_no_float8(at::kCUDA); !reason.empty()) GTEST_SKIP() << "float8: " << reason;
+    // Two roundings by up to a sixteenth, in sums of many products with errors of either sign.
+    expect_linear(at::kCUDA, at::kFloat8_e4m3fn, 6e-2);
+    const InferenceLinear odd(at::ones({8, 24}, at::kCUDA), {}, at::kFloat8_e4m3fn);
+    EXPECT_FALSE(odd.takes_scaled_rows());
+    const InferenceLinear none(at::zeros({32, 16}, at::kCUDA), {}, at::kFloat8_e4m3fn);
+    EXPECT_CLOSE(none(at::ones({1, 16}, at::device(at::kCUDA).dtype(at::kBFloat16))), at::zeros({1, 32}), 0);
+}
+
+at::Tensor unscaled(const ScaledRows& rows) {
+    return rows.values.cpu().to(at::kDouble) * rows.scales.cpu().to(at::kDouble).unsqueeze(1);
+}
+
+// The product of what was rounded, in float64: what is left is the result's rounding to bfloat16, and of a sum's before
+// the residual where that is added afterwards.
+TEST(InferenceLinear, MultipliesScaledRows) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    if (const std::string reason = why_no_float8(at::kCUDA); !reason.empty()) GTEST_SKIP() << "float8: " << reason;
+    using Sizes = std::pair<std::int64_t, std::int64_t>;
+    for (const auto& [in, out] : {Sizes{16, 16}, Sizes{48, 16}, Sizes{192, 576}, Sizes{768, 192}, Sizes{384, 1152},
+                                  Sizes{384, 384}, Sizes{384, 1536}, Sizes{1536, 384}}) {
+        const at::Tensor weight = at::randn({out, in}, test::generator(1)) * at::linspace(0.1, 3, out).unsqueeze(1);
+        const at::Tensor bias = (at::randn({out}, test::generator(2)) * 5).to(at::kBFloat16);
+        const at::Tensor rounded_weight = unscaled(quantize_rows_plain(weight));
+        for (const std::int64_t rows : {1, 3, 16, 197, 1001}) {
+            const at::Tensor x = at::randn({rows, in}, test::generator(3)) * at::linspace(2, 0.1, rows).unsqueeze(1);
+            const at::Tensor residual = (at::randn({rows, out}, test::generator(4)) * 5).to(at::kCUDA, at::kBFloat16);
+            const ScaledRows quantized = quantize_rows(x.to(at::kCUDA, at::kBFloat16));
+            for (const bool has_bias : {true, false}) {
+                const InferenceLinear linear(weight.cuda(), has_bias ? bias.cuda() : at::Tensor(), at::kFloat8_e4m3fn);
+                ASSERT_TRUE(linear.takes_scaled_rows());
+                at::Tensor expected = at::linear(unscaled(quantized), rounded_weight);
+                if (has_bias) expected = expected + bias.to(at::kDouble);
+                EXPECT_EQ(linear(quantized).scalar_type(), at::kBFloat16);
+                EXPECT_CLOSE(linear(quantized), expected, 5e-3)
+                    << rows << " x " << in << " to " << out << ' ' << has_bias;
+                EXPECT_CLOSE(linear.add(quantized, residual), expected + residual.cpu(), 8e-3)
+                    << rows << " x " << in << " to " << out << ' ' << has_bias;
+            }
+        }
+    }
 }
 
 TEST(InferenceLinear, WritesASumIntoPartOfATensorOnTheGpu) {

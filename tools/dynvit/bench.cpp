@@ -209,7 +209,7 @@ void measure(std::vector<std::unique_ptr<Row>>& rows, const at::Tensor& images, 
         for (std::size_t i = done; i < rows.size() && rows[i]->batch == batch; ++i) {
             const std::shared_ptr<const InferenceSession> session = rows[i]->session;
             const at::ScalarType precision = parse_inference_precision(rows[i]->precision);
-            const at::Tensor inputs = normalized.to(precision == at::kQInt8 ? at::kFloat : precision);
+            const at::Tensor inputs = normalized.to(activation_type(precision));
             cases.emplace_back([session, inputs] { session->run(inputs); });
             // Of the first run: on a GPU later ones are replayed in memory that is kept.
             rows[i]->peak_bytes = peak_tensor_bytes(cases.back(), options.device);

@@ -78,8 +78,10 @@ void ModelArguments::add_to(CLI::App& command) {
     command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")
         ->capture_default_str();
     command
-        .add_option("-p,--precision", precision,
-                    "float32, bfloat16, float16, or int8: 8-bit matrix products, on processors that have them")
+        .add_option(
+            "-p,--precision", precision,
+            "float32, bfloat16, float16; 8-bit matrix products: int8 on processors that have them, float8 on GPUs of "
+            "compute capability 9.0")
         ->check(CLI::IsMember(inference_precisions()))
         ->capture_default_str();
 }

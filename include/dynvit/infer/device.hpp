@@ -21,7 +21,7 @@ std::vector<std::string> slow_paths(const ModelSettings& settings, const at::Dev
 /// "float32", "bfloat16" or "float16". Throws Error for others.
 at::ScalarType parse_precision(const std::string& name);
 
-/// The same and "int8", kQInt8: what inference computes in, see InferenceModel.
+/// The same, "int8", kQInt8, and "float8", kFloat8_e4m3fn: what inference computes in, see InferenceModel.
 const std::vector<std::string>& inference_precisions();
 at::ScalarType parse_inference_precision(const std::string& name);
 

@@ -16,8 +16,9 @@ class InferenceModel {
     /// @param model whose weights, and device, are taken; it may change or go afterwards
     /// @param precision kFloat, kBFloat16 or kHalf, of everything but the prediction modules' probabilities and the
     /// logits, which are float32; kQInt8, on a CPU with VNNI only: float32 with the blocks' matrix products in 8
-    /// bits (see InferenceLinear: a batch shares one scale, so its images depend on each other a little). Throws Error
-    /// where the device can't do that.
+    /// bits (see InferenceLinear: a batch shares one scale, so its images depend on each other a little);
+    /// kFloat8_e4m3fn, on a GPU of compute capability 9.0 only: bfloat16 with the blocks' matrix products in float8, a
+    /// scale for each token. Throws Error where the device can't do that.
     explicit InferenceModel(const DynamicVitImpl& model, at::ScalarType precision = at::kFloat);
 
     const ModelSettings& settings() const { return settings_; }
@@ -69,6 +70,7 @@ class InferenceModel {
         at::Tensor weight, bias;
         double epsilon;
         at::Tensor operator()(const at::Tensor& x) const;
+        ScaledRows quantized(const at::Tensor& x) const;  // what a layer that multiplies float8 reads
     };
     struct Block {
         Norm norm1;
@@ -83,8 +85,10 @@ class InferenceModel {
         at::Tensor operator()(const at::Tensor& x, const RowGroups& groups) const;
     };
 
+    // linear(norm(x)), rounded on the way where the layer multiplies float8.
+    static at::Tensor after_norm(const InferenceLinear& linear, const Norm& norm, const at::Tensor& x);
     // The parts of a block: (B, n, C) -> (B, n, 3 C), and what follows its attention.
-    at::Tensor qkv_of(const Block& block, const at::Tensor& x) const { return block.qkv(block.norm1(x)); }
+    at::Tensor qkv_of(const Block& block, const at::Tensor& x) const { return after_norm(block.qkv, block.norm1, x); }
     at::Tensor finish(const Block& block, const at::Tensor& x, const at::Tensor& attended) const;
 
     ModelSettings settings_;

@@ -5,13 +5,18 @@
 
 namespace dynvit::cuda {
 
-bool kernels_run_on(const at::Device& device) {
-    constexpr int kLeastMajor = 8;
-    if (!device.is_cuda()) return false;
-    int major = 0;
+int compute_capability(const at::Device& device) {
+    if (!device.is_cuda()) return 0;
+    int major = 0, minor = 0;
     const int index = device.has_index() ? device.index() : c10::cuda::current_device();
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index));
-    return major >= kLeastMajor;
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index));
+    return 10 * major + minor;
+}
+
+bool kernels_run_on(const at::Device& device) {
+    constexpr int kLeast = 80;
+    return compute_capability(device) >= kLeast;
 }
 
 }  // namespace dynvit::cuda

@@ -3,6 +3,6 @@
 
 namespace dynvit::cuda {
 
-enum class Element { kFloat, kHalf, kBFloat16 };
+enum class Element { kFloat, kHalf, kBFloat16, kFloat8 };
 
 }  // namespace dynvit::cuda

@@ -8,7 +8,7 @@
 
 namespace dynvit::cuda {
 
-/// Calls `work` with a null pointer of the element's type.
+/// Calls `work` with a null pointer of the element's type, which is not float8.
 template <class Work>
 auto with_type(Element element, const Work& work) {
     switch (element) {

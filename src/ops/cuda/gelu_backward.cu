@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "elements.cuh"
+#include "gelu.cuh"
 #include "launch_limits.cuh"
 #include "sum_rows.cuh"
 
@@ -15,15 +16,9 @@ constexpr int kVector = 8;      // columns of a thread
 constexpr int kAcross = 32;     // threads along a row
 constexpr int kDown = 8;        // rows that a block works on at once
 constexpr int kBlocksEach = 8;  // of a multiprocessor
-constexpr float kLog2e = 1.4426950408889634f;
-
-__device__ float tanh_of(float x) {
-    return 1 - __fdividef(2, 1 + exp2f(2 * kLog2e * x));
-}
 
 template <class T>
 __global__ void __launch_bounds__(kAcross* kDown) gelu_backward(GeluBackward p) {
-    constexpr float kScale = 0.7978845608f, kCubic = 0.044715f;  // sqrt(2 / pi)
     __shared__ float parts[kDown][kAcross][kVector + 1];
     const int column = (blockIdx.y * kAcross + threadIdx.x) * kVector;
     float sums[kVector] = {};
@@ -35,9 +30,9 @@ __global__ void __launch_bounds__(kAcross* kDown) gelu_backward(GeluBackward p) 
             load8(static_cast<const T*>(p.input) + at, x);
             load8(static_cast<const T*>(p.to_output) + at, gradient);
             for (int i = 0; i < kVector; ++i) {
-                const float square = x[i] * x[i], t = tanh_of(kScale * x[i] * (1 + kCubic * square));
+                const float square = x[i] * x[i], t = tanh_of(kGeluScale * x[i] * (1 + kGeluCubic * square));
                 y[i] = 0.5f * x[i] * (1 + t);
-                gradient[i] *= 0.5f * (1 + t) + 0.5f * x[i] * (1 - t * t) * kScale * (1 + 3 * kCubic * square);
+                gradient[i] *= 0.5f * (1 + t) + 0.5f * x[i] * (1 - t * t) * kGeluScale * (1 + 3 * kGeluCubic * square);
                 sums[i] += gradient[i];
             }
             store8(static_cast<T*>(p.output) + at, y);

@@ -6,12 +6,15 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "compute_capability.hpp"
 #include "few_images_attention.cuh"
+#include "matmul.hpp"
 #include "patch_rows.cuh"
 #include "prediction_head.cuh"
+#include "scaled_rows.cuh"
 #include "tensor_element.hpp"
 #include "token_selection.cuh"
 
@@ -134,6 +137,27 @@ at::Tensor few_images_attention(const at::Tensor& qkv, std::int64_t heads) {
                                          .out = out.mutable_data_ptr()},
                                         c10::cuda::getCurrentCUDAStream()));
     return out;
+}
+
+ScaledRows quantize_rows(const at::Tensor& x, bool gelu) {
+    const std::int64_t channels = x.size(-1);
+    if (!multiplies_float8(x.device()) || x.scalar_type() != at::kBFloat16 || x.numel() == 0 || channels % 8 != 0 ||
+        channels > kMaxScaledChannels || x.numel() / channels > std::numeric_limits<int>::max() / 2) {
+        return {};
+    }
+    const at::Tensor dense = x.contiguous();
+    if (!aligned(dense)) return {};
+    const c10::cuda::CUDAGuard device(x.device());
+    ScaledRows rows{at::empty(x.sizes(), dense.options().dtype(at::kFloat8_e4m3fn)),
+                    at::empty({x.numel() / channels}, dense.options().dtype(at::kFloat))};
+    C10_CUDA_CHECK(quantize_rows({.rows = static_cast<int>(rows.scales.numel()),
+                                  .channels = static_cast<int>(channels),
+                                  .gelu = gelu,
+                                  .x = dense.const_data_ptr(),
+                                  .values = rows.values.mutable_data_ptr(),
+                                  .scales = rows.scales.mutable_data_ptr<float>()},
+                                 c10::cuda::getCurrentCUDAStream()));
+    return rows;
 }
 
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {

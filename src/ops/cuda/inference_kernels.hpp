@@ -1,5 +1,5 @@
-// The inference kernels for tensors: see ops/patch_rows.hpp, ops/prediction_head.hpp, ops/token_gather.hpp and
-// ops/packed_selection.hpp.
+// The inference kernels for tensors: see ops/patch_rows.hpp, ops/prediction_head.hpp, ops/token_gather.hpp,
+// ops/packed_selection.hpp and ops/scaled_rows.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,6 +7,7 @@
 #include "dynvit/ops/packed_selection.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
+#include "dynvit/ops/scaled_rows.hpp"
 #include "dynvit/ops/token_gather.hpp"
 
 namespace dynvit::cuda {
@@ -24,6 +25,9 @@ at::Tensor keep_log_probability(const at::Tensor& z, const at::Tensor& weight, c
 /// Self-attention of few images: see ops/self_attention.hpp. Undefined where they are many or the kernel does not take
 /// them.
 at::Tensor few_images_attention(const at::Tensor& qkv, std::int64_t heads);
+
+/// Undefined where the kernel does not take x.
+ScaledRows quantize_rows(const at::Tensor& x, bool gelu);
 
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores);
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,

@@ -19,6 +19,8 @@
 #include <vector>
 
 #include "compute_capability.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
 #include "tensor_element.hpp"
 
 namespace dynvit::cuda {
@@ -27,6 +29,7 @@ namespace {
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 constexpr int kProposals = 12;  // of which the fastest is taken
 constexpr int kTimedRuns = 5;
+constexpr std::int8_t kFastFloat8 = 0;  // 1: sums of float8 products keep fewer bits than float32 in between
 
 void check(cublasStatus_t status, const char* what) {
     TORCH_CHECK(status == CUBLAS_STATUS_SUCCESS, what, ": ", cublasLtGetStatusString(status));
@@ -65,6 +68,8 @@ cudaDataType_t data_type(const at::Tensor& tensor) {
             return CUDA_R_32F;
         case at::kHalf:
             return CUDA_R_16F;
+        case at::kFloat8_e4m3fn:
+            return CUDA_R_8F_E4M3;
         default:
             return CUDA_R_16BF;
     }
@@ -124,6 +129,7 @@ class Product {
             set(operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, terms.gelu_input.mutable_data_ptr());
             set(operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, terms.gelu_input.stride(-2));
         }
+        if (terms.a_scales.defined()) set_scales();
         describe(a_, terms.b, batch);
         describe(b_, terms.a, batch);
         describe(c_, added_, batch);
@@ -138,6 +144,7 @@ class Product {
                               workspace_.mutable_data_ptr(), kWorkspaceBytes, stream_);
     }
 
+    // None where cuBLASLt can't do all of it at once.
     std::vector<cublasLtMatmulAlgo_t> proposals() const {
         Preference preference;
         check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
@@ -154,9 +161,10 @@ class Product {
         align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out_);
         std::array<cublasLtMatmulHeuristicResult_t, kProposals> found{};
         int count = 0;
-        check(cublasLtMatmulAlgoGetHeuristic(handle_, operation_, a_, b_, c_, d_, preference, kProposals, found.data(),
-                                             &count),
-              "cublasLtMatmulAlgoGetHeuristic");
+        const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, operation_, a_, b_, c_, d_, preference,
+                                                                     kProposals, found.data(), &count);
+        if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return {};
+        check(status, "cublasLtMatmulAlgoGetHeuristic");
         std::vector<cublasLtMatmulAlgo_t> algorithms;
         for (int i = 0; i < count; ++i) {
             const cublasLtMatmulHeuristicResult_t& one = found[static_cast<std::size_t>(i)];
@@ -180,6 +188,20 @@ class Product {
     }
 
   private:
+    // A factor for each row that is multiplied, of a and of b.
+    void set_scales() {
+#if CUBLAS_VERSION >= 120900
+        constexpr auto kOfEachRow = static_cast<std::int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+        set(operation_, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, kOfEachRow);
+        set(operation_, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, kOfEachRow);
+        set(operation_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, terms_.b_scales.const_data_ptr());
+        set(operation_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, terms_.a_scales.const_data_ptr());
+        set(operation_, CUBLASLT_MATMUL_DESC_FAST_ACCUM, kFastFloat8);
+#else
+        TORCH_CHECK(false, "products of float8 need cuBLASLt 12.9 or newer");
+#endif
+    }
+
     const MatmulTerms& terms_;
     const at::Tensor& out_;
     const at::Tensor added_;
@@ -254,10 +276,40 @@ class FastestAlgorithms {
 };
 
 // Times them all. @param proposals at least one
-cublasLtMatmulAlgo_t fastest_of(const Product& product, const std::vector<cublasLtMatmulAlgo_t>& proposals) {
+Choice fastest_of(const Product& product, const std::vector<cublasLtMatmulAlgo_t>& proposals) {
     std::vector<float> times;
     for (const cublasLtMatmulAlgo_t& algorithm : proposals) times.push_back(product.time(algorithm));
-    return proposals[static_cast<std::size_t>(std::ranges::min_element(times) - times.begin())];
+    const auto fastest = std::ranges::min_element(times);
+    if (*fastest == std::numeric_limits<float>::infinity()) return std::nullopt;
+    return proposals[static_cast<std::size_t>(fastest - times.begin())];
+}
+
+std::string description(const at::Tensor& out, const MatmulTerms& terms) {
+    return dynvit::str("a product of ", terms.a.sizes(), " and ", terms.b.sizes(), " in ", terms.a.scalar_type(),
+                       terms.a_scales.defined() ? " with scales" : "", terms.bias.defined() ? ", a bias" : "",
+                       terms.gelu ? ", GELU" : "", terms.residual.defined() ? ", a residual" : "", " to ",
+                       out.scalar_type());
+}
+
+// Does after the product what no algorithm does inside.
+void multiply_in_steps(const at::Tensor& out, const MatmulTerms& terms) {
+    MatmulTerms alone = terms;
+    if (terms.row_sums.defined()) {
+        alone.row_sums = at::Tensor();
+        matmul(out, alone);
+        at::sum_out(const_cast<at::Tensor&>(terms.row_sums), terms.a, {terms.transpose_a ? 0 : 1}, false, at::kFloat);
+        return;
+    }
+    TORCH_CHECK(terms.a_scales.defined() && terms.residual.defined(), "cuBLASLt has no algorithm for ",
+                description(out, terms));
+    static std::once_flag told;
+    std::call_once(told, [&] {
+        log::warn(
+            dynvit::str("cuBLASLt has no algorithm for ", description(out, terms), ": residuals are added afterwards"));
+    });
+    alone.residual = at::Tensor();
+    matmul(out, alone);
+    out.add_(terms.residual);
 }
 
 // Made at the first product with this key.
@@ -274,6 +326,14 @@ Choice choice_of(const Product& product, const Key& key) {
 
 }  // namespace
 
+bool multiplies_float8(const at::Device& device) {
+    return CUBLAS_VERSION >= 120900 && compute_capability(device) == 90;
+}
+
+bool float8_matmul_supports(const at::Tensor& weight) {
+    return multiplies_float8(weight.device()) && weight.size(0) % 16 == 0 && weight.size(1) % 16 == 0;
+}
+
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type) {
     return kernels_run_on(weight.device()) && is_half(type) && weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0;
 }
@@ -287,12 +347,7 @@ void matmul(const at::Tensor& out, const MatmulTerms& terms) {
         choice = choice_of(product, key_of(out, terms, /*exact=*/true));  // what serves a near size may not serve here
     }
     if (choice) return check(product.run(*choice), "cublasLtMatmul");
-    TORCH_CHECK(terms.row_sums.defined(), "cuBLASLt has no algorithm for a product of ", terms.a.sizes(), " and ",
-                terms.b.sizes());
-    MatmulTerms alone = terms;
-    alone.row_sums = at::Tensor();
-    matmul(out, alone);
-    at::sum_out(const_cast<at::Tensor&>(terms.row_sums), terms.a, {terms.transpose_a ? 0 : 1}, false, at::kFloat);
+    multiply_in_steps(out, terms);
 }
 
 }  // namespace dynvit::cuda

@@ -7,20 +7,28 @@ namespace dynvit::cuda {
 
 /// What a product computes, of row-major matrices: out = act(op(a) op(b) + bias) + residual.
 struct MatmulTerms {
-    at::Tensor a, b;  // of one half type; rows contiguous, any distance between them
+    at::Tensor a, b;  // of one half type, or float8 e4m3; rows contiguous, any distance between them
     bool transpose_a = false, transpose_b = false;
     at::Tensor bias = {};        // (columns of out); may be undefined
     bool gelu = false;           // by its tanh approximation; not together with a residual
     at::Tensor gelu_input = {};  // written, as out: what GELU is applied to; may be undefined
     at::Tensor residual = {};    // as out; may be undefined
-    at::Tensor row_sums = {};    // written: the sums of op(a)'s rows, float32, for a float32 out; may be undefined
+    // Of float8, with transpose_b alone: each row of a, and of b, stands for itself times one of these, float32.
+    at::Tensor a_scales = {}, b_scales = {};
+    at::Tensor row_sums = {};  // written: the sums of op(a)'s rows, float32, for a float32 out; may be undefined
 };
 
 /// Whether the tensor cores take such a weight: float16 or bfloat16 on a GPU, both sizes multiples of 8.
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type);
 
-/// Writes out, (M, N), rows contiguous: of the half type, or float32. With three dimensions, (B, M, N), the product is
-/// B products at once of (B, M, K) and a b that they share; a residual may be expanded along B.
+/// Whether a GPU multiplies float8 with a scale for each row: compute capability 9.0, by cuBLASLt 12.9 or newer.
+bool multiplies_float8(const at::Device& device);
+
+/// Whether it takes such a weight in float8, by its sizes: multiples of 16.
+bool float8_matmul_supports(const at::Tensor& weight);
+
+/// Writes out, (M, N), rows contiguous: of the half type (bfloat16 for float8), or float32. With three dimensions, (B,
+/// M, N), the product is B products at once of (B, M, K) and a b that they share; a residual may be expanded along B.
 /// The first product of each size times the algorithms that cuBLASLt proposes, and the fastest serves from then on in
 /// this process. Above 512 rows of one matrix, numbers of rows with the same four leading bits count as one size, and
 /// only where cuBLASLt refuses the algorithm of a near one is another chosen. May be called from several threads.

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "compute_capability.hpp"
+#include "matmul.hpp"
 #include "residual_norm.cuh"
 #include "tensor_element.hpp"
 
@@ -54,7 +55,8 @@ bool residual_norm_supports(const at::Tensor& x, const at::Tensor& branch, const
         !branch.defined() ||
         (there(branch) && (branch.scalar_type() == type || (type == at::kFloat && is_half(branch.scalar_type()))));
     const bool takes_scale = !scale.defined() || (there(scale) && scale.scalar_type() == at::kFloat);
-    return kernels_run_on(x.device()) && is_element(type) && is_element(output) && there(weight) && there(bias) &&
+    const bool takes_output = is_element(output) || (output == at::kFloat8_e4m3fn && multiplies_float8(x.device()));
+    return kernels_run_on(x.device()) && is_element(type) && takes_output && there(weight) && there(bias) &&
            takes_branch && takes_scale && (norm == at::kFloat || norm == type) && bias.scalar_type() == norm &&
            channels % 8 == 0 && channels <= kMaxNormChannels && x.numel() > 0 &&
            x.numel() / channels <= std::numeric_limits<int>::max() / 2;  // so that a step beyond the last row fits too
@@ -67,9 +69,12 @@ ResidualNormResult residual_norm_forward(const at::Tensor& x, const at::Tensor& 
     const at::Tensor stream = dense(x), added = dense_if_defined(branch), scales = dense_if_defined(scale),
                      gain = dense(weight), shift = dense(bias);
     const ResidualNormShape shape = shape_of(x);
-    ResidualNormResult result{x, at::empty(x.sizes(), stream.options().dtype(output)), {}};
+    ResidualNormResult result{x, at::empty(x.sizes(), stream.options().dtype(output)), {}, {}};
     if (branch.defined()) result.sum = at::empty(x.sizes(), stream.options());
     if (wants_statistics) result.statistics = at::empty({shape.rows, 2}, stream.options().dtype(at::kFloat));
+    if (output == at::kFloat8_e4m3fn) {
+        result.row_scales = at::empty({shape.rows}, stream.options().dtype(at::kFloat));
+    }
 
     ResidualNormForward tensors{};
     tensors.x = stream.const_data_ptr();
@@ -81,6 +86,7 @@ ResidualNormResult residual_norm_forward(const at::Tensor& x, const at::Tensor& 
     if (branch.defined()) tensors.sum = result.sum.mutable_data_ptr();
     tensors.normed = result.normed.mutable_data_ptr();
     tensors.statistics = static_cast<float2*>(mutable_data_or_null(result.statistics));
+    tensors.row_scales = static_cast<float*>(mutable_data_or_null(result.row_scales));
     const ResidualNormTypes types{element_of(stream.scalar_type()),
                                   element_of(branch.defined() ? branch.scalar_type() : stream.scalar_type()),
                                   element_of(gain.scalar_type()), element_of(output)};

@@ -9,6 +9,7 @@
 #include "residual_norm.cuh"
 
 #include "elements.cuh"
+#include "float8.cuh"
 #include "overlap.cuh"
 #include "sum_rows.cuh"
 
@@ -139,10 +140,21 @@ __global__ void __launch_bounds__(kThreads)
         }
     }
     const float inverse = rsqrtf(row_sum<L::kRowWarps>(squares) / shape.channels + tensors.epsilon);
+    float largest = 0;
     for (int c = 0; c < kChunks; ++c) {
         if (!held(c)) continue;
-        for (int i = 0; i < kSize; ++i) values[c][i] = values[c][i] * inverse * weight[c][i] + bias[c][i];
+        for (int i = 0; i < kSize; ++i) {
+            values[c][i] = values[c][i] * inverse * weight[c][i] + bias[c][i];
+            largest = fmaxf(largest, fabsf(values[c][i]));
+        }
         store(normed_type, tensors.normed, start + L::column(c), values[c]);
+    }
+    if (normed_type == Element::kFloat8) {
+        const float row_scale = float8_scale(row_max<L::kRowWarps, kWarps>(largest)), factor = 1 / row_scale;
+        for (int c = 0; c < kChunks; ++c) {
+            if (held(c)) store_float8(tensors.normed, start + L::column(c), values[c], factor);
+        }
+        if (present && threadIdx.x % L::kRowThreads == 0) tensors.row_scales[row] = row_scale;
     }
     if (tensors.statistics && present && threadIdx.x % L::kRowThreads == 0) {
         tensors.statistics[row] = make_float2(mean, inverse);

@@ -14,7 +14,8 @@ struct ResidualNormShape {
     int rows, rows_per_image, channels;
 };
 
-/// `branch` is x's type, or any where x is float; `weight` (and bias) float or x's type.
+/// `branch` is x's type, or any where x is float; `weight` (and bias) float or x's type; `normed` may be float8 in the
+/// forward pass.
 struct ResidualNormTypes {
     Element x, branch, weight, normed;
 };
@@ -26,6 +27,7 @@ struct ResidualNormForward {
     float epsilon;
     void *sum, *normed;  // (R, C), the sum of x's type
     float2* statistics;  // (R): mean and 1 / deviation; may be null
+    float* row_scales;   // (R), where `normed` is float8: what each of its rows is to be multiplied by
 };
 
 struct ResidualNormBackward {

@@ -5,13 +5,15 @@
 
 namespace dynvit::cuda {
 
-/// Whether the kernels take these: all on one GPU, the types and channels that ops/residual_norm.hpp lists.
+/// Whether the kernels take these: all on one GPU, the types and channels that ops/residual_norm.hpp lists. The forward
+/// kernel writes float8 e4m3 too, where the GPU multiplies it: see ops/scaled_rows.hpp.
 bool residual_norm_supports(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& scale,
                             const at::Tensor& weight, const at::Tensor& bias, at::ScalarType output);
 
 struct ResidualNormResult {
     at::Tensor sum, normed;  // (B, n, C)
     at::Tensor statistics;   // (B n, 2) float32, mean and 1 / deviation; undefined unless wanted
+    at::Tensor row_scales;   // (B n) float32, where `normed` is float8
 };
 
 ResidualNormResult residual_norm_forward(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& scale,

@@ -1,0 +1,17 @@
+// GELU by its tanh approximation. CUDA code only.
+#pragma once
+
+namespace dynvit::cuda {
+
+__device__ inline float tanh_of(float x) {
+    constexpr float kLog2e = 1.4426950408889634f;
+    return 1 - __fdividef(2, 1 + exp2f(2 * kLog2e * x));
+}
+
+constexpr float kGeluScale = 0.7978845608f, kGeluCubic = 0.044715f;  // sqrt(2 / pi)
+
+__device__ inline float gelu(float x) {
+    return 0.5f * x * (1 + tanh_of(kGeluScale * x * (1 + kGeluCubic * x * x)));
+}
+
+}  // namespace dynvit::cuda
