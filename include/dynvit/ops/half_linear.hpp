@@ -10,8 +10,9 @@ namespace dynvit {
 /// @param x (..., in), weight (out, in), bias (out) or undefined @return (..., out)
 at::Tensor half_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
-/// at::linear(gelu(at::linear(x))), with the exact (erf) GELU. As above; there its backward pass computes the GELU's
-/// output anew in place of keeping it.
+/// at::linear(gelu(at::linear(x))), with the exact (erf) GELU. As above; there GELU is its tanh approximation, which
+/// differs by less than these types can tell, done inside the first product, and the backward pass computes its output
+/// anew in place of keeping it.
 /// @param x (..., in), weight1 (hidden, in), weight2 (out, hidden)
 at::Tensor half_mlp(const at::Tensor& x, const at::Tensor& weight1, const at::Tensor& bias1, const at::Tensor& weight2,
                     const at::Tensor& bias2);

@@ -88,8 +88,8 @@ cudaError_t keep_log_probability(Element element, int rows, int channels, const 
     return with_half_type(element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         return launch_overlapping(keep_log_probability<T>, grid, kThreads, 0, stream, rows, channels,
-                                  static_cast<const T*>(z), static_cast<const T*>(weight),
-                                  static_cast<const T*>(bias), result);
+                                  static_cast<const T*>(z), static_cast<const T*>(weight), static_cast<const T*>(bias),
+                                  result);
     });
 }
 
