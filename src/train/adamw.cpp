@@ -15,6 +15,10 @@ bool OptimizerSettings::trains(const std::string& name) const {
 }
 
 AdamW::AdamW(torch::nn::Module& model, const OptimizerSettings& settings) : settings_(settings) {
+    const at::Device device = model.parameters().front().device();
+    lr_ =
+        at::zeros({}, at::device(device).dtype(device.is_cpu() ? at::kDouble : at::kFloat));  // as the kernels read it
+    backbone_lr_ = at::zeros_like(lr_);
     for (const bool backbone : {false, true}) {
         for (const bool decay : {false, true}) {
             groups_.emplace_back();
@@ -47,7 +51,12 @@ std::vector<at::Tensor> AdamW::gradients() const {
     return gradients;
 }
 
-void AdamW::step(double lr, double backbone_lr, const at::Tensor& skip) {
+void AdamW::set_learning_rates(double lr, double backbone_lr) {
+    lr_.fill_(lr);
+    backbone_lr_.fill_(backbone_lr);
+}
+
+void AdamW::step(const at::Tensor& skip) {
     const torch::NoGradGuard no_grad;
     if (settings_.clip_grad > 0) clip_grad_norm(gradients(), settings_.clip_grad);
     const std::optional<at::Tensor> found_inf = skip.defined() ? std::optional(skip.squeeze(0)) : std::nullopt;
@@ -63,7 +72,7 @@ void AdamW::step(double lr, double backbone_lr, const at::Tensor& skip) {
         }
         if (parameters.empty()) continue;
         at::_foreach_add_(steps, found_inf ? 1 - *found_inf : at::ones_like(steps.front()));
-        at::_fused_adamw_(parameters, gradients, exp_avg, exp_avg_sq, {}, steps, group.backbone ? backbone_lr : lr,
+        at::_fused_adamw_(parameters, gradients, exp_avg, exp_avg_sq, {}, steps, group.backbone ? backbone_lr_ : lr_,
                           settings_.beta1, settings_.beta2, group.decay ? settings_.weight_decay : 0.0, settings_.eps,
                           /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
     }

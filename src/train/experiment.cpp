@@ -23,6 +23,8 @@ void TrainSettings::fields(FieldVisitor& v) {
             between(0, 1));
     v.field("precision", precision, "of matrix products", std::vector<std::string>{"float32", "bfloat16", "float16"});
     v.field("device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1, ...");
+    v.field("record_steps", record_steps,
+            "on a GPU: start a step whose shapes repeat as one recorded piece (CUDA graph)");
     v.field("seed", seed, "of the order of pictures, augmentation, decisions, new weights", at_least(0));
     v.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
     v.field("eval_every", eval_every, "epochs between evaluations; the last epoch always; 0: never", at_least(0));

@@ -1,6 +1,7 @@
 #include "dynvit/train/metrics.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <cmath>
@@ -65,21 +66,49 @@ void SkippedSteps::add(std::int64_t step, const StepOutput& output, std::vector<
     flags_.push_back(output.skipped + output.bad_loss);
 }
 
-std::vector<SkippedSteps::Skipped> SkippedSteps::take() {
-    std::vector<Skipped> found;
-    if (flags_.empty()) return found;
-    const at::Tensor flags = at::cat(flags_).cpu();
-    longest_ = streak_;
-    for (std::size_t i = 0; i < steps_.size(); ++i) {
-        const float flag = flags[static_cast<std::int64_t>(i)].item<float>();
-        streak_ = flag > 0 ? streak_ + 1 : 0;
-        longest_ = std::max(longest_, streak_);
-        if (flag == 0) continue;
-        steps_[i].bad_loss = flag > 1;
-        found.push_back(std::move(steps_[i]));
+void SkippedSteps::ask() {
+    if (flags_.empty()) return;
+    const at::Tensor flags = at::cat(flags_);
+    asked_ = Asked{std::move(steps_), flags, std::nullopt};
+    if (!flags.is_cpu()) {
+        asked_->flags = at::empty(flags.sizes(), flags.options().device(at::kCPU).pinned_memory(true));
+        asked_->flags.copy_(flags, /*non_blocking=*/true);
+        asked_->there.emplace(flags.device().type());
+        asked_->there->record(c10::impl::VirtualGuardImpl(flags.device().type()).getStream(flags.device()));
     }
     steps_.clear();
     flags_.clear();
+}
+
+std::vector<SkippedSteps::Skipped> SkippedSteps::answer() {
+    std::vector<Skipped> found;
+    longest_ = streak_;
+    if (!asked_) return found;
+    if (asked_->there) asked_->there->synchronize();
+    for (std::size_t i = 0; i < asked_->steps.size(); ++i) {
+        const float flag = asked_->flags[static_cast<std::int64_t>(i)].item<float>();
+        streak_ = flag > 0 ? streak_ + 1 : 0;
+        longest_ = std::max(longest_, streak_);
+        if (flag == 0) continue;
+        asked_->steps[i].bad_loss = flag > 1;
+        found.push_back(std::move(asked_->steps[i]));
+    }
+    asked_.reset();
+    return found;
+}
+
+std::vector<SkippedSteps::Skipped> SkippedSteps::take_earlier() {
+    std::vector<Skipped> found = answer();
+    ask();
+    return found;
+}
+
+std::vector<SkippedSteps::Skipped> SkippedSteps::take() {
+    std::vector<Skipped> found = answer();
+    const std::int64_t longest = longest_;
+    ask();
+    for (Skipped& step : answer()) found.push_back(std::move(step));
+    longest_ = std::max(longest_, longest);
     return found;
 }
 

@@ -8,6 +8,7 @@
 #include "dynvit/ops/token_gather.hpp"
 #include "dynvit/train/autocast.hpp"
 #include "dynvit/train/seed_use.hpp"
+#include "recorded_step.hpp"
 
 namespace dynvit {
 namespace {
@@ -18,14 +19,12 @@ at::Generator make_generator(const at::Device& device, std::uint64_t seed) {
     return generator;
 }
 
-struct Inputs {
-    at::Tensor images;  // (B, 3, H, W), normalized, mixed
-    at::Tensor target;  // (B, K), soft; undefined where no loss reads labels
-};
-
-Inputs make_inputs(const Batch& batch, const TrainSettings& settings, std::int64_t classes, const at::Device& device,
-                   Random random) {
-    Inputs inputs{normalize_images(batch.images, device), {}};
+// All that a step draws for its batch number `index`.
+StepInputs draw_inputs(const DynamicVitImpl& student, const Batch& batch, const TrainSettings& settings,
+                       std::int64_t step, std::size_t index, const at::Device& device) {
+    const std::int64_t classes = student.settings().num_classes;
+    Random random(seed_for(settings.seed, SeedUse::kMix, step, index));
+    StepInputs inputs{normalize_images(batch.images, device), {}, {}};
     if (settings.loss.classification > 0) {
         inputs.target = soft_targets(batch.labels.to(device, at::kLong, /*non_blocking=*/true), classes,
                                      settings.loss.label_smoothing);
@@ -36,6 +35,8 @@ Inputs make_inputs(const Batch& batch, const TrainSettings& settings, std::int64
         inputs.images = mix_images(inputs.images, shares);
         if (inputs.target.defined()) inputs.target = mix_targets(inputs.target, shares);
     }
+    inputs.noise = student.draw_noise(
+        batch.images.size(0), make_generator(device, seed_for(settings.seed, SeedUse::kNoise, step, index)), device);
     return inputs;
 }
 
@@ -94,10 +95,9 @@ void divide(StepOutput& sum, double by) {
     for (at::Tensor& share : sum.keep_ratios) share = share / by;
 }
 
-}  // namespace
-
-StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan,
-                      const std::vector<Batch>& batches) {
+// All of a step that does not differ from one to the next but by its inputs: it draws nothing, and waits for nothing.
+StepOutput run_step(Learner& learner, const TrainSettings& settings, const StepSelection& selection,
+                    const std::vector<StepInputs>& batches) {
     DynamicVitImpl& student = *learner.student;
     const at::Device device = student.parameters().front().device();
     const at::ScalarType precision = parse_precision(settings.precision);
@@ -105,26 +105,21 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
     const bool ranks = settings.loss.saliency > 0;
     StepOutput output;
     learner.optimizer.zero_grad();
-    for (std::size_t b = 0; b < batches.size(); ++b) {
-        Random mixing(seed_for(settings.seed, SeedUse::kMix, plan.step, b));
-        const Inputs inputs = make_inputs(batches[b], settings, student.settings().num_classes, device, mixing);
-        const TrainingNoise noise =
-            student.draw_noise(inputs.images.size(0),
-                               make_generator(device, seed_for(settings.seed, SeedUse::kNoise, plan.step, b)), device);
+    for (const StepInputs& batch : batches) {
         std::optional<InferenceModel::DenseOutput> teacher;
         if (learner.teacher) {
-            teacher = learner.teacher->forward(inputs.images,
+            teacher = learner.teacher->forward(batch.images,
                                                ranks ? student.settings().pruning_loc : std::vector<std::int64_t>());
         }
         Losses losses;
         {
             const Autocast autocast(device, precision);
             const TrainingOutput out =
-                plan.selection.deterministic
-                    ? forward_deterministic(student, inputs.images, plan.selection, noise, ranks, teacher)
-                    : student.forward_train(inputs.images, noise, settings.selection.temperature);
-            losses = compute_losses(settings.loss, out, teacher, inputs.target, plan.selection.targets);
-            add(output, losses, shares_kept(out, plan.selection));
+                selection.deterministic
+                    ? forward_deterministic(student, batch.images, selection, batch.noise, ranks, teacher)
+                    : student.forward_train(batch.images, batch.noise, settings.selection.temperature);
+            losses = compute_losses(settings.loss, out, teacher, batch.target, selection.targets);
+            add(output, losses, shares_kept(out, selection));
         }
         learner.scaler.scale(losses.total / count).backward();
     }
@@ -133,9 +128,33 @@ StepOutput train_step(Learner& learner, const TrainSettings& settings, const Ste
     const at::Tensor bad_gradient = learner.scaler.unscale(learner.optimizer.gradients());
     output.bad_loss = output.losses.total.isfinite().logical_not().to(at::kFloat).unsqueeze(0);
     output.skipped = at::maximum(bad_gradient, output.bad_loss);
-    learner.optimizer.step(plan.lr, plan.backbone_lr, output.skipped);
+    learner.optimizer.step(output.skipped);
     learner.scaler.update(output.skipped);
-    if (learner.ema) learner.ema->update(student, plan.step);
+    return output;
+}
+
+}  // namespace
+
+TrainStep::TrainStep(Learner& learner, const TrainSettings& settings)
+    : learner_(learner), settings_(settings), device_(learner.student->parameters().front().device()) {
+    if (settings.record_steps && DeviceGraphs::supported(device_)) {
+        recorded_ = std::make_unique<RecordedStep>(device_, parse_precision(settings.precision));
+    }
+}
+
+TrainStep::~TrainStep() = default;
+
+StepOutput TrainStep::operator()(const StepPlan& plan, const std::vector<Batch>& batches) {
+    std::vector<StepInputs> inputs;
+    for (std::size_t b = 0; b < batches.size(); ++b) {
+        inputs.push_back(draw_inputs(*learner_.student, batches[b], settings_, plan.step, b, device_));
+    }
+    learner_.optimizer.set_learning_rates(plan.lr, plan.backbone_lr);
+    const auto work = [&](const std::vector<StepInputs>& given) {
+        return run_step(learner_, settings_, plan.selection, given);
+    };
+    StepOutput output = recorded_ ? recorded_->run(work, plan.selection, inputs) : work(inputs);
+    if (learner_.ema) learner_.ema->update(*learner_.student, plan.step);
     return output;
 }
 

@@ -113,9 +113,11 @@ void report_corrupt(const Loader& loader, std::set<std::string>& known) {
 }
 
 // Names skipped steps in the log; an Error where too many came in a row.
-void report_skipped(SkippedSteps& skipped, RunProgress& progress, const TrainSettings& settings, const RunFolder& run) {
+// @param steps what `skipped` has told
+void report_skipped(const std::vector<SkippedSteps::Skipped>& steps, const SkippedSteps& skipped, RunProgress& progress,
+                    const TrainSettings& settings, const RunFolder& run) {
     constexpr std::size_t kMostNames = 8;
-    for (const SkippedSteps::Skipped& step : skipped.take()) {
+    for (const SkippedSteps::Skipped& step : steps) {
         ++progress.skipped;
         if (!step.bad_loss && settings.precision == "float16") {  // the scaler looking for its scale
             log::debug(str("step ", step.step, " was skipped: a gradient is too large for float16 at this loss scale"));
@@ -207,6 +209,7 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
     const std::int64_t look_every = std::min(settings.log_every, settings.max_skipped_steps);
     const EvalOptions eval_options{device, parse_precision(settings.precision),
                                    seed_for(settings.seed, SeedUse::kPolicy)};
+    TrainStep step(learner, settings);
     TrainResult result;
     result.reached_target = settings.stop_at > 0 && progress.best_top1 >= settings.stop_at;
     Meters meters;
@@ -231,12 +234,14 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
                     backbone_learning_rate(settings.schedule, plan.step, steps_per_epoch, settings.epochs);
                 plan.selection = step_selection(settings.selection, targets, plan.step, all_steps,
                                                 Random(seed_for(settings.seed, SeedUse::kRatio, plan.step)));
-                const StepOutput out = train_step(learner, settings, plan, batches);
+                const StepOutput out = step(plan, batches);
                 meters.add(out);
                 skipped.add(++progress.step, out, names_of(batches));
 
                 const bool logs = progress.step % settings.log_every == 0 || progress.step == last_step;
-                if (logs || progress.step % look_every == 0) report_skipped(skipped, progress, settings, run);
+                if (logs || progress.step % look_every == 0) {
+                    report_skipped(skipped.take_earlier(), skipped, progress, settings, run);
+                }
                 if (logs) {
                     nlohmann::json line = meters.take();
                     line["kind"] = "train";
@@ -273,7 +278,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
             result.reached_target = settings.stop_at > 0 && evaluated.top1 >= settings.stop_at;
         }
         if (finished || best || result.reached_target || (epoch_ended && epochs_done % settings.save_every == 0)) {
-            report_skipped(skipped, progress, settings, run);  // what a checkpoint says of them is complete
+            report_skipped(skipped.take(), skipped, progress, settings,
+                           run);  // what a checkpoint says of them is complete
             run.save(learner, progress, best, parse_precision(settings.save_as));
         }
         logged += Clock::now() - paused;  // evaluating and saving is not training

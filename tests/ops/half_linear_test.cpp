@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 
+#include "dynvit/ops/device_graphs.hpp"
 #include "dynvit/train/autocast.hpp"
 #include "models/golden_model.hpp"
 
@@ -98,6 +99,30 @@ TEST(HalfLinear, FrozenWeightsAndInputsOnTheGpu) {
     at::Tensor learnt = bias.clone().requires_grad_();
     half_linear(x, weight, learnt).sum().backward();
     EXPECT_CLOSE(learnt.grad(), at::full({8}, 4.0), 1e-6);
+}
+
+// The gradient of a weight sums over many rows, in another order with each of cuBLASLt's algorithms. A recording times
+// nothing and takes the first one.
+TEST(HalfLinear, TimingChoosesAmongEqualResultsOnTheGpu) {
+    if (!DeviceGraphs::supported(at::hasCUDA() ? at::kCUDA : at::kCPU)) GTEST_SKIP() << "needs a GPU and its kernels";
+    const Autocast autocast(at::kCUDA, at::kHalf);
+    DeviceGraphs graphs(at::Device(at::kCUDA, 0));
+    for (const auto& [rows, in, out] :
+         std::vector<std::array<std::int64_t, 3>>{{25216, 384, 1152}, {50176, 192, 96}, {12345, 768, 64}}) {
+        const at::Tensor x = at::randn({rows, in}, at::kCUDA), weighing = at::randn({rows, out}, at::kCUDA);
+        const auto gradients = [&] {
+            at::Tensor weight = at::zeros({out, in}, x.options()).requires_grad_();
+            at::Tensor bias = at::zeros({out}, x.options()).requires_grad_();
+            (half_linear(x, weight, bias) * weighing).sum().backward();
+            return Tensors{weight.grad(), bias.grad()};
+        };
+        Tensors recorded;
+        const std::size_t graph = graphs.record([&] { recorded = gradients(); });
+        graphs.run(
+            graph, [] {}, [] {});
+        const Tensors timed = gradients();
+        for (std::size_t i = 0; i < timed.size(); ++i) EXPECT_TRUE(timed[i].equal(recorded[i])) << i << ' ' << rows;
+    }
 }
 
 }  // namespace

@@ -80,7 +80,8 @@ TEST(AdamW, SkippedStepChangesNothing) {
         for (const int skip : skips) {
             for (at::Tensor& parameter : model->parameters())
                 parameter.mutable_grad() = at::full_like(parameter, skip ? NAN : 0.5);
-            optimizer.step(1e-2, 1e-2, at::full({1}, skip, at::kFloat));
+            optimizer.set_learning_rates(1e-2, 1e-2);
+            optimizer.step(at::full({1}, skip, at::kFloat));
         }
         TensorMap state = optimizer.state();
         state.emplace("weight", model->named_parameters()["head.weight"].detach().clone());
@@ -138,6 +139,21 @@ TEST(SkippedSteps, CountsThoseInARow) {
     EXPECT_EQ(steps.in_a_row(), 3) << "though the last step was good";
     add(7, 0);
     EXPECT_TRUE(steps.take().empty());
+    EXPECT_EQ(steps.in_a_row(), 0);
+
+    add(8, 1);
+    EXPECT_TRUE(steps.take_earlier().empty()) << "the device may not know yet";
+    add(9, 1);
+    found = steps.take_earlier();
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_EQ(found[0].step, 8);
+    EXPECT_EQ(steps.in_a_row(), 1);
+    add(10, 0);
+    found = steps.take();
+    ASSERT_EQ(found.size(), 1u) << "all that was not told yet, the tenth step too";
+    EXPECT_EQ(found[0].step, 9);
+    EXPECT_EQ(steps.in_a_row(), 2);
+    EXPECT_TRUE(steps.take_earlier().empty());
     EXPECT_EQ(steps.in_a_row(), 0);
 }
 

@@ -525,6 +525,31 @@ TEST_F(Trainer, WholeRecipeResumesWhereItStopped) {
     EXPECT_FALSE(bytes(checkpoint("whole", "ema")) == bytes(checkpoint("whole", "last")));
 }
 
+// Recorded steps against the same steps made one by one, to the last bit: decisions drawn first, tokens removed later,
+// a rate and a scale that change.
+TEST_F(Trainer, RecordedStepsMoveTheSame) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    Experiment e = experiment();
+    e.model.embed_dim = 64;
+    e.model.pruning_loc = {};
+    train_to(1, e, "dense");
+    e = whole_recipe(checkpoint("dense", "last").string());
+    e.model.embed_dim = 64;
+    e.train.device = "cuda";
+    e.train.epochs = 6;
+    e.train.selection.keep_ratio_range.clear();
+    for (const char* precision : {"float32", "bfloat16", "float16"}) {
+        e.train.precision = precision;
+        e.train.record_steps = false;
+        train_to(0, e, str("made ", precision));
+        e.train.record_steps = true;
+        train_to(0, e, str("recorded ", precision));
+        expect_equal_checkpoints(str("made ", precision), str("recorded ", precision));
+        EXPECT_EQ(metrics(str("made ", precision), "train").back().at("loss"),
+                  metrics(str("recorded ", precision), "train").back().at("loss"));
+    }
+}
+
 TEST_F(Trainer, AccumulatedBatchesAreOneLargeBatch) {  // but for the noise, which the loss of a dense model has none of
     Experiment e = experiment();
     e.model.pruning_loc = {};

@@ -4,9 +4,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "bench_profile.hpp"
@@ -88,19 +90,23 @@ void run(const Arguments& arguments) {
     std::vector<std::int64_t> peaks;
     std::int64_t step = 0;
     for (const std::int64_t size : sizes) {
-        cases.emplace_back([&, batches = std::vector<Batch>(static_cast<std::size_t>(settings.accumulate),
-                                                            random_batch(experiment.model, size, options.device))] {
+        cases.emplace_back([&, make_step = std::make_shared<TrainStep>(learner, settings),
+                            batches = std::vector<Batch>(static_cast<std::size_t>(settings.accumulate),
+                                                         random_batch(experiment.model, size, options.device))] {
             StepPlan plan;
             plan.step = step++;
             plan.lr = plan.backbone_lr = settings.schedule.min_lr;
             plan.selection = step_selection(settings.selection, targets, plan.step, /*all_steps=*/1 << 30,
                                             Random(static_cast<std::uint64_t>(plan.step)));
-            train_step(learner, settings, plan, batches);
+            (*make_step)(plan, batches);
         });
-        cases.back()();                 // the first step sets things up
-        learner.optimizer.zero_grad();  // what is freed must have been counted
-        peaks.push_back(resident_bytes(learner, experiment.model, parse_precision(settings.precision)) +
-                        peak_tensor_bytes(cases.back(), options.device));
+        cases.back()();  // the first step sets things up
+        std::int64_t peak = 0;
+        for (int i = 0; i < 2; ++i) {       // the second of these records
+            learner.optimizer.zero_grad();  // what is freed must have been counted
+            peak = std::max(peak, peak_tensor_bytes(cases.back(), options.device));
+        }
+        peaks.push_back(resident_bytes(learner, experiment.model, parse_precision(settings.precision)) + peak);
     }
     Progress bar("measuring", 1000);
     const std::vector<Timing> timings = time_interleaved(

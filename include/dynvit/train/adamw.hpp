@@ -38,17 +38,19 @@ struct OptimizerSettings {
 };
 
 /// AdamW (Loshchilov and Hutter, 2019) over the parameters of a model that it trains. Four groups: prediction modules
-/// or backbone, with or without weight decay. All state lives on the parameters' device; a step makes no host
-/// synchronisation.
+/// or backbone, with or without weight decay. All state lives on the parameters' device, the learning rates too; a step
+/// makes no host synchronisation and can be recorded.
 class AdamW {
   public:
     /// Fresh state for the model's parameters, on their device.
     AdamW(torch::nn::Module& model, const OptimizerSettings& settings);
 
+    /// Of the steps that follow. @param lr the prediction modules'; @param backbone_lr everything else's
+    void set_learning_rates(double lr, double backbone_lr);
+
     /// One step from the gradients that stand in the parameters. A parameter without one is left alone.
-    /// @param lr the prediction modules' learning rate; @param backbone_lr everything else's
     /// @param skip (1), float32, on the parameters' device: where it is 1, nothing changes; undefined: 0
-    void step(double lr, double backbone_lr, const at::Tensor& skip = {});
+    void step(const at::Tensor& skip = {});
 
     /// Those that stand in the parameters.
     std::vector<at::Tensor> gradients() const;
@@ -70,6 +72,7 @@ class AdamW {
 
     OptimizerSettings settings_;
     std::vector<Group> groups_;
+    at::Tensor lr_, backbone_lr_;  // 0-dimensional
 };
 
 /// Scales gradients so that their common norm is at most `max_norm`, without a host synchronisation.

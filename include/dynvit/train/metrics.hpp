@@ -1,9 +1,11 @@
 // What a run reports: means over steps, and the steps that were skipped.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <c10/core/Event.h>
 
 #include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,15 +41,28 @@ class SkippedSteps {
         std::vector<std::string> names;
         bool bad_loss = false;  // else a gradient alone
     };
-    /// Those added since the last call that were skipped. Waits for the device.
+    /// Those added before the last call of this function that were skipped: the device has had a while to find out, so
+    /// that nothing waits for the steps made since.
+    std::vector<Skipped> take_earlier();
+    /// All that were skipped and not told yet. Waits for the device.
     std::vector<Skipped> take();
 
-    /// The most steps skipped one after the other, among those of the last take() and what led up to them.
+    /// The most steps skipped one after the other, among those that the last call told of and what led up to them.
     std::int64_t in_a_row() const { return longest_; }
 
   private:
+    // Steps whose flags are on their way to the host.
+    struct Asked {
+        std::vector<Skipped> steps;
+        at::Tensor flags;  // (steps): 1 for a bad gradient, 2 for a bad loss
+        std::optional<c10::Event> there;
+    };
+    void ask();
+    std::vector<Skipped> answer();
+
     std::vector<Skipped> steps_;
     std::vector<at::Tensor> flags_;
+    std::optional<Asked> asked_;
     std::int64_t streak_ = 0, longest_ = 0;
 };
 

@@ -20,6 +20,7 @@ struct SelectionSettings {
 struct StepSelection {
     bool deterministic = false;   // the highest scores, the others removed; else drawn, the others masked
     std::vector<double> targets;  // a share of all patches a stage
+    bool operator==(const StepSelection&) const = default;
 };
 
 /// Until `deterministic_from` of the run, decisions are drawn (Gumbel-Softmax) and train the prediction modules. After

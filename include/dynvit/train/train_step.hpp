@@ -1,6 +1,8 @@
 // One step: batches in, weights moved.
 #pragma once
 
+#include <memory>
+
 #include "dynvit/data/loader.hpp"
 #include "dynvit/train/learner.hpp"
 #include "dynvit/train/losses.hpp"
@@ -22,10 +24,26 @@ struct StepOutput {
     at::Tensor skipped;                   // (1): 1 where it or a gradient was not, and the weights were left alone
 };
 
-/// Student, teacher and losses of each batch, their gradients' sum, and one AdamW step. Everything random is drawn from
-/// (settings.seed, plan.step).
-/// @param batches as many as settings.accumulate
-StepOutput train_step(Learner& learner, const TrainSettings& settings, const StepPlan& plan,
-                      const std::vector<Batch>& batches);
+class RecordedStep;
+
+/// Makes steps: student, teacher and losses of each batch, their gradients' sum, one AdamW step and the running
+/// average's. On a GPU a step whose shapes and targets repeat is recorded and from then on started as a whole, unless
+/// settings.record_steps is off.
+class TrainStep {
+  public:
+    /// Both must stay where they are.
+    TrainStep(Learner& learner, const TrainSettings& settings);
+    ~TrainStep();
+
+    /// Everything random is drawn from (settings.seed, plan.step).
+    /// @param batches as many as settings.accumulate
+    StepOutput operator()(const StepPlan& plan, const std::vector<Batch>& batches);
+
+  private:
+    Learner& learner_;
+    const TrainSettings& settings_;
+    const at::Device device_;
+    std::unique_ptr<RecordedStep> recorded_;  // null where nothing is recorded
+};
 
 }  // namespace dynvit

@@ -2,6 +2,7 @@
 
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -36,6 +37,7 @@ std::size_t DeviceGraphs::record(const std::function<void()>& work) {
     const c10::cuda::CUDAGuard device(impl_->device);
     const c10::cuda::CUDAStream caller = c10::cuda::getCurrentCUDAStream();
     auto graph = std::make_unique<at::cuda::CUDAGraph>();
+    c10::cuda::CUDACachingAllocator::emptyCache();  // a recording's memory is its own: it can't take what is kept there
     {
         const c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool();  // the default stream can't be recorded
         at::cuda::CUDAEvent before{};
