@@ -189,6 +189,17 @@ at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, co
     return finish(block, x, self_attention(qkv_of(block, x), settings_.num_heads, layout));
 }
 
+at::Tensor InferenceModel::run_last_block(const at::Tensor& x) const {
+    const at::Tensor attended = self_attention(qkv_of(blocks_.back(), x), settings_.num_heads);
+    return finish(blocks_.back(), x.select(1, 0), attended.select(1, 0));
+}
+
+at::Tensor InferenceModel::run_last_block(const at::Tensor& x, const PackedLayout& layout) const {
+    const at::Tensor attended = self_attention(qkv_of(blocks_.back(), x), settings_.num_heads, layout);
+    const at::Tensor firsts = layout.offsets().slice(0, 0, -1);
+    return finish(blocks_.back(), x.index_select(0, firsts), attended.index_select(0, firsts));
+}
+
 at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x) const {
     return cls_attention_of(qkv_of(blocks_[static_cast<std::size_t>(index)], x), settings_.num_heads)
         .slice(2, 1)

@@ -5,6 +5,15 @@
 #include "dynvit/ops/packed_selection.hpp"
 
 namespace dynvit {
+namespace {
+
+// Whether it is the block that a pruned model runs for [CLS] alone. The dense model has every token in every block, as
+// the published ones do.
+bool is_last(const InferenceModel& model, std::int64_t index) {
+    return index + 1 == model.settings().depth;
+}
+
+}  // namespace
 
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens) {
@@ -15,10 +24,15 @@ PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& image
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
                                      const std::vector<std::int64_t>& tokens) {
     const torch::NoGradGuard no_grad;
+    const bool dense = tokens.empty();
     PrunedTokens result = remove_tokens(
-        model.settings(), x, [&](std::int64_t index, const at::Tensor& input) { return model.run_block(index, input); },
+        model.settings(), x,
+        [&](std::int64_t index, const at::Tensor& input) {
+            return !dense && is_last(model, index) ? input : model.run_block(index, input);
+        },
         [&](const StageInput& input) { return policy.scores(input); }, tokens);
-    return {model.classify(result.tokens.select(1, 0)), std::move(result.kept)};
+    const at::Tensor cls = dense ? result.tokens.select(1, 0) : model.run_last_block(result.tokens);
+    return {model.classify(cls), std::move(result.kept)};
 }
 
 PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
@@ -42,13 +56,14 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
             output.keep_probabilities.push_back(tokens.probabilities);
             ++stage;
         }
+        if (is_last(model, i)) break;
         if (stage == 0) {  // as many tokens in each image
             tokens.x = model.run_block(i, tokens.x.view(embedded.sizes())).flatten(0, 1);
         } else {
             tokens.x = model.run_block(i, tokens.x, tokens.layout);
         }
     }
-    output.logits = model.classify(tokens.x.index_select(0, tokens.layout.offsets().slice(0, 0, -1)));
+    output.logits = model.classify(model.run_last_block(tokens.x, tokens.layout));
     return output;
 }
 
@@ -67,9 +82,9 @@ at::Tensor structural_forward_embedded(const InferenceModel& model, at::Tensor x
             const at::Tensor pooled = at::avg_pool2d(grid, 2, 2, 0, /*ceil_mode=*/true, /*count_include_pad=*/false);
             x = at::cat({x.slice(1, 0, 1), pooled.flatten(2).transpose(1, 2)}, 1);
         }
-        x = model.run_block(i, x);
+        if (!is_last(model, i)) x = model.run_block(i, x);
     }
-    return model.classify(x.select(1, 0));
+    return model.classify(model.run_last_block(x));
 }
 
 std::int64_t structural_block(const ModelSettings& settings) {

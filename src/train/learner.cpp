@@ -27,8 +27,15 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
 
 std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at::Device& device) {
     if (!e.train.loss.need_teacher()) return nullptr;
-    const DynamicVit model = load_dense(e.train.teacher.empty() ? e.train.weights : e.train.teacher, e.model, device);
-    return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision));
+    try {
+        const DynamicVit model =
+            load_dense(e.train.teacher.empty() ? e.train.weights : e.train.teacher, e.model, device);
+        return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision));
+    } catch (const Error& error) {
+        throw Error("train", "the teacher, ", e.train.teacher.empty() ? "train.weights" : "train.teacher", ": ",
+                    error.what(), "; expected a dense model of this shape and these classes, or train.loss.kl 0 and ",
+                    "train.loss.distill 0");
+    }
 }
 
 void add_parameters(TensorMap& state, const std::string& prefix, const DynamicVit& model) {

@@ -307,6 +307,11 @@ TEST_F(Trainer, LearnsFromATeacherWithoutLabels) {
     e.train.loss.classification = 1;
     EXPECT_EQ(error_of([&] { train_to(0, e, "too few classes"); }),
               "[train] found 10 classes in the data, expected at most model.num_classes, 4");
+
+    e.model.num_classes = 12;
+    e.train.weights = checkpoint("dense", "last").string();
+    e.train.loss.kl = 0.5;
+    EXPECT_EQ(error_of([&] { train_to(0, e, "other classes"); }).rfind("[train] the teacher, train.weights: ", 0), 0u);
 }
 
 TEST_F(Trainer, TeacherStaysAsItIs) {  // the student's tokens at step 0 are the teacher's where nothing is dropped

@@ -39,6 +39,11 @@ class InferenceModel {
     /// The same of packed sequences: (T, C) -> (T, C).
     at::Tensor run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout) const;
 
+    /// The last block for [CLS] alone, which is all that is read behind it: (B, n, C) -> (B, C).
+    at::Tensor run_last_block(const at::Tensor& x) const;
+    /// The same of packed sequences: (T, C) -> (B, C).
+    at::Tensor run_last_block(const at::Tensor& x, const PackedLayout& layout) const;
+
     /// How much [CLS] looks at each other token in block `index`, the mean over the heads: (B, n, C) -> (B, n - 1),
     /// float32.
     at::Tensor cls_attention(std::int64_t index, const at::Tensor& x) const;

@@ -27,7 +27,7 @@
 namespace dynvit::cuda {
 namespace {
 
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+constexpr std::size_t kMostWorkspaceBytes = std::size_t{32} << 20;
 constexpr int kProposals = 12;  // of which the fastest is taken
 constexpr int kTimedRuns = 5;
 constexpr std::int8_t kFastFloat8 = 0;  // 1: sums of float8 products keep fewer bits than float32 in between
@@ -111,6 +111,12 @@ cublasLtEpilogue_t epilogue(const MatmulTerms& terms) {
     return terms.gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+// One with the memory that it needs.
+struct Algorithm {
+    cublasLtMatmulAlgo_t algorithm;
+    std::size_t workspace_bytes;
+};
+
 // A product that is ready to run with any algorithm.
 class Product {
   public:
@@ -135,22 +141,23 @@ class Product {
         describe(b_, terms.a, batch);
         describe(c_, added_, batch);
         describe(d_, out, batch);
-        workspace_ = at::empty({static_cast<std::int64_t>(kWorkspaceBytes)}, out.options().dtype(at::kByte));
     }
 
-    cublasStatus_t run(const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasStatus_t run(const Algorithm& algorithm) const {
         const float one = 1.0f, beta = terms_.residual.defined() ? 1.0f : 0.0f;
+        const at::Tensor workspace =
+            at::empty({static_cast<std::int64_t>(algorithm.workspace_bytes)}, out_.options().dtype(at::kByte));
         return cublasLtMatmul(handle_, operation_, &one, terms_.b.const_data_ptr(), a_, terms_.a.const_data_ptr(), b_,
-                              &beta, added_.const_data_ptr(), c_, out_.mutable_data_ptr(), d_, &algorithm,
-                              workspace_.mutable_data_ptr(), kWorkspaceBytes, stream_);
+                              &beta, added_.const_data_ptr(), c_, out_.mutable_data_ptr(), d_, &algorithm.algorithm,
+                              workspace.mutable_data_ptr(), algorithm.workspace_bytes, stream_);
     }
 
     // None where cuBLASLt can't do all of it at once.
-    std::vector<cublasLtMatmulAlgo_t> proposals() const {
+    std::vector<Algorithm> proposals() const {
         Preference preference;
         check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
         check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                   &kWorkspaceBytes, sizeof(kWorkspaceBytes)),
+                                                   &kMostWorkspaceBytes, sizeof(kMostWorkspaceBytes)),
               "workspace");
         const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, const at::Tensor& tensor) {
             const std::uint32_t bytes = alignment(tensor);
@@ -166,16 +173,16 @@ class Product {
                                                                      kProposals, found.data(), &count);
         if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return {};
         check(status, "cublasLtMatmulAlgoGetHeuristic");
-        std::vector<cublasLtMatmulAlgo_t> algorithms;
+        std::vector<Algorithm> algorithms;
         for (int i = 0; i < count; ++i) {
             const cublasLtMatmulHeuristicResult_t& one = found[static_cast<std::size_t>(i)];
-            if (one.state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(one.algo);
+            if (one.state == CUBLAS_STATUS_SUCCESS) algorithms.push_back({one.algo, one.workspaceSize});
         }
         return algorithms;
     }
 
     // Milliseconds of the fastest of a few runs; infinite where it can't run.
-    float time(const cublasLtMatmulAlgo_t& algorithm) const {
+    float time(const Algorithm& algorithm) const {
         float fastest = std::numeric_limits<float>::infinity();
         for (int i = 0; i <= kTimedRuns; ++i) {
             at::cuda::CUDAEvent start(cudaEventDefault), end(cudaEventDefault);
@@ -210,7 +217,6 @@ class Product {
     Layout a_, b_, c_, d_;  // cuBLASLt's names
     const cublasLtHandle_t handle_ = at::cuda::getCurrentCUDABlasLtHandle();
     const c10::cuda::CUDAStream stream_ = c10::cuda::getCurrentCUDAStream();
-    at::Tensor workspace_;
 };
 
 // Numbers of rows that share an algorithm: those of a packed batch are others each time.
@@ -252,7 +258,7 @@ Key key_of(const at::Tensor& out, const MatmulTerms& terms, bool exact) {
 }
 
 // The algorithm for a product; none where cuBLASLt has no algorithm that does all of it at once.
-using Choice = std::optional<cublasLtMatmulAlgo_t>;
+using Choice = std::optional<Algorithm>;
 
 // What was found out about this process's GPUs. Like cuBLAS's own handles it belongs to them, not to a model.
 class FastestAlgorithms {
@@ -296,7 +302,7 @@ std::vector<at::Tensor> bits_of(const at::Tensor& out, const MatmulTerms& terms)
 // The fastest of those that give the first one's numbers to the last bit: which one that is depends on the clock, what
 // comes out must not. Random operands stand in for the product's own, as many zeros would say little of either.
 // @param proposals at least one
-Choice fastest_of(const at::Tensor& out, const MatmulTerms& terms, const std::vector<cublasLtMatmulAlgo_t>& proposals) {
+Choice fastest_of(const at::Tensor& out, const MatmulTerms& terms, const std::vector<Algorithm>& proposals) {
     MatmulTerms sample = terms;
     sample.a = random_like(terms.a);
     sample.b = random_like(terms.b);
@@ -305,7 +311,7 @@ Choice fastest_of(const at::Tensor& out, const MatmulTerms& terms, const std::ve
     std::vector<at::Tensor> expected;
     Choice choice;
     float least = std::numeric_limits<float>::infinity();
-    for (const cublasLtMatmulAlgo_t& algorithm : proposals) {
+    for (const Algorithm& algorithm : proposals) {
         const float time = product.time(algorithm);
         if (time >= least) continue;
         const std::vector<at::Tensor> bits = bits_of(out, terms);
@@ -351,7 +357,7 @@ Choice choice_of(const Product& product, const at::Tensor& out, const MatmulTerm
     FastestAlgorithms& fastest = FastestAlgorithms::of_this_process();
     if (const Choice* known = fastest.find(key)) return *known;
     Choice choice;
-    const std::vector<cublasLtMatmulAlgo_t> proposals = product.proposals();
+    const std::vector<Algorithm> proposals = product.proposals();
     const bool recording = at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None;
     if (!proposals.empty()) choice = recording ? proposals.front() : fastest_of(out, terms, proposals);
     if (!recording) fastest.insert(key, choice);  // nothing can be timed in a recording
