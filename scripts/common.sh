@@ -65,7 +65,7 @@ build() {
     local preset=$1 target=() launcher=()
     shift
     [ $# -gt 0 ] && target=(--target "$@")
-    command -v ccache > /dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+    command -v ccache > /dev/null && launcher=(-DCMAKE_{CXX,CUDA}_COMPILER_LAUNCHER=ccache)
     say "Building preset $preset with $LIBTORCH_ROOT"
     cmake --preset "$preset" "${launcher[@]}" -DLIBTORCH_ROOT="$LIBTORCH_ROOT" > "build-$preset.log" 2>&1 &&
         cmake --build --preset "$preset" "${target[@]}" >> "build-$preset.log" 2>&1 || {

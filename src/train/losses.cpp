@@ -56,9 +56,12 @@ at::Tensor keep_ratio_loss(const std::vector<at::Tensor>& decisions, const std::
 at::Tensor saliency_loss(const at::Tensor& log_prob, const at::Tensor& saliency) {
     const at::Tensor there = saliency > 0;
     const at::Tensor scores = (log_prob.select(-1, 0) - log_prob.select(-1, 1)).to(at::kFloat);
-    const at::Tensor ranking = at::log_softmax(scores.masked_fill(there.logical_not(), -1e4), -1);
+    // With p the scores' softmax, exp(score) = exp(level) n p: a term for the ranking and one for the level.
+    const at::Tensor counted = scores.masked_fill(there.logical_not(), -1e4);
     const at::Tensor use = saliency / saliency.sum(-1, /*keepdim=*/true).clamp_min(1e-12);
-    return (at::xlogy(use, use) - use * ranking).sum(-1).mean();
+    const at::Tensor ranking = (at::xlogy(use, use) - use * at::log_softmax(counted, -1)).sum(-1);
+    const at::Tensor level = at::logsumexp(counted, -1) - there.sum(-1).clamp_min(1).log();
+    return (ranking + at::where(there.any(-1), level.exp() - 1 - level, 0.0)).mean();
 }
 
 Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,

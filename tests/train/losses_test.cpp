@@ -31,22 +31,24 @@ TEST(Losses, KeepRatio) {
     EXPECT_NEAR(keep_ratio_loss({all, half}, {0.7, 0.4}).item<double>(), (0.09 + 0.01) / 2, 1e-7);
 }
 
-TEST(Losses, SaliencyComparesTheRankingWithTheUse) {
+TEST(Losses, SaliencyComparesTheScoresWithTheUse) {
     const at::Tensor use = at::tensor({0.5, 0.25, 0.25}).view({1, 3});
     const auto stage = [](const at::Tensor& score) {  // log-probabilities to keep and to drop with that difference
         return at::stack({at::log_sigmoid(score), at::log_sigmoid(-score)}, -1);
     };
-    EXPECT_NEAR(saliency_loss(stage(use.log() + 3), use * 7).item<double>(), 0, 1e-6) << "any level, any unit";
+    EXPECT_NEAR(saliency_loss(stage((use * 3).log()), use * 7).item<double>(), 0, 1e-6) << "in any unit";
+    EXPECT_NEAR(saliency_loss(stage((use * 3).log() + 2), use).item<double>(), std::exp(2) - 1 - 2, 1e-5);
     const double flat = 0.5 * std::log(0.5 * 3) + 0.5 * std::log(0.25 * 3);
     EXPECT_NEAR(saliency_loss(stage(at::zeros({1, 3})), use).item<double>(), flat, 1e-6);
 
     const at::Tensor gone = at::tensor({0.5, 0.0, 0.5}).view({1, 3});  // the second token is no longer there
-    at::Tensor scores = at::tensor({1.0, 50.0, 1.0}).view({1, 3}).requires_grad_();
+    at::Tensor scores = at::tensor({0.0, 50.0, 0.0}).view({1, 3}).requires_grad_();
     const at::Tensor loss = saliency_loss(stage(scores), gone);
     EXPECT_NEAR(loss.item<double>(), 0, 1e-6) << "its score does not count";
     loss.backward();
     EXPECT_TRUE(scores.grad().isfinite().all().item<bool>());
     EXPECT_EQ(scores.grad()[0][1].item<double>(), 0);
+    EXPECT_EQ(saliency_loss(stage(at::ones({1, 3})), at::zeros({1, 3})).item<double>(), 0) << "an image without tokens";
 }
 
 TEST(Losses, SaliencyOfMaskedAndOfRemovedTokens) {

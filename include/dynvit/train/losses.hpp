@@ -23,7 +23,7 @@ struct LossSettings {
         v.field("distill", distill, "weight of the distance to the teacher's tokens", at_least(0));
         v.field("ratio", ratio, "weight of the squared distance to the target keep ratios", at_least(0));
         v.field("saliency", saliency,
-                "weight of the distance between the modules' ranking of the tokens and the teacher's use of them",
+                "weight of the distance between the modules' scores of the tokens and the teacher's use of them",
                 at_least(0));
         v.field("kl_direction", kl_direction, "which of the two KL(teacher || student) or its reverse",
                 std::vector<std::string>{"teacher_student", "student_teacher"});
@@ -62,8 +62,10 @@ at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor&
 /// @param decisions a stage: (B, N); @param targets as many, of N
 at::Tensor keep_ratio_loss(const std::vector<at::Tensor>& decisions, const std::vector<double>& targets);
 
-/// How far a stage's ranking is from the teacher's use of the tokens: KL(use || softmax of the scores), both over the
-/// tokens that the stage has to choose from; mean over images.
+/// How far a stage's scores are from the teacher's use of the tokens: with u_i the use of a token times n / the image's
+/// sum, over the n tokens that the stage has to choose from, mean_i (u_i log u_i - u_i score_i - u_i + exp(score_i)),
+/// the generalized KL divergence of u and exp(score). So scores rank an image's tokens, and have one scale for all
+/// images: 0, or pi_keep = 1/2, is the image's mean use. Mean over images.
 /// @param log_prob (B, n, 2), the stage's; its score is log pi_keep - log pi_drop
 /// @param saliency (B, n), at least 0, in any unit: the teacher's; 0 for a token that is no longer there
 at::Tensor saliency_loss(const at::Tensor& log_prob, const at::Tensor& saliency);
