@@ -200,6 +200,19 @@ at::Tensor InferenceModel::run_last_block(const at::Tensor& x, const PackedLayou
     return finish(blocks_.back(), x.index_select(0, firsts), attended.index_select(0, firsts));
 }
 
+std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
+    const OneImageBlocks::Sizes sizes{settings_.embed_dim, settings_.num_heads, settings_.hidden_dim()};
+    if (!OneImageBlocks::supports(device(), precision_, sizes, 1 + settings_.patches())) return nullptr;
+    std::vector<OneImageBlocks::Block> blocks;
+    for (const Block& block : blocks_) {
+        if (!(block.qkv.fused() && block.proj.fused() && block.fc1.fused() && block.fc2.fused())) return nullptr;
+        blocks.push_back({block.norm1.weight, block.norm1.bias, block.qkv.weight(), block.qkv.bias(),
+                          block.proj.weight(), block.proj.bias(), block.norm2.weight, block.norm2.bias,
+                          block.fc1.weight(), block.fc1.bias(), block.fc2.weight(), block.fc2.bias()});
+    }
+    return std::make_unique<OneImageBlocks>(blocks, precision_, blocks_.front().norm1.epsilon);
+}
+
 at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x) const {
     return cls_attention_of(qkv_of(blocks_[static_cast<std::size_t>(index)], x), settings_.num_heads)
         .slice(2, 1)

@@ -48,8 +48,8 @@ void check(const PruningPlan& plan, const ModelSettings& settings) {
 
 // @param x embedded
 SessionOutput fixed_counts(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
-                           const std::vector<std::int64_t>& tokens) {
-    PrunedOutput output = pruned_forward_embedded(model, x, policy, tokens);
+                           const std::vector<std::int64_t>& tokens, OneImageBlocks* one_image) {
+    PrunedOutput output = pruned_forward_embedded(model, x, policy, tokens, one_image);
     SessionOutput result{output.logits, {}, {}};
     const at::Tensor first = model.settings().patches() * at::arange(x.size(0), x.options().dtype(at::kLong));
     for (std::size_t s = 0; s < tokens.size(); ++s) {
@@ -97,7 +97,11 @@ void InferenceSession::set_plan(PruningPlan plan) {
     const bool draws = plan_.policy == "random" && !plan_.tokens.empty();  // on the CPU, anew each time
     if (plan_.policy != "per_image" && !draws && DeviceGraphs::supported(device())) {
         recorded_ = std::make_unique<RecordedForward>(
-            model_, [this](const at::Tensor& inputs) { return fixed_shapes(inputs); });
+            model_,
+            [this](const at::Tensor& inputs, bool recording) {
+                return fixed_shapes(inputs, recording ? one_image_blocks(inputs.size(0)) : nullptr);
+            },
+            [this](std::int64_t batch) { one_image_blocks(batch); });
     }
 }
 
@@ -130,12 +134,22 @@ SessionOutput InferenceSession::run(const at::Tensor& images) const {
     return recorded_ ? (*recorded_)(images) : fixed_shapes(model_->prepare(images));
 }
 
-SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs) const {
+OneImageBlocks* InferenceSession::one_image_blocks(std::int64_t batch) {
+    const bool looks_between_blocks = plan_.policy == "cls_attention" && !plan_.tokens.empty();
+    if (batch != 1 || plan_.policy == "structural" || looks_between_blocks) return nullptr;
+    if (!one_image_) one_image_ = model_->one_image_blocks();
+    if (!one_image_) return nullptr;
+    one_image_->prepare(1 + settings().patches());
+    for (const std::int64_t count : plan_.tokens) one_image_->prepare(1 + count);
+    return one_image_.get();
+}
+
+SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs, OneImageBlocks* one_image) const {
     const at::Tensor x = model_->embed_prepared(inputs);
     if (plan_.policy == "structural") {
         return {structural_forward_embedded(*model_, x, structural_block(settings())), {}, {}};
     }
-    return fixed_counts(*model_, x, *policy_, plan_.tokens);
+    return fixed_counts(*model_, x, *policy_, plan_.tokens, one_image);
 }
 
 }  // namespace dynvit

@@ -13,14 +13,15 @@ constexpr std::size_t kMostRecordings = 16;
 
 }  // namespace
 
-RecordedForward::RecordedForward(std::shared_ptr<const InferenceModel> model, Forward forward)
-    : model_(std::move(model)), forward_(std::move(forward)) {}
+RecordedForward::RecordedForward(std::shared_ptr<const InferenceModel> model, Forward forward, Prepare prepare)
+    : model_(std::move(model)), forward_(std::move(forward)), prepare_(std::move(prepare)) {}
 
 std::optional<RecordedForward::Recording> RecordedForward::record(const at::Tensor& images) {
     try {
         if (!graphs_) graphs_.emplace(model_->device());
+        prepare_(images.size(0));
         Recording recording{0, model_->prepare(images), {}};
-        recording.graph = graphs_->record([&] { recording.outputs = forward_(recording.inputs); });
+        recording.graph = graphs_->record([&] { recording.outputs = forward_(recording.inputs, /*recording=*/true); });
         return recording;
     } catch (const c10::Error& error) {
         log::warn(str("batches of ", images.size(0), " run without being recorded: ", error.what_without_backtrace()));
@@ -41,7 +42,7 @@ SessionOutput RecordedForward::operator()(const at::Tensor& images) {
     if (!is_new && batch > 0 && !recording && !refused_.contains(batch)) recording = record(images);
     if (!recording) {
         lock.unlock();
-        return forward_(model_->prepare(images));
+        return forward_(model_->prepare(images), /*recording=*/false);
     }
     SessionOutput outputs;
     graphs_->run(

@@ -42,6 +42,60 @@ TEST(RecordedForward, EqualsTheFirstPass) {  // the first pass of a batch size i
     }
 }
 
+// The root of the mean square of the difference, relative to that of what is expected.
+double mean_error(const at::Tensor& found, const at::Tensor& expected) {
+    return ((found - expected).norm() / expected.norm()).item<double>();
+}
+
+// A recorded pass of one image of a DeiT-S may run whole runs of blocks at once: other roundings, as many of them.
+TEST(RecordedForward, IsAsExactForOneImageOfADeitSmall) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    DynamicVit model(model_settings("deit_small"), test::generator(6));
+    model->to(at::kCUDA);
+    const auto exact = test::engine_of(model, at::kFloat);
+    std::vector<at::Tensor> scores;
+    for (std::uint64_t s = 0; s < 3; ++s) scores.push_back(at::rand({196}, test::generator(s)).cuda());
+    for (const at::ScalarType precision : {at::kBFloat16, at::kHalf}) {
+        const auto engine = test::engine_of(model, precision);
+        InferenceSession session(engine);
+        for (const PruningPlan& plan :
+             std::vector<PruningPlan>{{}, {.policy = "static", .tokens = {137, 96, 67}, .static_scores = scores}}) {
+            session.set_plan(plan);
+            const InferenceSession exact_session(exact, plan);
+            const SessionOutput first = session.run(images(1, 1));
+            for (int call = 0; call < 3; ++call) {
+                const SessionOutput recorded = session.run(images(1, 1));
+                const at::Tensor expected = exact_session.run(images(1, 1)).logits;
+                EXPECT_LE(mean_error(recorded.logits, expected), 1.5 * mean_error(first.logits, expected))
+                    << precision << ' ' << plan.policy << " call " << call;
+                for (std::size_t s = 0; s < first.kept.size(); ++s) {
+                    EXPECT_TRUE(recorded.kept[s].equal(first.kept[s]));
+                }
+            }
+        }
+        session.set_plan({.policy = "cls_attention", .tokens = {137, 96, 67}});  // looks at what goes into each block
+        const SessionOutput first = session.run(images(1, 1)), recorded = session.run(images(1, 1));
+        EXPECT_TRUE(recorded.logits.equal(first.logits));
+    }
+}
+
+// What is predicted decides alike, but for tokens whose scores are as good as equal.
+TEST(RecordedForward, KeepsTheSameTokensOfOneImage) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    DynamicVit model(model_settings("deit_small"), test::generator(6));
+    model->to(at::kCUDA);
+    const InferenceSession session(test::engine_of(model, at::kBFloat16), {.tokens = {137, 96, 67}});
+    const SessionOutput first = session.run(images(1, 1));
+    for (int call = 0; call < 2; ++call) {
+        const SessionOutput recorded = session.run(images(1, 1));
+        EXPECT_EQ(recorded.counts, first.counts);
+        for (std::size_t s = 0; s < first.kept.size(); ++s) {
+            const double kept = static_cast<double>(first.kept[s].numel());
+            EXPECT_GE(at::isin(recorded.kept[s], first.kept[s]).sum().item<double>(), 0.9 * kept) << "stage " << s;
+        }
+    }
+}
+
 TEST(RecordedForward, FollowsAChangedPlanAndManyBatchSizes) {
     if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
     const auto engine = gpu_engine(at::kBFloat16);

@@ -1,11 +1,13 @@
 // A DynamicViT that is only ever run forward.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/ops/inference_linear.hpp"
+#include "dynvit/ops/one_image_blocks.hpp"
 #include "dynvit/ops/prediction_head.hpp"
 
 namespace dynvit {
@@ -43,6 +45,9 @@ class InferenceModel {
     at::Tensor run_last_block(const at::Tensor& x) const;
     /// The same of packed sequences: (T, C) -> (B, C).
     at::Tensor run_last_block(const at::Tensor& x, const PackedLayout& layout) const;
+
+    /// The blocks for one image at a time; null where there is no kernel for them.
+    std::unique_ptr<OneImageBlocks> one_image_blocks() const;
 
     /// How much [CLS] looks at each other token in block `index`, the mean over the heads: (B, n, C) -> (B, n - 1),
     /// float32.

@@ -60,16 +60,19 @@ class InferenceSession {
     std::vector<double> gmacs_per_stage(const std::vector<std::int64_t>& counts = {}) const;
 
     /// On a GPU, with every policy but per_image and random, the second batch of a size records the whole pass, and
-    /// later ones replay it.
+    /// later ones replay it. Of one image, a DeiT-S is recorded with other roundings (see OneImageBlocks).
     /// @param images (B, 3, H, W): uint8, or normalized numbers; on any device
     SessionOutput run(const at::Tensor& images) const;
 
   private:
-    SessionOutput fixed_shapes(const at::Tensor& inputs) const;
+    SessionOutput fixed_shapes(const at::Tensor& inputs, OneImageBlocks* one_image = nullptr) const;
+    // What runs the blocks of a recorded pass, ready to do so; null where the model does.
+    OneImageBlocks* one_image_blocks(std::int64_t batch);
 
     std::shared_ptr<const InferenceModel> model_;
     PruningPlan plan_;
     std::unique_ptr<SelectionPolicy> policy_;
+    std::unique_ptr<OneImageBlocks> one_image_;  // of recorded passes alone, which take turns
     std::unique_ptr<RecordedForward> recorded_;  // captures `this`: a session stays where it is
 };
 

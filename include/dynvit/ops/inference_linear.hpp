@@ -48,6 +48,9 @@ class InferenceLinear {
     static bool fuses(const at::Tensor& weight, at::ScalarType precision);
     /// Whether this one does.
     bool fused() const { return kind_ == Kind::kFused; }
+    /// As they were given, in the layer's type; the bias may be undefined. Where fused() only.
+    const at::Tensor& weight() const { return weight_; }
+    const at::Tensor& bias() const { return bias_; }
 
   private:
     enum class Then { kNothing, kGelu, kAdd };

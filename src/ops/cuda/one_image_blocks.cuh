@@ -1,0 +1,44 @@
+// Launchers of consecutive transformer blocks of one image in one kernel: raw device pointers, no tensors.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+#include "element.hpp"
+
+namespace dynvit::cuda {
+
+/// The only sizes that the kernel is written for: DeiT-S.
+constexpr int kOneImageChannels = 384, kOneImageHeads = 6, kOneImageHidden = 1536;
+
+/// A block's parameters: weights (outputs, inputs), all contiguous and of one half type; biases of linear layers may be
+/// null.
+struct BlockParameters {
+    const void *norm1_weight, *norm1_bias, *qkv_weight, *qkv_bias, *projection_weight, *projection_bias;
+    const void *norm2_weight, *norm2_bias, *fc1_weight, *fc1_bias, *fc2_weight, *fc2_bias;
+};
+
+/// Bytes of what the kernel reads of a block, which pack_block() makes of its parameters. Aligned to 16 bytes.
+std::size_t packed_block_bytes();
+cudaError_t pack_block(Element element, const BlockParameters& block, void* packed, cudaStream_t stream);
+
+struct OneImageBlocksRun {
+    Element element;  // a half type
+    int tokens, blocks;
+    float epsilon;       // of the norms
+    const void* packed;  // the blocks, one after the other
+    const void* x;       // (tokens, kOneImageChannels)
+    void* out;           // like x, and may be x
+    /// one_image_exchange_bytes(tokens), every byte 0xff before the first run: what the kernel's CTAs tell each other.
+    /// Runs with the same one, of as many tokens, must follow each other.
+    void* exchange;
+};
+
+/// Bytes of OneImageBlocksRun::exchange; 0 where the current device has too few multiprocessors for so many tokens.
+std::size_t one_image_exchange_bytes(int tokens);
+
+/// Needs compute capability 9.0. An error if not all CTAs, which wait for each other, can be on the device at once.
+cudaError_t one_image_blocks(const OneImageBlocksRun& run, cudaStream_t stream);
+
+}  // namespace dynvit::cuda

@@ -1,0 +1,26 @@
+// Builds without CUDA kernels, or by an nvcc older than 12.0, have none for one image; the others have
+// cuda/one_image_blocks.cpp.
+#ifndef DYNVIT_HOPPER_KERNELS
+#include "dynvit/ops/one_image_blocks.hpp"
+
+#include <c10/util/Exception.h>
+
+namespace dynvit {
+
+struct OneImageBlocks::Impl {};
+
+bool OneImageBlocks::supports(const at::Device&, at::ScalarType, const Sizes&, std::int64_t) {
+    return false;
+}
+
+OneImageBlocks::OneImageBlocks(const std::vector<Block>&, at::ScalarType, double) {
+    TORCH_CHECK(false, "this build has no kernel for the blocks of one image");
+}
+OneImageBlocks::~OneImageBlocks() = default;
+void OneImageBlocks::prepare(std::int64_t) {}
+at::Tensor OneImageBlocks::run(std::int64_t, std::int64_t, const at::Tensor& x) {
+    return x;
+}
+
+}  // namespace dynvit
+#endif
