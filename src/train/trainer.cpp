@@ -239,8 +239,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
                 skipped.add(++progress.step, out, names_of(batches));
 
                 const bool logs = progress.step % settings.log_every == 0 || progress.step == last_step;
-                if (logs || progress.step % look_every == 0) {
-                    report_skipped(skipped.take_earlier(), skipped, progress, settings, run);
+                if (logs || progress.step % look_every == 0) {  // a line waits for the device anyway
+                    report_skipped(logs ? skipped.take() : skipped.take_earlier(), skipped, progress, settings, run);
                 }
                 if (logs) {
                     nlohmann::json line = meters.take();
@@ -278,8 +278,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
             result.reached_target = settings.stop_at > 0 && evaluated.top1 >= settings.stop_at;
         }
         if (finished || best || result.reached_target || (epoch_ended && epochs_done % settings.save_every == 0)) {
-            report_skipped(skipped.take(), skipped, progress, settings,
-                           run);  // what a checkpoint says of them is complete
+            // What a checkpoint says of them is complete.
+            report_skipped(skipped.take(), skipped, progress, settings, run);
             run.save(learner, progress, best, parse_precision(settings.save_as));
         }
         logged += Clock::now() - paused;  // evaluating and saving is not training
