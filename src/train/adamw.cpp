@@ -16,8 +16,8 @@ bool OptimizerSettings::trains(const std::string& name) const {
 
 AdamW::AdamW(torch::nn::Module& model, const OptimizerSettings& settings) : settings_(settings) {
     const at::Device device = model.parameters().front().device();
-    lr_ =
-        at::zeros({}, at::device(device).dtype(device.is_cpu() ? at::kDouble : at::kFloat));  // as the kernels read it
+    // Of the type that LibTorch's kernels read.
+    lr_ = at::zeros({}, at::device(device).dtype(device.is_cpu() ? at::kDouble : at::kFloat));
     backbone_lr_ = at::zeros_like(lr_);
     for (const bool backbone : {false, true}) {
         for (const bool decay : {false, true}) {

@@ -27,14 +27,14 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
 
 std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at::Device& device) {
     if (!e.train.loss.need_teacher()) return nullptr;
+    const bool is_start = e.train.teacher.empty();
     try {
-        const DynamicVit model =
-            load_dense(e.train.teacher.empty() ? e.train.weights : e.train.teacher, e.model, device);
+        const DynamicVit model = load_dense(is_start ? e.train.weights : e.train.teacher, e.model, device);
         return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision));
     } catch (const Error& error) {
-        throw Error("train", "the teacher, ", e.train.teacher.empty() ? "train.weights" : "train.teacher", ": ",
-                    error.what(), "; expected a dense model of this shape and these classes, or train.loss.kl 0 and ",
-                    "train.loss.distill 0");
+        throw Error("train", "the teacher, ", is_start ? "train.weights" : "train.teacher", ": ", error.what(),
+                    "; expected a dense model of this shape and these classes, or kl, distill and saliency 0 in ",
+                    "train.loss");
     }
 }
 

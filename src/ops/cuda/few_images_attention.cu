@@ -15,7 +15,6 @@ constexpr int kDim = 64, kSteps = kDim / kTile, kLength = row_length(kDim);
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
 constexpr int kVector = 8;                  // elements of 16 bytes
 constexpr int kOutLength = kDim + kVector;  // a row of a warp's sums: its 8 lines fall on different banks
-constexpr float kLog2e = 1.4426950408889634f;
 
 __host__ __device__ constexpr int round_up(int a, int b) {
     return (a + b - 1) / b * b;

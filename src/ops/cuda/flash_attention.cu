@@ -27,7 +27,6 @@ constexpr int kKeys = 64;           // keys that are loaded at a time
 constexpr int kAhead = 3;           // loads of queries under way
 constexpr int kCopiesAtOnce = 4;    // of a thread, before it looks whether there are more: where registers allow it
 constexpr float kEpsilon = 1e-6f;
-constexpr float kLog2e = 1.4426950408889634f;
 
 // Whether element e (0 to 3) of a tile's half n stands on the tile's diagonal.
 __device__ bool on_diagonal(int lane, int n, int e) {

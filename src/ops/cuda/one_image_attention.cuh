@@ -6,7 +6,7 @@
 
 namespace dynvit::cuda::one_image {
 
-constexpr float kLog2e = 1.4426950408889634f, kLogitScale = 0.125f * kLog2e;  // 1 / sqrt(kHeadDim)
+constexpr float kLogitScale = 0.125f * kLog2e;  // 1 / sqrt(kHeadDim)
 constexpr int kHeadSteps = kHeadDim / kTile, kHeadUnits = kHeadDim / kUnit;
 
 // What a CTA's warps leave for each other, in shared memory.

@@ -11,6 +11,7 @@
 // some of that: no word of an earlier block is ever taken for a new one. Buffers alternate, and go on alternating from
 // run to run (Exchange::sequence). A CTA's weights come in chunks by the copy engine, two chunks ahead.
 #include "elements.cuh"
+#include "gelu.cuh"
 #include "launch_limits.cuh"
 #include "one_image_attention.cuh"
 #include "one_image_exchange.cuh"
@@ -45,7 +46,7 @@ static_assert(sizeof(Shared) % sizeof(uint4) == 0);
 __device__ inline float gelu_fast(float x) {
     const float half = 0.5f * x;
     float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x * (0.7978845608f + 0.7978845608f * 0.044715f * x * x)));
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x * (kGeluScale + kGeluScale * kGeluCubic * x * x)));
     return half + half * t;
 }
 

@@ -149,6 +149,8 @@ __device__ inline Fragment pack(const Sums& c) {
             pack<T>(c.x[1][2], c.x[1][3])};
 }
 
+constexpr float kLog2e = 1.4426950408889634f;  // exp(x) = exp2_fast(kLog2e x)
+
 __device__ inline float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
