@@ -11,6 +11,18 @@ namespace {
 // Each keeps its inputs and outputs; a program with ever new batch sizes must not fill the GPU with them.
 constexpr std::size_t kMostRecordings = 16;
 
+// One after the other: (n) each, of one type. They may lie so already.
+at::Tensor joined(const std::vector<at::Tensor>& tensors) {
+    if (tensors.empty()) return {};
+    std::int64_t end = tensors.front().storage_offset();
+    for (const at::Tensor& tensor : tensors) {
+        const bool follows = tensor.is_alias_of(tensors.front()) && tensor.storage_offset() == end;
+        if (!follows || !tensor.is_contiguous()) return at::cat(tensors);
+        end += tensor.numel();
+    }
+    return tensors.front().as_strided({end - tensors.front().storage_offset()}, {1});
+}
+
 }  // namespace
 
 RecordedForward::RecordedForward(std::shared_ptr<const InferenceModel> model, Forward forward, Prepare prepare)
@@ -20,8 +32,12 @@ std::optional<RecordedForward::Recording> RecordedForward::record(const at::Tens
     try {
         if (!graphs_) graphs_.emplace(model_->device());
         prepare_(images.size(0));
-        Recording recording{0, model_->prepare(images), {}};
-        recording.graph = graphs_->record([&] { recording.outputs = forward_(recording.inputs, /*recording=*/true); });
+        Recording recording{0, model_->prepare(images), {}, {}, {}};
+        recording.graph = graphs_->record([&] {
+            recording.outputs = forward_(recording.inputs, /*recording=*/true);
+            recording.kept = joined(recording.outputs.kept);  // one copy of all is faster than one of each
+        });
+        for (const at::Tensor& kept : recording.outputs.kept) recording.kept_sizes.push_back(kept.size(0));
         return recording;
     } catch (const c10::Error& error) {
         log::warn(str("batches of ", images.size(0), " run without being recorded: ", error.what_without_backtrace()));
@@ -50,7 +66,9 @@ SessionOutput RecordedForward::operator()(const at::Tensor& images) {
         [&] {
             outputs = recording->outputs;
             outputs.logits = outputs.logits.clone();
-            for (at::Tensor& kept : outputs.kept) kept = kept.clone();
+            if (recording->kept.defined()) {
+                outputs.kept = recording->kept.clone().split_with_sizes(recording->kept_sizes);
+            }
         });
     return outputs;
 }

@@ -31,7 +31,9 @@ class RecordedForward {
     struct Recording {
         std::size_t graph;
         at::Tensor inputs;
-        SessionOutput outputs;
+        SessionOutput outputs;  // but for `kept`, which are
+        at::Tensor kept;        // parts of this one, undefined without a stage
+        std::vector<std::int64_t> kept_sizes;
     };
 
     /// Empty where it fails.
