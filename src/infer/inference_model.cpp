@@ -202,7 +202,10 @@ at::Tensor InferenceModel::run_last_block(const at::Tensor& x, const PackedLayou
 
 std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
     const OneImageBlocks::Sizes sizes{settings_.embed_dim, settings_.num_heads, settings_.hidden_dim()};
-    if (!OneImageBlocks::supports(device(), precision_, sizes, 1 + settings_.patches())) return nullptr;
+    if (predictors_.size() > OneImageBlocks::kMostStages ||
+        !OneImageBlocks::supports(device(), precision_, sizes, 1 + settings_.patches())) {
+        return nullptr;
+    }
     std::vector<OneImageBlocks::Block> blocks;
     for (const Block& block : blocks_) {
         if (!(block.qkv.fused() && block.proj.fused() && block.fc1.fused() && block.fc2.fused())) return nullptr;
@@ -210,7 +213,18 @@ std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
                           block.proj.weight(), block.proj.bias(), block.norm2.weight, block.norm2.bias,
                           block.fc1.weight(), block.fc1.bias(), block.fc2.weight(), block.fc2.bias()});
     }
-    return std::make_unique<OneImageBlocks>(blocks, precision_, blocks_.front().norm1.epsilon);
+    std::vector<OneImageBlocks::Predictor> predictors;
+    for (std::size_t s = 0; s < predictors_.size(); ++s) {
+        const Predictor& predictor = predictors_[s];
+        if (!predictor.in.fused()) return nullptr;
+        OneImageBlocks::Predictor part{settings_.pruning_loc[s], predictor.norm.weight, predictor.norm.bias, {}};
+        part.layers[0] = {predictor.in.weight(), predictor.in.bias()};
+        const auto behind = predictor.head.layers();
+        for (std::size_t i = 0; i < behind.size(); ++i) part.layers[i + 1] = {behind[i].weight, behind[i].bias};
+        predictors.push_back(std::move(part));
+    }
+    return std::make_unique<OneImageBlocks>(blocks, predictors, precision_,
+                                            OneImageBlocks::Epsilons{kNormEpsilon, kPredictorNormEpsilon});
 }
 
 at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x) const {

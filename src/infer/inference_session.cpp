@@ -46,15 +46,13 @@ void check(const PruningPlan& plan, const ModelSettings& settings) {
     }
 }
 
-// @param x embedded
-SessionOutput fixed_counts(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
-                           const std::vector<std::int64_t>& tokens, OneImageBlocks* one_image) {
-    PrunedOutput output = pruned_forward_embedded(model, x, policy, tokens, one_image);
+SessionOutput with_counts(const PrunedOutput& output, std::int64_t patches) {
     SessionOutput result{output.logits, {}, {}};
-    const at::Tensor first = model.settings().patches() * at::arange(x.size(0), x.options().dtype(at::kLong));
-    for (std::size_t s = 0; s < tokens.size(); ++s) {
-        result.counts.emplace_back(static_cast<std::size_t>(x.size(0)), tokens[s]);
-        result.kept.push_back((output.kept[s] + first.unsqueeze(1)).flatten());
+    const std::int64_t batch = output.logits.size(0);
+    for (at::Tensor kept : output.kept) {  // (B, k)
+        if (batch > 1) kept = kept + patches * at::arange(batch, kept.options()).unsqueeze(1);
+        result.counts.emplace_back(static_cast<std::size_t>(batch), kept.size(1));
+        result.kept.push_back(kept.flatten());
     }
     return result;
 }
@@ -135,12 +133,11 @@ SessionOutput InferenceSession::run(const at::Tensor& images) const {
 }
 
 OneImageBlocks* InferenceSession::one_image_blocks(std::int64_t batch) {
-    const bool looks_between_blocks = plan_.policy == "cls_attention" && !plan_.tokens.empty();
-    if (batch != 1 || plan_.policy == "structural" || looks_between_blocks) return nullptr;
+    const bool decides = !plan_.tokens.empty() || plan_.policy == "structural";
+    if (batch != 1 || (decides && plan_.policy != "predicted")) return nullptr;
     if (!one_image_) one_image_ = model_->one_image_blocks();
     if (!one_image_) return nullptr;
     one_image_->prepare(1 + settings().patches());
-    for (const std::int64_t count : plan_.tokens) one_image_->prepare(1 + count);
     return one_image_.get();
 }
 
@@ -149,7 +146,9 @@ SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs, OneImageB
     if (plan_.policy == "structural") {
         return {structural_forward_embedded(*model_, x, structural_block(settings())), {}, {}};
     }
-    return fixed_counts(*model_, x, *policy_, plan_.tokens, one_image);
+    return with_counts(one_image ? pruned_forward_embedded(*model_, x, *one_image, plan_.tokens)
+                                 : pruned_forward_embedded(*model_, x, *policy_, plan_.tokens),
+                       settings().patches());
 }
 
 }  // namespace dynvit

@@ -15,13 +15,6 @@ bool is_last(const InferenceModel& model, std::int64_t index) {
     return index + 1 == model.settings().depth;
 }
 
-// Where the blocks from `index` on end that have as many tokens.
-std::int64_t end_of_run(const ModelSettings& settings, const std::vector<std::int64_t>& tokens, std::int64_t index) {
-    if (tokens.empty()) return settings.depth;
-    const auto next = std::ranges::upper_bound(settings.pruning_loc, index);
-    return next == settings.pruning_loc.end() ? settings.depth : *next;
-}
-
 }  // namespace
 
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
@@ -31,22 +24,23 @@ PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& image
 }
 
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
-                                     const std::vector<std::int64_t>& tokens, OneImageBlocks* one_image) {
+                                     const std::vector<std::int64_t>& tokens) {
     const torch::NoGradGuard no_grad;
-    const ModelSettings& settings = model.settings();
-    const bool last_for_cls = !tokens.empty() && !one_image;
+    const bool last_for_cls = !tokens.empty();
     const auto run_block = [&](std::int64_t index, const at::Tensor& input) {
         return last_for_cls && is_last(model, index) ? input : model.run_block(index, input);
     };
-    const auto run_from = [&](std::int64_t index, const at::Tensor& input) {  // a run of blocks at its first
-        const bool is_first = index == 0 || end_of_run(settings, tokens, index - 1) == index;
-        return is_first ? one_image->run(index, end_of_run(settings, tokens, index), input) : input;
-    };
     const auto scores = [&](const StageInput& input) { return policy.scores(input); };
-    PrunedTokens result =
-        remove_tokens(settings, x, one_image ? RunBlock(run_from) : RunBlock(run_block), scores, tokens);
+    PrunedTokens result = remove_tokens(model.settings(), x, run_block, scores, tokens);
     const at::Tensor cls = last_for_cls ? model.run_last_block(result.tokens) : result.tokens.select(1, 0);
     return {model.classify(cls), std::move(result.kept)};
+}
+
+PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
+                                     const std::vector<std::int64_t>& tokens) {
+    const torch::NoGradGuard no_grad;
+    OneImageBlocks::Output result = blocks.run(x, tokens);
+    return {model.classify(result.x.select(1, 0)), std::move(result.kept)};
 }
 
 PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,

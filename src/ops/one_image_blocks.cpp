@@ -13,13 +13,14 @@ bool OneImageBlocks::supports(const at::Device&, at::ScalarType, const Sizes&, s
     return false;
 }
 
-OneImageBlocks::OneImageBlocks(const std::vector<Block>&, at::ScalarType, double) {
+OneImageBlocks::OneImageBlocks(const std::vector<Block>&, const std::vector<Predictor>&, at::ScalarType,
+                               const Epsilons&) {
     TORCH_CHECK(false, "this build has no kernel for the blocks of one image");
 }
 OneImageBlocks::~OneImageBlocks() = default;
 void OneImageBlocks::prepare(std::int64_t) {}
-at::Tensor OneImageBlocks::run(std::int64_t, std::int64_t, const at::Tensor& x) {
-    return x;
+OneImageBlocks::Output OneImageBlocks::run(const at::Tensor& x, const std::vector<std::int64_t>&) {
+    return {x, {}};
 }
 
 }  // namespace dynvit

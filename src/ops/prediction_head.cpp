@@ -124,4 +124,10 @@ at::Tensor PredictionHead::operator()(const at::Tensor& h, const RowGroups& grou
     return keep_log_probability(hidden_[1].gelu(hidden_[0].gelu(z)), last_weight_, last_bias_);
 }
 
+std::array<PredictionHead::Layer, 3> PredictionHead::layers() const {
+    TORCH_CHECK(!on_cpu_, "the processor's head keeps its layers in an order of its own");
+    const auto of = [](const InferenceLinear& linear) { return Layer{linear.weight(), linear.bias()}; };
+    return {of(hidden_[0]), of(hidden_[1]), Layer{last_weight_, last_bias_}};
+}
+
 }  // namespace dynvit

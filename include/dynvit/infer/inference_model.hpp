@@ -46,7 +46,7 @@ class InferenceModel {
     /// The same of packed sequences: (T, C) -> (B, C).
     at::Tensor run_last_block(const at::Tensor& x, const PackedLayout& layout) const;
 
-    /// The blocks for one image at a time; null where there is no kernel for them.
+    /// The blocks and prediction modules for one image at a time; null where there is no kernel for them.
     std::unique_ptr<OneImageBlocks> one_image_blocks() const;
 
     /// How much [CLS] looks at each other token in block `index`, the mean over the heads: (B, n, C) -> (B, n - 1),

@@ -66,7 +66,7 @@ class InferenceSession {
 
   private:
     SessionOutput fixed_shapes(const at::Tensor& inputs, OneImageBlocks* one_image = nullptr) const;
-    // What runs the blocks of a recorded pass, ready to do so; null where the model does.
+    // What runs the blocks of a recorded pass and decides, ready to do so; null where model and policy do.
     OneImageBlocks* one_image_blocks(std::int64_t batch);
 
     std::shared_ptr<const InferenceModel> model_;

@@ -18,10 +18,12 @@ PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& image
                             const std::vector<std::int64_t>& tokens);
 
 /// The same from the embedding on: x of InferenceModel::embed.
-/// @param one_image the model's, for one image alone and a policy that does not look at blocks' inputs
-/// (StageInput::before): runs all blocks between two stages at once; null: the model runs each
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
-                                     const std::vector<std::int64_t>& tokens, OneImageBlocks* one_image = nullptr);
+                                     const std::vector<std::int64_t>& tokens);
+
+/// The same of one image alone, by the model's prediction modules. @param blocks InferenceModel::one_image_blocks
+PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
+                                     const std::vector<std::int64_t>& tokens);
 
 /// A different number of tokens in each image.
 struct PerImageOutput {

@@ -1,25 +1,42 @@
-// Consecutive transformer blocks of one image by one kernel.
+// All transformer blocks of one image by one kernel.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <vector>
 
 namespace dynvit {
 
-/// The blocks of a DeiT-S for a single image. One such block is so little work that starting and ending its kernels
-/// costs more than its products; here the multiprocessors stay in one kernel and hand each other what the next layer
-/// needs. GELU is its tanh approximation, sums are float32, the residual connections in a run are float32 too, and
-/// equal inputs give equal bits.
+/// The blocks and prediction modules of a DeiT-S for a single image. One such block is so little work that starting and
+/// ending its kernels costs more than its products; here the multiprocessors stay in one kernel and hand each other
+/// what the next layer needs. GELU is its tanh approximation, sums and residual connections are float32, and equal
+/// inputs give equal bits.
+///
+/// Dropped tokens are no keys of attention any more. They keep their places, as nothing would be gained by moving the
+/// others together: a block takes as long for 68 tokens as for 197.
 ///
 /// Not for several threads at once, nor may two runs overlap on a GPU: they hand over their words in the same memory.
 class OneImageBlocks {
   public:
+    static constexpr std::size_t kMostStages = 12;
+
     /// Weights are (out, in); the biases of the four linear layers may be undefined.
     struct Block {
         at::Tensor norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias;
         at::Tensor norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias;
+    };
+    struct Linear {
+        at::Tensor weight, bias;
+    };
+    struct Predictor {
+        std::int64_t block;  // it stands before this one
+        at::Tensor norm_weight, norm_bias;
+        std::array<Linear, 4> layers;  // (C, C), (C / 2, C), (C / 4, C / 2), (2, C / 4)
+    };
+    struct Epsilons {
+        double norm, predictor_norm;
     };
     struct Sizes {
         std::int64_t embed_dim, heads, hidden_dim;
@@ -30,7 +47,9 @@ class OneImageBlocks {
     static bool supports(const at::Device& device, at::ScalarType type, const Sizes& sizes, std::int64_t tokens);
 
     /// @param blocks of a device, sizes and `type` that are supported; copied
-    OneImageBlocks(const std::vector<Block>& blocks, at::ScalarType type, double norm_epsilon);
+    /// @param predictors at most kMostStages, in the order of the blocks; copied
+    OneImageBlocks(const std::vector<Block>& blocks, const std::vector<Predictor>& predictors, at::ScalarType type,
+                   const Epsilons& epsilons);
     ~OneImageBlocks();
     OneImageBlocks(const OneImageBlocks&) = delete;
     OneImageBlocks& operator=(const OneImageBlocks&) = delete;
@@ -38,8 +57,14 @@ class OneImageBlocks {
     /// Makes what runs of so many tokens need. They do it themselves where they are not being recorded.
     void prepare(std::int64_t tokens);
 
-    /// Blocks first, ..., last - 1: (1, n, C) -> (1, n, C).
-    at::Tensor run(std::int64_t first, std::int64_t last, const at::Tensor& x);
+    struct Output {
+        at::Tensor x;                  // (1, n, C); of no meaning for dropped tokens
+        std::vector<at::Tensor> kept;  // a stage: (1, k) int64, places on the grid, ascending
+    };
+
+    /// Runs all blocks. @param x (1, n, C), [CLS] first
+    /// @param tokens patch tokens that go on, a count a stage, not growing; empty: all, and no module decides
+    Output run(const at::Tensor& x, const std::vector<std::int64_t>& tokens);
 
   private:
     struct Impl;

@@ -48,6 +48,9 @@ class PredictionHead {
     /// @param h (B, n, C) or (T, C); may be changed @return (B, n) or (T), float32; of no meaning for skipped rows
     at::Tensor operator()(const at::Tensor& h, const RowGroups& groups) const;
 
+    /// Of a head on a GPU: its layers as it has them.
+    std::array<Layer, 3> layers() const;
+
   private:
     std::shared_ptr<const cpu::HeadLayers> on_cpu_;  // null where the kernel does not run; elsewhere all that is used
     std::vector<InferenceLinear> hidden_;

@@ -14,4 +14,12 @@ __device__ inline float gelu(float x) {
     return 0.5f * x * (1 + tanh_of(kGeluScale * x * (1 + kGeluCubic * x * x)));
 }
 
+// tanh by one instruction: its error, 2^-11, is no larger than the half types'.
+__device__ inline float gelu_fast(float x) {
+    const float half = 0.5f * x;
+    float t;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x * (kGeluScale + kGeluScale * kGeluCubic * x * x)));
+    return half + half * t;
+}
+
 }  // namespace dynvit::cuda

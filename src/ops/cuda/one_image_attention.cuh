@@ -1,6 +1,8 @@
 // Attention of one head in one_image_blocks.cu: 16 queries, whose keys a CTA's warps share out. CUDA code only.
 #pragma once
 
+#include <cfloat>
+
 #include "one_image_exchange.cuh"
 #include "one_image_layout.cuh"
 
@@ -24,17 +26,31 @@ struct HeadWords {
 template <class T>
 class HeadAttention {
   public:
-    __device__ HeadAttention(const HeadWords& words, int tokens)
-        : lane_(threadIdx.x % 32), warp_(threadIdx.x / 32), tokens_(tokens), words_(words) {}
+    __device__ explicit HeadAttention(const HeadWords& words)
+        : lane_(threadIdx.x % 32), warp_(threadIdx.x / 32), words_(words) {}
 
-    __device__ void run() {
-        const int tiles = (tokens_ + kTile - 1) / kTile;
-        for (int first = warp_; first < tiles; first += kAtOnce * kWarps) {
-            // Where there is no second tile, the first serves as well: its logits are masked.
-            const int second = first + kWarps < tiles ? first + kWarps : first;
-            const int places[kAtOnce] = {first * kTileWords, second * kTileWords};
-            const int keys[kAtOnce] = {first * kTile, second == first ? tokens_ : second * kTile};
-            attend(places, keys, first == warp_);
+    /// @param kept a bit a token, whether it is a key: known once `choose` has run, which each warp calls once
+    template <class Choose>
+    __device__ void run(int tokens, const unsigned* kept, const Choose& choose) {
+        const int tiles = (tokens + kTile - 1) / kTile;
+        for (int first = warp_; first == warp_ || first < tiles; first += kAtOnce * kWarps) {
+            // Where there is no tile, another serves as well: its logits are masked.
+            const int tile[kAtOnce] = {first, first + kWarps};
+            Logits logits = {};
+            uint4 v[kAtOnce][kHeadSteps];
+            const auto place = [&](int i) { return min(tile[i], tiles - 1) * kTileWords; };
+            multiply_keys(logits, v, {{place(0), place(1)}}, first == warp_);
+            if (first == warp_) choose();
+            unsigned keys[kAtOnce];  // the lane's, from bit 0 on
+            for (int i = 0; i < kAtOnce; ++i) {
+                const unsigned pair = tile[i] < tiles ? kept[tile[i] * kTile / 32] : 0;
+                keys[i] = pair >> (tile[i] * kTile % 32 + lane_ % 4 * 2);
+            }
+            weigh(logits, keys);
+#pragma unroll
+            for (int i = 0; i < kAtOnce; ++i) end_receive(v[i], words_.v + place(i), 32);
+#pragma unroll
+            for (int i = 0; i < kAtOnce; ++i) add_values(logits[i], v[i]);
         }
     }
 
@@ -50,23 +66,29 @@ class HeadAttention {
 
   private:
     static constexpr int kAtOnce = 2;
+    // Where a warp has no key at all: its weights become zero when all are put together.
+    static constexpr float kLowest = -FLT_MAX;
     using Logits = float[kAtOnce][2][4];
 
-    __device__ void attend(const int (&places)[kAtOnce], const int (&keys)[kAtOnce], bool is_first) {
-        uint4 k[kAtOnce][kHeadSteps], v[kAtOnce][kHeadSteps];
+    struct Places {
+        int of[kAtOnce];
+    };
+    // Values may still be on their way.
+    __device__ void multiply_keys(Logits& logits, uint4 (&v)[kAtOnce][kHeadSteps], const Places& places,
+                                  bool is_first) {
+        uint4 k[kAtOnce][kHeadSteps];
 #pragma unroll
-        for (const int place : places) wait_for(words_.v + place + (kHeadSteps - 1) * 32);
+        for (const int place : places.of) wait_for(words_.v + place + (kHeadSteps - 1) * 32);
 #pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) begin_receive(k[i], words_.k + places[i], 32);
+        for (int i = 0; i < kAtOnce; ++i) begin_receive(k[i], words_.k + places.of[i], 32);
 #pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) begin_receive(v[i], words_.v + places[i], 32);
+        for (int i = 0; i < kAtOnce; ++i) begin_receive(v[i], words_.v + places.of[i], 32);
         if (is_first) {
             begin_receive(q_, words_.q, 32);
             end_receive(q_, words_.q, 32);
         }
 #pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) end_receive(k[i], words_.k + places[i], 32);
-        Logits logits = {};
+        for (int i = 0; i < kAtOnce; ++i) end_receive(k[i], words_.k + places.of[i], 32);
 #pragma unroll
         for (int d = 0; d < kHeadSteps; ++d) {
 #pragma unroll
@@ -75,31 +97,26 @@ class HeadAttention {
                 multiply_add<T>(logits[i][1], q_[d], k[i][d].y, k[i][d].w);
             }
         }
-        weigh(logits, keys);
-#pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) end_receive(v[i], words_.v + places[i], 32);
-#pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) add_values(logits[i], v[i]);
     }
 
-    // Calls `work` with each logit, its key and which of the lane's two rows it is in.
+    // Calls `work` with each logit, whether its key is kept and which of the lane's two rows it is in.
     template <class Work>
-    __device__ void each(Logits& logits, const int (&keys)[kAtOnce], const Work& work) const {
+    __device__ static void each(Logits& logits, const unsigned (&keys)[kAtOnce], const Work& work) {
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
 #pragma unroll
             for (int n = 0; n < 2; ++n) {
 #pragma unroll
-                for (int e = 0; e < 4; ++e) work(logits[i][n][e], keys[i] + n * 8 + lane_ % 4 * 2 + e % 2, e / 2);
+                for (int e = 0; e < 4; ++e) work(logits[i][n][e], keys[i] >> (n * 8 + e % 2) & 1, e / 2);
             }
         }
     }
 
     // Logits become weights; what was found before shrinks to the new greatest logit.
-    __device__ void weigh(Logits& logits, const int (&keys)[kAtOnce]) {
+    __device__ void weigh(Logits& logits, const unsigned (&keys)[kAtOnce]) {
         float highest[2] = {greatest_[0], greatest_[1]};
-        each(logits, keys, [&](float& x, int key, int row) {
-            x = key < tokens_ ? x * kLogitScale : -INFINITY;
+        each(logits, keys, [&](float& x, bool kept, int row) {
+            x = kept ? x * kLogitScale : -INFINITY;
             highest[row] = fmaxf(highest[row], x);
         });
         for (int r = 0; r < 2; ++r) {
@@ -112,7 +129,7 @@ class HeadAttention {
                 out_[u][2 * r + 1] *= shrink;
             }
         }
-        each(logits, keys, [&](float& x, int, int row) {
+        each(logits, keys, [&](float& x, bool, int row) {
             x = exp2_fast(x - greatest_[row]);
             sum_[row] += x;
         });
@@ -128,13 +145,13 @@ class HeadAttention {
         }
     }
 
-    const int lane_, warp_, tokens_;
+    const int lane_, warp_;
     const HeadWords words_;
     uint4 q_[kHeadSteps];
-    float out_[kHeadUnits][4] = {}, greatest_[2] = {-INFINITY, -INFINITY}, sum_[2] = {};  // sum_: a lane's part
+    float out_[kHeadUnits][4] = {}, greatest_[2] = {kLowest, kLowest}, sum_[2] = {};  // sum_: a lane's part
 };
 
-// Puts together what the warps left (the first always has a key); a warp takes one of the head's units.
+// Puts together what the warps left (the first always has a key, [CLS]); a warp takes one of the head's units.
 template <class T>
 __device__ inline uint2 merge_attention(const AttentionParts& parts) {
     static_assert(kHeadUnits == kWarps);

@@ -5,17 +5,22 @@
 //   attention's outputs in the group                    -> projection, residual
 //   x in the group                                      -> norm, fc1, GELU, then fc2 of the CTA's own hidden values
 //   those partial sums to the CTA that owns the columns -> residual
+// Before a block at which tokens are dropped, x goes through a prediction module's first layer too, from there to the
+// judges (one_image_prediction.cuh), and their scores to all, before attention.
 // Words lie in the order of the registers of mma.sync's operands: a reader has its operand when the loads are done.
 // Whoever writes a word also makes it kMissing again, a block of the network later, when all are known to have read it;
 // a warpgroup beside the others does so, with a fence before the CTA gives more. Who reads the word next has received
 // some of that: no word of an earlier block is ever taken for a new one. Buffers alternate, and go on alternating from
 // run to run (Exchange::sequence). A CTA's weights come in chunks by the copy engine, two chunks ahead.
+#include <algorithm>
+
 #include "elements.cuh"
 #include "gelu.cuh"
 #include "launch_limits.cuh"
 #include "one_image_attention.cuh"
 #include "one_image_exchange.cuh"
 #include "one_image_layout.cuh"
+#include "one_image_prediction.cuh"
 
 namespace dynvit::cuda {
 namespace one_image {
@@ -24,41 +29,29 @@ namespace {
 constexpr int kClearers = 128, kAllThreads = kThreads + kClearers;
 constexpr int kRegisters = 232, kClearersRegisters = 40;
 constexpr int kTold = 32 + kClearers;  // threads at a barrier by which a warp tells the clearers
-// Named barriers: the working warps; then those that tell the clearers how far a block is, and the clearers' answer.
-enum Barrier { kWorking = 1, kInputRead, kCleared, kProjected, kHiddenFound, kFc2Held };
+// Named barriers: those that tell the clearers how far a block is, and the clearers' answer.
+enum Barrier { kInputRead = kWorking + 1, kCleared, kProjected, kHiddenFound, kFc2Held };
 
-struct Shared {
+struct alignas(16) Shared {
     unsigned char weights[2][kChunkBytes];
     float constants[2][kConstants];
     float4 partial[4 * 2 * kHiddenUnits * 32];  // [inputs' part][tile][unit][lane]; attention: [warp][unit][lane]
     float4 projection[4 * 2 * kOwnUnits * 32];  // [inputs' part][tile][unit][lane]
     float2 statistics[64 * 8];                  // [row][inputs' part]: sums of x and its squares
     float2 found[kWarps][kTile];                // attention's
-    unsigned long long full[2];                 // barriers: a chunk of weights is there
+    Selection selection;
+    unsigned long long full[2];  // barriers: a chunk of weights is there
 };
 // The hidden values are behind it: (m, kHiddenSteps, 32) uint4.
 constexpr std::size_t shared_bytes(int m) {
     return sizeof(Shared) + static_cast<std::size_t>(m) * kHiddenSteps * 32 * sizeof(uint4);
 }
-static_assert(sizeof(Shared) % sizeof(uint4) == 0);
-
-// tanh by one instruction: its error, 2^-11, is no larger than the half types'.
-__device__ inline float gelu_fast(float x) {
-    const float half = 0.5f * x;
-    float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x * (kGeluScale + kGeluScale * kGeluCubic * x * x)));
-    return half + half * t;
-}
-
-__device__ inline void sync_workers() {
-    barrier_sync(kWorking, kThreads);
-}
 
 // A CTA's threads, with kM tiles of 16 rows a group: of the working warps, each has one tile and a part of the inputs.
-template <class T, int kM>
+template <class T, int kM, bool kPrunes>
 class Cta {
   public:
-    __device__ Cta(const OneImageBlocksRun& run, Shared& shared, uint4* hidden)
+    __device__ Cta(const OneImageBlocksRun& run, Shared& shared, uint4* hidden, int groups)
         : p_(run),
           s_(shared),
           hidden_(hidden),
@@ -66,23 +59,33 @@ class Cta {
           warp_(threadIdx.x / 32),
           cta_(blockIdx.x % kGroup),
           group_(blockIdx.x / kGroup),
-          groups_(gridDim.x / kGroup),
+          groups_(groups),
           tile_(warp_ % kM),
           part_(warp_ / kM),
           e_(exchange_for(groups_, kM)),
-          first_(*sequence()) {}
+          first_(sequence()[0]),
+          first_stage_(sequence()[1]) {}
 
     __device__ void work() {
         begin();
         for (block_ = 0; block_ < p_.blocks; ++block_) {
-            qkv();
-            attention();
+            // Two copies: what a stage adds would cost other blocks, too, a tenth of their time.
+            if (at_stage()) {
+                qkv<true>();
+                attention<true>();
+            } else {
+                qkv<false>();
+                attention<false>();
+            }
             projection();
             mlp();
             receive_sums();
+            stage_ += at_stage();
         }
         sync_workers();
-        if (threadIdx.x == 0) *sequence() = first_ + p_.blocks;
+        if (threadIdx.x > 0) return;
+        sequence()[0] = first_ + p_.blocks;
+        sequence()[1] = first_stage_ + p_.stages;
     }
 
     // What the clearers do meanwhile: words become missing again, weights are asked for.
@@ -91,6 +94,10 @@ class Cta {
             barrier_sync(kInputRead, kTold);
             const bool first = threadIdx.x == kThreads;
             if (first) load_chunk(chunk(2), 0, kQkvBytes, kChunkBytes);
+            const int next = stage_ + at_stage();
+            if (first && next < p_.stages && p_.stage[next].block == block_ + 1) {
+                prefetch_bulk(first_layer(next), kFirstBytes);
+            }
             clear_rows();
             __threadfence();
             barrier_arrive(kCleared, kAllThreads);
@@ -99,6 +106,8 @@ class Cta {
             barrier_sync(kHiddenFound, kTold);
             if (first) load_chunk(chunk(3));
             clear_sums();  // the fence of the next block is soon enough
+            if (at_stage()) clear_judged();
+            stage_ += at_stage();
             barrier_sync(kFc2Held, kTold);
             if (first) load_chunk(chunk(4));
         }
@@ -117,9 +126,11 @@ class Cta {
     // Where exchanged words are: in the buffers for block `at`, counted from the very first run.
     __device__ unsigned now() const { return first_ + block_; }
     __device__ uint4* exchange() const { return static_cast<uint4*>(p_.exchange); }
-    __device__ unsigned* sequence() const { return reinterpret_cast<unsigned*>(exchange() + e_.sequence) + blockIdx.x; }
-    __device__ long long all_rows() const { return static_cast<long long>(groups_) * kM * kTileWords; }
-    __device__ uint4* rows(long long base, unsigned at) const {  // of the group
+    __device__ unsigned* sequence() const {
+        return reinterpret_cast<unsigned*>(exchange() + e_.sequence) + 2 * blockIdx.x;
+    }
+    __device__ int all_rows() const { return groups_ * kM * kTileWords; }
+    __device__ uint4* rows(int base, unsigned at) const {  // of the group
         return exchange() + base + (at & 1) * all_rows() + group_ * kM * kTileWords;
     }
     __device__ uint4* qkv_rows(int kind, unsigned at) const {  // of all groups
@@ -129,9 +140,18 @@ class Cta {
         return reinterpret_cast<uint2*>(exchange() + e_.sums) +
                ((((at & 1) * groups_ + group_) * kGroup + owner) * kGroup + from) * (kOwnUnits * kM * 32);
     }
-    // A unit's words in a tile's rows; a lane's are 2 * lane further on.
-    __device__ static uint2* unit_words(uint4* tile_rows, int unit) {
-        return reinterpret_cast<uint2*>(tile_rows + unit / 2 * 32) + unit % 2;
+
+    // Stages.
+    __device__ bool at_stage() const { return kPrunes && stage_ < p_.stages && p_.stage[stage_].block == block_; }
+    __device__ unsigned stage_now() const { return first_stage_ + stage_; }
+    __device__ const unsigned char* first_layer(int stage) const {  // of the prediction module: the CTA's share
+        return static_cast<const unsigned char*>(p_.stage[stage].packed) + cta_ * kFirstBytes;
+    }
+    __device__ uint4* judged_rows() const {  // of the group
+        return exchange() + e_.judged + (stage_now() & 3) * all_rows() + group_ * kM * kTileWords;
+    }
+    __device__ const unsigned* scores() const {
+        return reinterpret_cast<const unsigned*>(exchange() + e_.scores) + (stage_now() & 3) * groups_ * kM * kTile;
     }
 
     // Weights.
@@ -163,6 +183,7 @@ class Cta {
             load_chunk(0);
             load_chunk(1);
         }
+        keep_all(s_.selection, p_.tokens);
         sync_workers();
 #pragma unroll
         for (int i = 0; i < kOwnTiles; ++i) {
@@ -205,9 +226,9 @@ class Cta {
     }
 
     // Weights that a warp reads before its inputs are there: those of so many steps as there are registers for.
-    template <int kUnits>
+    static constexpr int kMostHeld = kM == 4 ? 36 : 60;
+    template <int kUnits, int kRoom = kMostHeld>
     struct Held {
-        static constexpr int kRoom = kM == 4 ? 36 : 60;
         static constexpr int kHeldSteps = kPartSteps < kRoom / kUnits ? kPartSteps : kRoom / kUnits;
         const uint2* weights;
         uint2 words[kHeldSteps][kUnits];
@@ -216,19 +237,19 @@ class Cta {
             return step < kHeldSteps ? words[step < kHeldSteps ? step : 0][unit] : weights[(step * kUnits + unit) * 32];
         }
     };
-    template <int kUnits>
-    __device__ void hold(Held<kUnits>& held, const unsigned char* weights) const {
+    template <int kUnits, int kRoom>
+    __device__ void hold(Held<kUnits, kRoom>& held, const unsigned char* weights) const {
         held.weights = reinterpret_cast<const uint2*>(weights) + part_ * kPartSteps * kUnits * 32 + lane_;
 #pragma unroll
-        for (int s = 0; s < Held<kUnits>::kHeldSteps; ++s) {
+        for (int s = 0; s < Held<kUnits, kRoom>::kHeldSteps; ++s) {
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) held.words[s][u] = held.weights[(s * kUnits + u) * 32];
         }
     }
 
     // The product of a warp's part of the inputs, 16 rows, kUnits * 8 outputs...
-    template <int kUnits>
-    __device__ void multiply(const Inputs& a, const Held<kUnits>& held, float4* partial) const {
+    template <int kUnits, int kRoom>
+    __device__ void multiply(const Inputs& a, const Held<kUnits, kRoom>& held, float4* partial) const {
         float c[kUnits][4] = {};
 #pragma unroll
         for (int s = 0; s < kPartSteps; ++s) {
@@ -280,7 +301,7 @@ class Cta {
     };
     // Of the warp's tile. Squares of float32 leave the variance 2^-23 of the squared mean: more than x, of a half type,
     // can tell up to means of some hundred deviations.
-    __device__ RowNorm row_norm(int row) const {
+    __device__ RowNorm row_norm(int row, float epsilon) const {
         float sum = 0, squares = 0;
         for (int part = 0; part < kParts; ++part) {
             const float2 both = s_.statistics[(tile_ * kTile + row) * kParts + part];
@@ -290,18 +311,25 @@ class Cta {
         constexpr float kShare = 1.f / kWidth;
         const float mean = sum * kShare, variance = fmaxf(squares * kShare - mean * mean, 0.f);
         float scale;
-        asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(scale) : "f"(variance + p_.epsilon));
+        asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(scale) : "f"(variance + epsilon));
         return {mean, scale};
+    }
+    // Of a unit, from x W: activate(norm(x) W + b), packed.
+    template <class Activate>
+    __device__ static uint2 normed(const float4& x, const RowNorm& top, const RowNorm& bottom, float2 sum, float2 bias,
+                                   const Activate& activate) {
+        const auto value = [&](float product, const RowNorm& norm, float sum_of_inputs, float shift) {
+            return activate((product - norm.mean * sum_of_inputs) * norm.scale + shift);
+        };
+        return make_uint2(pack<T>(value(x.x, top, sum.x, bias.x), value(x.y, top, sum.y, bias.y)),
+                          pack<T>(value(x.z, bottom, sum.x, bias.x), value(x.w, bottom, sum.y, bias.y)));
     }
     // A tile's units of a layer behind a norm, from x W, its constants at `sums` and `biases`: stores packed words of
     // activate(y). A warp takes every kParts-th unit, the last one again where there is none left: without branches,
     // rounds overlap.
     template <int kUnits, class Activate, class Store>
     __device__ void finish_units(int sums, int biases, const Activate& activate, const Store& store) const {
-        const RowNorm top = row_norm(lane_ / 4), bottom = row_norm(lane_ / 4 + 8);
-        const auto normed = [&](float x, const RowNorm& norm, float sum, float bias) {
-            return activate((x - norm.mean * sum) * norm.scale + bias);
-        };
+        const RowNorm top = row_norm(lane_ / 4, p_.epsilon), bottom = row_norm(lane_ / 4 + 8, p_.epsilon);
         constexpr int kRounds = (kUnits + kParts - 1) / kParts;
         uint2 words[kRounds];
 #pragma unroll
@@ -309,9 +337,7 @@ class Cta {
             const int unit = min(part_ + i * kParts, kUnits - 1), column = unit * kUnit + lane_ % 4 * 2;
             const float2 sum = *reinterpret_cast<const float2*>(constants() + sums + column);
             const float2 bias = *reinterpret_cast<const float2*>(constants() + biases + column);
-            const float4 x = total<kUnits>(s_.partial, unit);
-            words[i] = make_uint2(pack<T>(normed(x.x, top, sum.x, bias.x), normed(x.y, top, sum.y, bias.y)),
-                                  pack<T>(normed(x.z, bottom, sum.x, bias.x), normed(x.w, bottom, sum.y, bias.y)));
+            words[i] = normed(total<kUnits>(s_.partial, unit), top, bottom, sum, bias, activate);
         }
 #pragma unroll
         for (int i = 0; i < kRounds; ++i) {
@@ -320,19 +346,24 @@ class Cta {
         }
     }
 
-    __device__ void qkv() {
+    template <bool kStage>
+    __device__ void qkv() const {
         Inputs a;
-        Held<kQkvUnits> held;
+        Held<kQkvUnits, kStage ? kMostHeld / 2 : kMostHeld> held;
+        Held<kOwnUnits> first;  // of a prediction module: from what is the block's input too
         hold(held, wait_for_chunk(chunk(0)));
+        if constexpr (kStage) hold(first, first_layer(stage_));
         if (block_ == 0) {
             load_input(a);
         } else {
             receive_rows(a, rows(e_.x, now()));
         }
+        if constexpr (kStage) multiply(a, first, s_.projection);
         multiply(a, held, s_.partial);
         give_statistics(a);
         sync_workers();
         tell(kInputRead);  // all of the group have read what was given before this block
+        if constexpr (kStage) give_predicted();
         const auto as_it_is = [](float y) { return y; };
         finish_units<kQkvUnits>(kQkvSums, kQkvBias, as_it_is, [&](int unit, uint2 words) {
             const int kind = unit / kOwnUnits;
@@ -342,23 +373,46 @@ class Cta {
         });
     }
 
-    __device__ void attention() {
-        for (int task = cta_; task < kHeads * kM; task += kGroup) {
-            sync_workers();  // s_.partial is free
-            attend(task / kM, task % kM);
+    __device__ void give_predicted() const {
+        const float* const layer = reinterpret_cast<const float*>(first_layer(stage_) + kProjectionBytes);
+        const RowNorm top = row_norm(lane_ / 4, p_.predictor_epsilon),
+                      bottom = row_norm(lane_ / 4 + 8, p_.predictor_epsilon);
+        const auto gelu = [](float y) { return gelu_fast(y); };
+#pragma unroll
+        for (int i = 0; i < kOwnTiles; ++i) {
+            if (own_unit(i) >= kOwnUnits) continue;
+            const int column = own_unit(i) * kUnit + lane_ % 4 * 2;
+            const float2 sum = *reinterpret_cast<const float2*>(layer + kFirstSums + column);
+            const float2 bias = *reinterpret_cast<const float2*>(layer + kFirstBias + column);
+            const uint2 words = normed(total<kOwnUnits>(s_.projection, own_unit(i)), top, bottom, sum, bias, gelu);
+            uint4* const to = judged_rows() + tile_ * kTileWords;
+            give(unit_words(to, cta_ * kOwnUnits + own_unit(i)) + 2 * lane_, words);
         }
     }
-    __device__ void attend(int head, int tile) const {
-        const AttentionParts parts{reinterpret_cast<float4(*)[kHeadUnits][32]>(s_.partial), s_.found};
-        const int place = head * kHeadSteps * 32 + lane_;
-        HeadAttention<T> warps({qkv_rows(0, now()) + (group_ * kM + tile) * kTileWords + place,
-                                qkv_rows(1, now()) + place, qkv_rows(2, now()) + place},
-                               p_.tokens);
-        warps.run();
-        warps.leave(parts);
-        sync_workers();
-        uint4* const to = rows(e_.attention, now()) + tile * kTileWords;
-        give(unit_words(to, head * kHeadUnits + warp_) + 2 * lane_, merge_attention<T>(parts));
+
+    template <bool kStage>
+    __device__ void attention() const {
+        constexpr int kTasks = kHeads * kM;
+        // At a stage every CTA must choose: those without a task do one of another's for nothing.
+        for (int task = cta_; task < kTasks || (kStage && task == cta_); task += kGroup) {
+            sync_workers();            // s_.partial is free
+            const auto choose = [&] {  // the keys, while the first are on their way
+                if (!kStage || task != cta_) return;
+                select(s_.selection, scores(), p_.tokens, p_.stage[stage_].kept);
+                sync_workers();
+            };
+            const int head = min(task, kTasks - 1) / kM, tile = min(task, kTasks - 1) % kM;
+            const AttentionParts parts{reinterpret_cast<float4(*)[kHeadUnits][32]>(s_.partial), s_.found};
+            const int place = head * kHeadSteps * 32 + lane_;
+            HeadAttention<T> warps({qkv_rows(0, now()) + (group_ * kM + tile) * kTileWords + place,
+                                    qkv_rows(1, now()) + place, qkv_rows(2, now()) + place});
+            warps.run(p_.tokens, s_.selection.kept, choose);
+            warps.leave(parts);
+            sync_workers();
+            if (task >= kTasks) return;
+            uint4* const to = rows(e_.attention, now()) + tile * kTileWords;
+            give(unit_words(to, head * kHeadUnits + warp_) + 2 * lane_, merge_attention<T>(parts));
+        }
     }
 
     // Adds to the CTA's own columns of x.
@@ -372,7 +426,7 @@ class Cta {
     __device__ uint2 own_words(int i) const {
         return make_uint2(pack<T>(x_[i][0], x_[i][1]), pack<T>(x_[i][2], x_[i][3]));
     }
-    __device__ void give_own(int i, long long base, unsigned at) const {
+    __device__ void give_own(int i, int base, unsigned at) const {
         uint4* const to = rows(base, at) + tile_ * kTileWords;
         give(unit_words(to, cta_ * kOwnUnits + own_unit(i)) + 2 * lane_, own_words(i));
     }
@@ -505,6 +559,14 @@ class Cta {
             clear(rows(e_.attention, at + 1) + tile * kTileWords + (head * kHeadSteps + clearer) * 32 + lane_);
         }
     }
+    // All judges have read it: their scores are there.
+    __device__ void clear_judged() const {
+        const int clearer = threadIdx.x / 32 - kWarps;
+        for (int i = clearer; i < kM * kOwnUnits; i += kClearers / 32) {
+            uint4* const tile = judged_rows() + i / kOwnUnits * kTileWords;
+            clear(unit_words(tile, cta_ * kOwnUnits + i % kOwnUnits) + 2 * lane_);
+        }
+    }
     __device__ void clear_sums() const {
         constexpr int kWords = kOwnUnits * kM * 16;
         for (int i = threadIdx.x - kThreads; i < kGroup * kWords; i += kClearers) {
@@ -517,48 +579,69 @@ class Cta {
     uint4* const hidden_;
     const int lane_, warp_, cta_, group_, groups_, tile_, part_;
     const Exchange e_;
-    const unsigned first_;
-    int block_ = 0;
+    const unsigned first_, first_stage_;
+    int block_ = 0, stage_ = 0;
     float x_[kOwnTiles][4];  // the CTA's own columns of x
 };
 
-template <class T, int kM>
+// The same number, as if it had just been found.
+__device__ int hidden_from_compiler(int x) {
+    asm volatile("mov.u32 %0, %0;" : "+r"(x));
+    return x;
+}
+
+__host__ __device__ int groups_for(int tokens, int m) {
+    return (tokens + kTile * m - 1) / (kTile * m);
+}
+
+template <class T, int kM, bool kPrunes>
 __global__ void __launch_bounds__(kAllThreads, 1) run_blocks(const __grid_constant__ OneImageBlocksRun run) {
     extern __shared__ __align__(128) unsigned char raw[];
+    const int groups = groups_for(run.tokens, kM);
+    const bool judges = kPrunes && blockIdx.x >= groups * kGroup;
     Shared& shared = *reinterpret_cast<Shared*>(raw);
-    Cta<T, kM> cta(run, shared, reinterpret_cast<uint4*>(raw + sizeof(Shared)));
+    // Each side finds its places by itself: what both need would be kept in local memory, far away.
+    const auto cta = [&] {
+        const int own_groups = groups_for(hidden_from_compiler(run.tokens), kM);
+        return Cta<T, kM, kPrunes>(run, shared, reinterpret_cast<uint4*>(&shared + 1), own_groups);
+    };
     if (threadIdx.x < kThreads) {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-        cta.work();
+        if (judges) {
+            Judge<T>(run, *reinterpret_cast<typename Judge<T>::Shared*>(raw), groups, kM).work();
+        } else {
+            cta().work();
+        }
     } else {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kClearersRegisters));
-        cta.clear_behind();
+        if (!judges) cta().clear_behind();
     }
 }
 
-int groups_for(int tokens, int m) {
-    return (tokens + kTile * m - 1) / (kTile * m);
-}
-// Tiles of rows a group: as few as leave a CTA a multiprocessor; 0 if there are too few.
+// Tiles of rows a group: as few as leave a CTA, and at least one judge, a multiprocessor; 0 if there are too few.
 int tiles_for(int tokens) {
     const int multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
+    if (tokens > kMostTokens) return 0;
     for (const int m : {1, 2, 4}) {
-        if (groups_for(tokens, m) * kGroup <= multiprocessors) return m;
+        if (groups_for(tokens, m) * kGroup < multiprocessors) return m;
     }
     return 0;
 }
 
 template <class T, int kM>
 cudaError_t launch(const OneImageBlocksRun& run, cudaStream_t stream) {
-    const auto kernel = run_blocks<T, kM>;
-    if (const cudaError_t error = allow_shared_memory(kernel, shared_bytes(kM)); error != cudaSuccess) return error;
+    const auto kernel = run.stages > 0 ? run_blocks<T, kM, true> : run_blocks<T, kM, false>;
+    constexpr std::size_t kShared = std::max(shared_bytes(kM), sizeof(typename Judge<T>::Shared));
+    if (const cudaError_t error = allow_shared_memory(kernel, kShared); error != cudaSuccess) return error;
+    const int groups = groups_for(run.tokens, kM), workers = groups * kGroup;
+    const int judges = std::min(groups * kM, device_attribute(cudaDevAttrMultiProcessorCount) - workers);
     cudaLaunchAttribute together = {};
     together.id = cudaLaunchAttributeCooperative;
     together.val.cooperative = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(groups_for(run.tokens, kM) * kGroup));
+    config.gridDim = dim3(static_cast<unsigned>(workers + (run.stages > 0 ? judges : 0)));
     config.blockDim = dim3(kAllThreads);
-    config.dynamicSmemBytes = shared_bytes(kM);
+    config.dynamicSmemBytes = kShared;
     config.stream = stream;
     config.attrs = &together;
     config.numAttrs = 1;

@@ -23,19 +23,41 @@ struct BlockParameters {
 std::size_t packed_block_bytes();
 cudaError_t pack_block(Element element, const BlockParameters& block, void* packed, cudaStream_t stream);
 
+/// A prediction module's: weights (C, C), (C / 2, C), (C / 4, C / 2) and (2, C / 4); like a block's.
+struct PredictorParameters {
+    const void *norm_weight, *norm_bias, *first_weight, *first_bias, *second_weight, *second_bias;
+    const void *third_weight, *third_bias, *last_weight, *last_bias;
+};
+
+/// The same for a prediction module.
+std::size_t packed_predictor_bytes();
+cudaError_t pack_predictor(Element element, const PredictorParameters& predictor, void* packed, cudaStream_t stream);
+
+/// Where tokens are dropped.
+struct OneImageStage {
+    int block;                  // before this one
+    int kept;                   // patches that go on, of those left
+    const void* packed;         // the prediction module
+    long long* kept_positions;  // (kept): their places on the grid, ascending
+};
+constexpr int kMostStages = 12;
+
 struct OneImageBlocksRun {
     Element element;  // a half type
-    int tokens, blocks;
-    float epsilon;       // of the norms
-    const void* packed;  // the blocks, one after the other
-    const void* x;       // (tokens, kOneImageChannels)
-    void* out;           // like x, and may be x
+    int tokens, blocks, stages;
+    float epsilon;                     // of the blocks' norms
+    float predictor_epsilon;           // of the prediction modules'
+    const void* packed;                // the blocks, one after the other
+    const void* x;                     // (tokens, kOneImageChannels), [CLS] first
+    void* out;                         // like x, and may be x; of no meaning for tokens that were dropped
+    OneImageStage stage[kMostStages];  // in the order of blocks
     /// one_image_exchange_bytes(tokens), every byte 0xff before the first run: what the kernel's CTAs tell each other.
     /// Runs with the same one, of as many tokens, must follow each other.
     void* exchange;
 };
 
-/// Bytes of OneImageBlocksRun::exchange; 0 where the current device has too few multiprocessors for so many tokens.
+/// Bytes of OneImageBlocksRun::exchange; 0 where tokens are more than 512 or the current device has too few
+/// multiprocessors.
 std::size_t one_image_exchange_bytes(int tokens);
 
 /// Needs compute capability 9.0. An error if not all CTAs, which wait for each other, can be on the device at once.

@@ -6,6 +6,7 @@
 // numbers is ever kMissing: conversions to the half types make one NaN alone, 0x7fff.
 #pragma once
 
+#include "one_image_layout.cuh"
 #include "tensor_cores.cuh"
 
 namespace dynvit::cuda::one_image {
@@ -25,6 +26,11 @@ __device__ inline uint2 take(const uint2* p) {
     asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
     return v;
 }
+__device__ inline unsigned take(const unsigned* p) {
+    unsigned v;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
 __device__ inline void give(uint4* p, uint4 v) {
     asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                  : "memory");
@@ -32,11 +38,17 @@ __device__ inline void give(uint4* p, uint4 v) {
 __device__ inline void give(uint2* p, uint2 v) {
     asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory");
 }
+__device__ inline void give(unsigned* p, unsigned v) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
 __device__ inline void clear(uint4* p) {
     give(p, make_uint4(kMissing, kMissing, kMissing, kMissing));
 }
 __device__ inline void clear(uint2* p) {
     give(p, make_uint2(kMissing, kMissing));
+}
+__device__ inline void clear(unsigned* p) {
+    give(p, kMissing);
 }
 __device__ inline bool missing(const uint4& v) {
     return max(max(v.x, v.y), max(v.z, v.w)) == kMissing;
@@ -81,6 +93,11 @@ __device__ inline void barrier_sync(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+constexpr int kWorking = 1;  // the barrier of the working warps
+__device__ inline void sync_workers() {
+    barrier_sync(kWorking, kThreads);
+}
+
 // Barriers in shared memory that wait for bytes.
 __device__ inline void make_barrier(unsigned barrier) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier));
@@ -105,6 +122,10 @@ __device__ inline void copy_bulk(void* to, const void* from, unsigned bytes, uns
                      shared_address(to)),
                  "l"(from), "r"(bytes), "r"(barrier)
                  : "memory");
+}
+
+__device__ inline void prefetch_bulk(const void* from, unsigned bytes) {  // to L2
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
 // c += a b. Unlike tensor_cores.cuh's, free to be moved among the loads around it.

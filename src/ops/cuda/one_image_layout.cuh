@@ -40,27 +40,54 @@ constexpr int kProjectionBias = kFc1Bias + kHiddenUnits * kUnit, kFc2Bias = kPro
 constexpr int kConstants = kFc2Bias + kOwnUnits * kUnit, kConstantsBytes = kConstants * 4;
 constexpr int kShareBytes = kChunks * kChunkBytes + kConstantsBytes;  // of a block, for a CTA
 
+// A prediction module: its first layer is dealt out as the projection is; CTAs behind the groups, the judges, hold the
+// others whole, and each judges some tiles of rows.
+constexpr int kMostTokens = 512;
+constexpr int kHalf = kWidth / 2, kHalfSteps = kHalf / kTile, kHalfUnits = kHalf / kUnit / kWarps;  // of a warp
+constexpr int kQuarter = kWidth / 4, kQuarterUnits = 2, kQuarterWarps = kQuarter / kUnit / kQuarterUnits;
+static_assert(kQuarterWarps <= kWarps);
+constexpr int kFirstSums = 0, kFirstBias = kFirstSums + kOwnUnits * kUnit;  // floats, behind a CTA's weights
+constexpr int kFirstConstants = kFirstBias + kOwnUnits * kUnit, kFirstBytes = kProjectionBytes + 4 * kFirstConstants;
+// The judges': the second layer's weights for a row's own half, then for the mean; the third's; floats.
+constexpr int kSecondBytes = kWarps * kHalfSteps * kHalfUnits * kUnitBytes;
+constexpr int kThirdBytes = kQuarterWarps * kHalfSteps * kQuarterUnits * kUnitBytes;
+constexpr int kSecondBias = 0, kThirdBias = kSecondBias + kHalf, kLastWeights = kThirdBias + kQuarter;
+constexpr int kLastBias = kLastWeights + 2 * kQuarter, kJudgeConstants = (kLastBias + 2 + 3) / 4 * 4;
+constexpr int kJudgeBytes = 2 * kSecondBytes + kThirdBytes + 4 * kJudgeConstants;
+constexpr int kPredictorBytes = kGroup * kFirstBytes + kJudgeBytes;
+
 // 16 rows of x as A operands, uint4: (step, lane).
 constexpr int kTileWords = kSteps * 32;
+// A unit's words in a tile's rows; a lane's are 2 * lane further on.
+__device__ inline uint2* unit_words(uint4* tile_rows, int unit) {
+    return reinterpret_cast<uint2*>(tile_rows + unit / 2 * 32) + unit % 2;
+}
 
 // Where exchanged words lie, in uint4. Rows are (group, m, kTileWords).
 struct Exchange {
-    long long x, x_between, attention;  // two of each
-    long long qkv;                      // four of (q, k, v)
-    long long sums;                     // two of (group, owner, from, tile and unit, lane) uint2
-    long long sequence;                 // a word for each CTA: blocks that were run so far, from any start
-    long long end;
+    int x, x_between, attention;  // two of each
+    int qkv;                      // four of (q, k, v)
+    int sums;                     // two of (group, owner, from, tile and unit, lane) uint2
+    int judged;                   // four: rows of a prediction module's first layer
+    int column_sums;              // four of (judge, kHalf / 2) float2: its tiles' parts of the mean
+    int scores;                   // four of (tile, 16) floats, log pi_keep
+    int sequence;                 // two words for each CTA: blocks and stages that were run, from any start
+    int end;
 };
+constexpr int kColumnSumWords = kHalf / 4;
 __host__ __device__ inline Exchange exchange_for(int groups, int m) {
-    const long long rows = static_cast<long long>(groups) * m * kTileWords;
+    const int tiles = groups * m, rows = tiles * kTileWords;
     Exchange e;
     e.x = 0;
     e.x_between = e.x + 2 * rows;
     e.attention = e.x_between + 2 * rows;
     e.qkv = e.attention + 2 * rows;
     e.sums = e.qkv + 4 * 3 * rows;
-    e.sequence = e.sums + 2ll * groups * kGroup * kGroup * kOwnUnits * m * 16;
-    e.end = e.sequence + groups * kGroup / 4;
+    e.judged = e.sums + 2 * groups * kGroup * kGroup * kOwnUnits * m * 16;
+    e.column_sums = e.judged + 4 * rows;
+    e.scores = e.column_sums + 4 * tiles * kColumnSumWords;  // as many as judges at most
+    e.sequence = e.scores + 4 * tiles * kTile / 4;
+    e.end = e.sequence + (groups * kGroup + tiles + 1) / 2;
     return e;
 }
 

@@ -97,6 +97,67 @@ __device__ float constant(const BlockParameters& p, int cta, int i) {
     return bias ? value<T>(bias, output) : 0;
 }
 
+// A prediction module: the i-th unit of a CTA's share of the first layer; of what the judges have.
+template <class T>
+__device__ uint2 first_unit(const PredictorParameters& p, int cta, int i, int lane) {
+    const int output = (cta * kOwnUnits + i % kOwnUnits) * kUnit + lane / 4;
+    return operand<T>(p.first_weight, p.norm_weight, kWidth, output, i / kOwnUnits * kTile + lane % 4 * 2);
+}
+template <class T>
+__device__ uint2 judge_unit(const PredictorParameters& p, int i, int lane) {
+    constexpr int kSecond = kSecondBytes / kUnitBytes;
+    const int row = lane / 4, k = lane % 4 * 2;
+    if (i < 2 * kSecond) {
+        const int of_mean = i / kSecond, step = i / kHalfUnits % kHalfSteps;
+        const int warp = i % kSecond / (kHalfSteps * kHalfUnits);
+        const int output = (warp * kHalfUnits + i % kHalfUnits) * kUnit + row;
+        return operand<T>(p.second_weight, nullptr, kWidth, output, of_mean * kHalf + step * kTile + k);
+    }
+    i -= 2 * kSecond;
+    const int warp = i / (kHalfSteps * kQuarterUnits), step = i / kQuarterUnits % kHalfSteps;
+    const int output = (warp * kQuarterUnits + i % kQuarterUnits) * kUnit + row;
+    return operand<T>(p.third_weight, nullptr, kHalf, output, step * kTile + k);
+}
+constexpr int kFirstUnits = kProjectionBytes / kUnitBytes;
+constexpr int kJudgeUnits = (2 * kSecondBytes + kThirdBytes) / kUnitBytes;
+
+// A block a CTA's share, and those behind them a unit of the judges' each.
+template <class T>
+__global__ void pack_predictor_weights(PredictorParameters p, unsigned char* packed) {
+    const int lane = threadIdx.x, i = blockIdx.x;
+    if (i < kGroup * kFirstUnits) {
+        const int cta = i / kFirstUnits, unit = i % kFirstUnits;
+        reinterpret_cast<uint2*>(packed + cta * kFirstBytes)[unit * 32 + lane] = first_unit<T>(p, cta, unit, lane);
+    } else {
+        const int unit = i - kGroup * kFirstUnits;
+        reinterpret_cast<uint2*>(packed + kGroup * kFirstBytes)[unit * 32 + lane] = judge_unit<T>(p, unit, lane);
+    }
+}
+
+template <class T>
+__device__ float judge_constant(const PredictorParameters& p, int i) {
+    const auto bias = [](const void* from, int index) { return from ? value<T>(from, index) : 0; };
+    if (i < kThirdBias) return bias(p.second_bias, i - kSecondBias);
+    if (i < kLastWeights) return bias(p.third_bias, i - kThirdBias);
+    if (i < kLastBias) return value<T>(p.last_weight, i - kLastWeights);
+    return i < kLastBias + 2 ? bias(p.last_bias, i - kLastBias) : 0;
+}
+
+template <class T>
+__global__ void pack_predictor_constants(PredictorParameters p, unsigned char* packed) {
+    const int block = blockIdx.x, i = threadIdx.x;
+    if (block < kGroup) {
+        if (i >= kFirstConstants) return;
+        const int output = block * kOwnUnits * kUnit + i % kFirstBias;
+        reinterpret_cast<float*>(packed + block * kFirstBytes + kProjectionBytes)[i] =
+            i < kFirstBias ? sum_of_inputs<T>(p.first_weight, p.norm_weight, output)
+                           : bias_after_norm<T>(p.first_weight, p.norm_bias, p.first_bias, output);
+    } else if (i < kJudgeConstants) {
+        unsigned char* const judges = packed + kGroup * kFirstBytes;
+        reinterpret_cast<float*>(judges + 2 * kSecondBytes + kThirdBytes)[i] = judge_constant<T>(p, i);
+    }
+}
+
 template <class T>
 __global__ void pack_constants(BlockParameters p, unsigned char* packed) {
     const int cta = blockIdx.x, i = threadIdx.x;
@@ -119,6 +180,21 @@ cudaError_t pack_block(Element element, const BlockParameters& block, void* pack
         using T = std::remove_pointer_t<decltype(type)>;
         pack_weights<T><<<grid, 32 * kUnitsAtOnce, 0, stream>>>(block, to);
         pack_constants<T><<<kGroup, kConstants, 0, stream>>>(block, to);
+    });
+    return cudaGetLastError();
+}
+
+std::size_t packed_predictor_bytes() {
+    return one_image::kPredictorBytes;
+}
+
+cudaError_t pack_predictor(Element element, const PredictorParameters& predictor, void* packed, cudaStream_t stream) {
+    using namespace one_image;
+    unsigned char* const to = static_cast<unsigned char*>(packed);
+    with_half_type(element, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        pack_predictor_weights<T><<<kGroup * kFirstUnits + kJudgeUnits, 32, 0, stream>>>(predictor, to);
+        pack_predictor_constants<T><<<kGroup + 1, 512, 0, stream>>>(predictor, to);
     });
     return cudaGetLastError();
 }
