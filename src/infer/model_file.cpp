@@ -89,11 +89,11 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     }
 }
 
-DynamicVit load_dense(const std::filesystem::path& path, ModelSettings settings, const at::Device& device) {
+DynamicVit load_dense(const ModelFile& file, ModelSettings settings, const at::Device& device) {
     settings.pruning_loc = {};
     settings.drop_path = 0;
     DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*model, read_model_file(path), Fit::kTeacher);
+    load_weights(*model, file, Fit::kTeacher);
     model->to(device);
     model->eval();
     for (at::Tensor& parameter : model->parameters()) parameter.requires_grad_(false);

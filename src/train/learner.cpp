@@ -28,8 +28,9 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
 std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at::Device& device) {
     if (!e.train.loss.need_teacher()) return nullptr;
     const bool is_start = e.train.teacher.empty();
+    const ModelFile file = read_model_file(is_start ? e.train.weights : e.train.teacher);
     try {
-        const DynamicVit model = load_dense(is_start ? e.train.weights : e.train.teacher, e.model, device);
+        const DynamicVit model = load_dense(file, e.model, device);
         return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision));
     } catch (const Error& error) {
         throw Error("train", "the teacher, ", is_start ? "train.weights" : "train.teacher", ": ", error.what(),

@@ -312,6 +312,10 @@ TEST_F(Trainer, LearnsFromATeacherWithoutLabels) {
     e.train.weights = checkpoint("dense", "last").string();
     e.train.loss.kl = 0.5;
     EXPECT_EQ(error_of([&] { train_to(0, e, "other classes"); }).rfind("[train] the teacher, train.weights: ", 0), 0u);
+    e.train.teacher = "nowhere.safetensors";
+    const std::string missing = error_of([&] { train_to(0, e, "no teacher"); });
+    EXPECT_NE(missing.find("nowhere.safetensors"), std::string::npos);
+    EXPECT_EQ(missing.find("expected a dense model of this shape"), std::string::npos) << missing;
 }
 
 TEST_F(Trainer, TeacherStaysAsItIs) {  // the student's tokens at step 0 are the teacher's where nothing is dropped

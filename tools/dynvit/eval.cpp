@@ -118,7 +118,7 @@ void run(Arguments& arguments) {
     const DynamicVit model = arguments.model.load(choice);
     EvalOptions options = arguments.model.options();
     if (!arguments.baseline.empty())
-        options.baseline = load_dense(arguments.baseline, experiment.model, options.device);
+        options.baseline = load_dense(read_model_file(arguments.baseline), experiment.model, options.device);
     const std::vector<EvalCase> wanted = cases(arguments, experiment);
     const std::vector<EvalResult> results =
         unlabelled ? evaluate_unlabelled(arguments, model, wanted, experiment.data, options)

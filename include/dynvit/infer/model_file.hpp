@@ -47,7 +47,7 @@ enum class Fit {
 
 /// A dense model of these sizes (their stages left out) with the file's weights, frozen, on the device: a teacher, or
 /// what pruned models are compared with. Throws Error as load_weights does.
-DynamicVit load_dense(const std::filesystem::path& path, ModelSettings settings, const at::Device& device);
+DynamicVit load_dense(const ModelFile& file, ModelSettings settings, const at::Device& device);
 
 /// Loads the file's weights into the model. Throws Error naming the file and the keys that don't fit.
 void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit);
