@@ -24,11 +24,17 @@ bool has_kernel() {
     return at::hasCUDA() && OneImageBlocks::supports(at::kCUDA, at::kBFloat16, kSizes, 197);
 }
 
-std::vector<OneImageBlocks::Block> random_blocks(at::ScalarType type, std::uint64_t seed = 1) {
-    const at::Generator generator = test::generator(seed);
-    const auto random = [&](at::IntArrayRef sizes, double scale, double mean = 0) {
+struct RandomParameters {
+    at::ScalarType type;
+    at::Generator generator;
+
+    at::Tensor operator()(at::IntArrayRef sizes, double scale, double mean = 0) const {
         return (mean + scale * at::randn(sizes, generator)).to(at::kCUDA, type);
-    };
+    }
+};
+
+std::vector<OneImageBlocks::Block> random_blocks(at::ScalarType type, std::uint64_t seed = 1) {
+    const RandomParameters random{type, test::generator(seed)};
     const std::int64_t c = kSizes.embed_dim, h = kSizes.hidden_dim;
     const double scale = 1 / std::sqrt(static_cast<double>(c));
     std::vector<OneImageBlocks::Block> blocks;
@@ -51,10 +57,7 @@ std::vector<OneImageBlocks::Block> random_blocks(at::ScalarType type, std::uint6
 
 // Before blocks 1 and 2, next to each other, and 3.
 std::vector<OneImageBlocks::Predictor> random_predictors(at::ScalarType type, std::uint64_t seed = 7) {
-    const at::Generator generator = test::generator(seed);
-    const auto random = [&](at::IntArrayRef sizes, double scale, double mean = 0) {
-        return (mean + scale * at::randn(sizes, generator)).to(at::kCUDA, type);
-    };
+    const RandomParameters random{type, test::generator(seed)};
     const std::int64_t c = kSizes.embed_dim;
     std::vector<OneImageBlocks::Predictor> predictors;
     for (const std::int64_t block : {1, 2, 3}) {
