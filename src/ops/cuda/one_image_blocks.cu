@@ -368,8 +368,7 @@ class Cta {
         finish_units<kQkvUnits>(kQkvSums, kQkvBias, as_it_is, [&](int unit, uint2 words) {
             const int kind = unit / kOwnUnits;
             if (kind == 2) words = make_uint2(transpose(words.x), transpose(words.y));
-            uint4* const to = qkv_rows(kind, now()) + (group_ * kM + tile_) * kTileWords;
-            give(unit_words(to, cta_ * kOwnUnits + unit % kOwnUnits) + 2 * lane_, words);
+            give_unit(qkv_rows(kind, now()) + (group_ * kM + tile_) * kTileWords, unit % kOwnUnits, words);
         });
     }
 
@@ -385,8 +384,7 @@ class Cta {
             const float2 sum = *reinterpret_cast<const float2*>(layer + kFirstSums + column);
             const float2 bias = *reinterpret_cast<const float2*>(layer + kFirstBias + column);
             const uint2 words = normed(total<kOwnUnits>(s_.projection, own_unit(i)), top, bottom, sum, bias, gelu);
-            uint4* const to = judged_rows() + tile_ * kTileWords;
-            give(unit_words(to, cta_ * kOwnUnits + own_unit(i)) + 2 * lane_, words);
+            give_unit(judged_rows() + tile_ * kTileWords, own_unit(i), words);
         }
     }
 
@@ -427,8 +425,11 @@ class Cta {
         return make_uint2(pack<T>(x_[i][0], x_[i][1]), pack<T>(x_[i][2], x_[i][3]));
     }
     __device__ void give_own(int i, int base, unsigned at) const {
-        uint4* const to = rows(base, at) + tile_ * kTileWords;
-        give(unit_words(to, cta_ * kOwnUnits + own_unit(i)) + 2 * lane_, own_words(i));
+        give_unit(rows(base, at) + tile_ * kTileWords, own_unit(i), own_words(i));
+    }
+    // The lane's words of one of the CTA's units.
+    __device__ void give_unit(uint4* tile_rows, int unit, uint2 words) const {
+        give(unit_words(tile_rows, cta_ * kOwnUnits + unit) + 2 * lane_, words);
     }
 
     __device__ void projection() {
