@@ -5,7 +5,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/dynvit.h"
 #include "dynvit/infer/classifier.hpp"
-#include "dynvit/infer/device.hpp"
+#include "dynvit/runtime/device.hpp"
 
 struct dynvit_classifier {
     dynvit::Classifier classifier;

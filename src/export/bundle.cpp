@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/core/error.hpp"
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/weights/model_file.hpp"
 
 namespace dynvit {
 

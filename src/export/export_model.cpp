@@ -6,7 +6,7 @@
 #include "dynvit/export/bundle.hpp"
 #include "dynvit/export/onnx.hpp"
 #include "dynvit/export/torchscript.hpp"
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/weights/state_dict.hpp"
 #include "onnx/onnx_model.hpp"
 
 namespace dynvit {

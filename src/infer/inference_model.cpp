@@ -7,12 +7,12 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/transforms.hpp"
-#include "dynvit/models/state_dict.hpp"
 #include "dynvit/ops/gpu_kernels.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
 #include "dynvit/ops/residual_norm.hpp"
 #include "dynvit/ops/self_attention.hpp"
+#include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
 namespace {

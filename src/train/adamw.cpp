@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/models/dynamic_vit.hpp"
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
 

@@ -5,9 +5,9 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/random.hpp"
-#include "dynvit/infer/device.hpp"
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/runtime/device.hpp"
 #include "dynvit/train/seed_use.hpp"
+#include "dynvit/weights/model_file.hpp"
 
 namespace dynvit {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
 namespace {

@@ -8,7 +8,7 @@
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/weights/model_file.hpp"
 
 namespace dynvit {
 namespace fs = std::filesystem;

@@ -3,9 +3,9 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/data/data_settings.hpp"
-#include "dynvit/infer/device.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/ops/token_gather.hpp"
+#include "dynvit/runtime/device.hpp"
 #include "dynvit/train/autocast.hpp"
 #include "dynvit/train/seed_use.hpp"
 #include "recorded_step.hpp"

@@ -4,7 +4,7 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/transforms.hpp"
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "models/golden_model.hpp"
 
 namespace dynvit::test {

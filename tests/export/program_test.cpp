@@ -2,9 +2,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "dynvit/infer/model_file.hpp"
 #include "dynvit/io/image.hpp"
 #include "dynvit/io/safetensors.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "export_support.hpp"
 #include "run_program.hpp"
 

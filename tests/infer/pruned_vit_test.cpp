@@ -7,8 +7,8 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/infer/calibration.hpp"
 #include "dynvit/infer/inference_session.hpp"
-#include "dynvit/infer/model_file.hpp"
 #include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "inference_support.hpp"
 #include "models/golden_model.hpp"
 

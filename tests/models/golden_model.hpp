@@ -4,7 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include "dynvit/models/dynamic_vit.hpp"
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/weights/state_dict.hpp"
 #include "support.hpp"
 #include "tensor_support.hpp"
 

@@ -2,7 +2,7 @@
 // that golden/checkpoints was filled with.
 #include <ATen/ATen.h>
 
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "run_program.hpp"
 #include "support.hpp"
 

@@ -12,11 +12,11 @@
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/data/data_settings.hpp"
-#include "dynvit/infer/model_file.hpp"
 #include "dynvit/io/image.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/train/experiment.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "run_program.hpp"
 #include "support.hpp"
 

@@ -10,7 +10,7 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/tar_shards.hpp"
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "run_program.hpp"
 #include "support.hpp"
 

@@ -11,10 +11,10 @@
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
-#include "dynvit/infer/model_file.hpp"
 #include "dynvit/io/image.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "support.hpp"
 
 namespace dynvit {

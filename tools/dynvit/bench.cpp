@@ -21,9 +21,9 @@
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/infer/calibration.hpp"
 #include "dynvit/infer/inference_session.hpp"
-#include "dynvit/infer/timing.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
+#include "dynvit/runtime/timing.hpp"
 #include "dynvit/viz/bar_chart.hpp"
 
 namespace dynvit::tool {

@@ -3,8 +3,8 @@
 #include <iostream>
 
 #include "dynvit/core/error.hpp"
-#include "dynvit/infer/kernel_profile.hpp"
-#include "dynvit/infer/timing.hpp"
+#include "dynvit/runtime/kernel_profile.hpp"
+#include "dynvit/runtime/timing.hpp"
 
 namespace dynvit::tool {
 

@@ -16,11 +16,11 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/progress.hpp"
-#include "dynvit/infer/timing.hpp"
 #include "dynvit/io/safetensors.hpp"
 #include "dynvit/models/macs.hpp"
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/runtime/timing.hpp"
 #include "dynvit/train/train_step.hpp"
+#include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit::tool {
 namespace {

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "dynvit/infer/device.hpp"
 #include "dynvit/infer/evaluate.hpp"
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/runtime/device.hpp"
 #include "dynvit/train/experiment.hpp"
+#include "dynvit/weights/model_file.hpp"
 
 namespace dynvit::tool {
 

@@ -5,7 +5,7 @@
 
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
-#include "dynvit/infer/device.hpp"
+#include "dynvit/runtime/device.hpp"
 
 namespace dynvit::tool {
 namespace {

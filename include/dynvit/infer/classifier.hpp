@@ -2,8 +2,8 @@
 #pragma once
 
 #include "dynvit/infer/inference_session.hpp"
-#include "dynvit/infer/model_file.hpp"
 #include "dynvit/io/image.hpp"
+#include "dynvit/weights/model_file.hpp"
 
 namespace dynvit {
 

@@ -1,6 +1,6 @@
 // Compares models loaded from PyTorch's checkpoints with the same model loaded from safetensors: equal weights must
 // give equal outputs, bit by bit.
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/weights/model_file.hpp"
 
 #include <ATen/ATen.h>
 

@@ -7,16 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "dynvit/models/model_settings.hpp"
-
 namespace dynvit {
 
 /// "cpu", "cuda", "cuda:1", or "auto": the GPU if there is one. Throws Error if it isn't there.
 at::Device parse_device(const std::string& name);
-
-/// What of this model a GPU does by LibTorch's kernels, more slowly, in place of dynvit's own, and why, a line each;
-/// none for a processor. Logged by every command that runs a model.
-std::vector<std::string> slow_paths(const ModelSettings& settings, const at::Device& device);
 
 /// "float32", "bfloat16" or "float16". Throws Error for others.
 at::ScalarType parse_precision(const std::string& name);

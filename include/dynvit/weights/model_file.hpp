@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "dynvit/infer/bundle_settings.hpp"
 #include "dynvit/io/pth.hpp"
 #include "dynvit/models/dynamic_vit.hpp"
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/weights/bundle_settings.hpp"
+#include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
 

@@ -1,4 +1,4 @@
-#include "dynvit/infer/timing.hpp"
+#include "dynvit/runtime/timing.hpp"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -1,9 +1,9 @@
-#include "dynvit/infer/kernel_profile.hpp"
+#include "dynvit/runtime/kernel_profile.hpp"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "dynvit/infer/timing.hpp"
+#include "dynvit/runtime/timing.hpp"
 
 namespace dynvit {
 namespace {

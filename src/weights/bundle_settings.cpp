@@ -1,4 +1,4 @@
-#include "dynvit/infer/bundle_settings.hpp"
+#include "dynvit/weights/bundle_settings.hpp"
 
 #include "dynvit/core/error.hpp"
 

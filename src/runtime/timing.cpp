@@ -1,4 +1,4 @@
-#include "dynvit/infer/timing.hpp"
+#include "dynvit/runtime/timing.hpp"
 
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>

@@ -1,4 +1,4 @@
-#include "dynvit/infer/kernel_profile.hpp"
+#include "dynvit/runtime/kernel_profile.hpp"
 
 #include <torch/csrc/autograd/profiler_kineto.h>
 

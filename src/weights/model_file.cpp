@@ -1,4 +1,4 @@
-#include "dynvit/infer/model_file.hpp"
+#include "dynvit/weights/model_file.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
 

@@ -1,4 +1,4 @@
-#include "dynvit/models/state_dict.hpp"
+#include "dynvit/weights/state_dict.hpp"
 
 #include <ATen/ATen.h>
 

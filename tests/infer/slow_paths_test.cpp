@@ -1,0 +1,28 @@
+#include "dynvit/infer/slow_paths.hpp"
+
+#include <ATen/Context.h>
+
+#include "inference_support.hpp"
+
+namespace dynvit {
+namespace {
+
+TEST(SlowPaths, TellsWhatRunsByLibTorchsKernels) {
+    const ModelSettings odd = [] {
+        ModelSettings settings = test::tiny_settings({1, 2});
+        settings.embed_dim = 20;
+        settings.num_heads = 2;
+        return settings;
+    }();
+    EXPECT_TRUE(slow_paths(odd, at::kCPU).empty());
+    if (!at::hasCUDA()) GTEST_SKIP() << "the rest needs a GPU";
+    const std::vector<std::string> lines = slow_paths(odd, at::kCUDA);
+    ASSERT_FALSE(lines.empty());
+    if (lines.front().starts_with("everything")) return;  // a build without kernels
+    EXPECT_EQ(lines.size(), 2u);
+    EXPECT_NE(lines[0].find("found heads of 10"), std::string::npos);
+    EXPECT_TRUE(slow_paths(model_settings("deit_small"), at::kCUDA).empty());
+}
+
+}  // namespace
+}  // namespace dynvit
