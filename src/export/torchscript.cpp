@@ -11,6 +11,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/infer/pruned_vit.hpp"
+#include "dynvit/models/vit_forward.hpp"
 
 namespace dynvit {
 namespace {
@@ -19,141 +20,118 @@ namespace jit = torch::jit;
 
 constexpr double kTolerance = 1e-4;
 
-// What a module of the model becomes: a class's name and its methods. Children are called by forward().
-struct ScriptClass {
-    std::string name, code;
+// "blocks.0.norm1.weight" as TorchScript reads it: self.blocks, its attribute "0", and so on.
+std::string attribute(const std::string& path) {
+    std::string expression = "self", part;
+    std::istringstream parts(path);
+    while (std::getline(parts, part, '.')) {
+        const bool number = part.find_first_not_of("0123456789") == std::string::npos;
+        expression = number ? str("getattr(", expression, ", \"", part, "\")") : str(expression, '.', part);
+    }
+    return expression;
+}
+
+// Operations as lines of TorchScript. A value is the expression that gives it. @see vit_forward.hpp
+class Script {
+  public:
+    Script(const ModelSettings& settings, const VitParts& parts) : settings_(settings), parts_(parts) {}
+
+    // The method forward. Each stage's count is a constant; stages and blocks stand one after the other.
+    std::string forward(const ExportOptions& options) {
+        const std::int64_t height = settings_.image_height(), width = settings_.image_width();
+        lines_ = str("def forward(self, images: Tensor):\n",  //
+                     "    assert images.dim() == 4 and images.size(2) == ", height, " and images.size(3) == ", width,
+                     ", \"images must be (B, 3, ", height, ", ", width, ")\"\n");
+        std::string x = embed(*this, parts_.stem, "images"), results;
+        walk_blocks(
+            settings_, std::ssize(options.tokens),
+            [&](std::int64_t stage, std::int64_t) {
+                select(x, stage, options.tokens[static_cast<std::size_t>(stage)]);
+                if (options.kept_tokens) results += str(", kept_", stage + 1);
+            },
+            [&](std::int64_t block) { run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x); });
+        const std::string logits = classify(*this, settings_, parts_, x);
+        return str(lines_, "    return ", logits, results, '\n');
+    }
+
+    std::string patches(const std::string& images, const StemPart& stem) {
+        const std::int64_t size = stem.patch_size;
+        return line("x", str("torch.conv2d(", images, ", ", weight(stem.patches.name), ", ", bias(stem.patches), ", [",
+                             size, ", ", size, "]).flatten(2).transpose(1, 2)"));
+    }
+    std::string prepend(const std::vector<PrefixPart>& prefix, const std::string& x) {
+        std::string rows;
+        for (const PrefixPart& part : prefix) rows += attribute(part.name) + ".expand([images.size(0), -1, -1]), ";
+        return line("x", str("torch.cat([", rows, x, "], 1)"));
+    }
+    std::string plus(const std::string& x, const std::string& name) {
+        return line("x", str(x, " + ", attribute(name)));
+    }
+    std::string norm(const std::string& x, const NormPart& part) {
+        return str("torch.layer_norm(", x, ", [", part.channels, "], ", weight(part.name), ", ",
+                   attribute(part.name + ".bias"), ", ", part.epsilon, ")");
+    }
+    std::string linear(const std::string& x, const LinearPart& part) {
+        return line("h", str("torch.linear(", x, ", ", weight(part.name), ", ", bias(part), ")"));
+    }
+    std::string attention(const std::string& qkv, const AttentionPart& part) {
+        const std::int64_t channels = part.proj.inputs;
+        line("q, k, v", str("torch.unbind(", qkv, ".view([", qkv, ".size(0), ", qkv, ".size(1), 3, ", part.heads, ", ",
+                            channels / part.heads, "]).permute([2, 0, 3, 1, 4]), 0)"));
+        return line("h", str("torch.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape([", qkv,
+                             ".size(0), -1, ", channels, "])"));
+    }
+    void add_linear(std::string& x, const std::string& h, const LinearPart& part) {
+        x = line("x", str(x, " + ", linear(h, part)));
+    }
+    void add_mlp(std::string& x, const std::string& normed, const MlpPart& part) {
+        add_linear(x, gelu(linear(normed, part.fc1)), part.fc2);
+    }
+    std::string class_token(const std::string& x) { return x + "[:, 0]"; }
+    std::string patch_mean(const std::string& x) { return str(x, "[:, ", settings_.prefix_tokens(), ":].mean([1])"); }
+
+    std::string gelu(const std::string& x) { return line("h", str("torch.gelu(", x, ")")); }
+    std::string share_mean(const std::string& x) {
+        line("own, shared", str("torch.tensor_split(", x, ", [", x, ".size(2) // 2], 2)"));
+        return line("h", "torch.cat([own, shared.mean([1], True).expand_as(own)], 2)");
+    }
+    std::string log_keep(const std::string& x) {
+        return line("scores", str("torch.log_softmax(", x, ".float(), -1)[:, :, 0]"));
+    }
+
+  private:
+    // Assigns the expression. @return the variable
+    std::string line(const std::string& variable, const std::string& expression) {
+        lines_ += str("    ", variable, " = ", expression, '\n');
+        return variable;
+    }
+    std::string weight(const std::string& name) const { return attribute(name + ".weight"); }
+    std::string bias(const LinearPart& part) const { return part.bias ? attribute(part.name + ".bias") : "None"; }
+
+    // Only the `count` patch tokens with the highest scores go on, ties to the lower place, in the order of the grid.
+    void select(std::string& x, std::int64_t stage, std::int64_t count) {
+        const std::int64_t prefix = settings_.prefix_tokens();
+        const std::string patches = line("patches", str(x, "[:, ", prefix, ":]"));
+        const std::string scores = predict(*this, parts_.predictors[static_cast<std::size_t>(stage)], patches);
+        line("order", str("torch.argsort(", scores, ", stable=True, dim=-1, descending=True)"));
+        line("places", str("torch.sort(order[:, :", count, "])[0]"));
+        line("rows",
+             str("torch.gather(patches, 1, places.unsqueeze(-1).expand([-1, -1, ", parts_.norm.channels, "]))"));
+        x = line("x", str("torch.cat([", x, "[:, :", prefix, "], rows], 1)"));
+        line(str("kept_", stage + 1), stage == 0 ? "places" : str("torch.gather(kept_", stage, ", 1, places)"));
+    }
+
+    const ModelSettings& settings_;
+    const VitParts& parts_;
+    std::string lines_;
 };
 
-ScriptClass of(const torch::nn::LinearImpl& linear) {
-    return {"Linear", str("def forward(self, x: Tensor) -> Tensor:\n    return torch.linear(x, self.weight",
-                          linear.bias.defined() ? ", self.bias" : "", ")\n")};
-}
-
-ScriptClass of(const torch::nn::LayerNormImpl& norm) {
-    return {"LayerNorm", str(R"(
-def forward(self, x: Tensor) -> Tensor:
-    return torch.layer_norm(x, [)",
-                             norm.weight.numel(), "], self.weight, self.bias, ", norm.options.eps(), ")\n")};
-}
-
-ScriptClass of(const torch::nn::Conv2dImpl& convolution) {
-    const std::int64_t patch = convolution.weight.size(2);
-    return {"Conv2d", str(R"(
-def forward(self, x: Tensor) -> Tensor:
-    return torch.conv2d(x, self.weight, self.bias, [)",
-                          patch, ", ", patch, "])\n")};
-}
-
-ScriptClass patch_embed_class() {
-    return {"PatchEmbed", R"(
-def forward(self, images: Tensor) -> Tensor:
-    return self.proj.forward(images).flatten(2).transpose(1, 2)
-)"};
-}
-
-ScriptClass attention_class(std::int64_t heads) {
-    return {"Attention", str(R"(
-def forward(self, x: Tensor) -> Tensor:
-    batch, tokens, channels = x.size(0), x.size(1), x.size(2)
-    qkv = self.qkv.forward(x).view([batch, tokens, 3, )",
-                             heads, ", channels // ", heads, R"(]).permute([2, 0, 3, 1, 4])
-    attended = torch.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
-    return self.proj.forward(attended.transpose(1, 2).reshape([batch, tokens, channels]))
-)")};
-}
-
-ScriptClass mlp_class() {
-    return {"Mlp", R"(
-def forward(self, x: Tensor) -> Tensor:
-    return self.fc2.forward(torch.gelu(self.fc1.forward(x)))
-)"};
-}
-
-ScriptClass block_class() {
-    return {"Block", R"(
-def forward(self, x: Tensor) -> Tensor:
-    x = x + self.attn.forward(self.norm1.forward(x))
-    return x + self.mlp.forward(self.norm2.forward(x))
-)"};
-}
-
-// Gives log pi_keep: (B, n, C) -> (B, n).
-ScriptClass prediction_module_class() {
-    return {"PredictionModule", R"(
-def forward(self, x: Tensor) -> Tensor:
-    h = torch.gelu(getattr(self.in_conv, "1").forward(getattr(self.in_conv, "0").forward(x)))
-    local, whole = torch.tensor_split(h, [h.size(2) // 2], 2)
-    z = torch.cat([local, whole.mean([1], True).expand_as(local)], 2)
-    z = torch.gelu(getattr(self.out_conv, "0").forward(z))
-    z = torch.gelu(getattr(self.out_conv, "2").forward(z))
-    return torch.log_softmax(getattr(self.out_conv, "4").forward(z).float(), -1)[:, :, 0]
-)"};
-}
-
-std::string embed_code(const ModelSettings& settings) {
-    const std::int64_t height = settings.image_height(), width = settings.image_width();
-    return str("def embed(self, images: Tensor) -> Tensor:\n",  //
-               "    assert images.dim() == 4 and images.size(2) == ", height, " and images.size(3) == ", width,
-               ", \"images must be (B, 3, ", height, ", ", width, ")\"", R"(
-    patches = self.patch_embed.forward(images)
-    cls = self.cls_token.expand([patches.size(0), -1, -1])
-    return torch.cat([cls, patches], 1) + self.pos_embed
-)");
-}
-
-constexpr const char* kSelectionCode = R"(
-def best_places(self, scores: Tensor, count: int) -> Tensor:
-    order = torch.argsort(scores, stable=True, dim=-1, descending=True)
-    return torch.sort(order[:, :count])[0]
-
-def keep(self, x: Tensor, places: Tensor) -> Tensor:
-    indices = places.unsqueeze(-1).expand([-1, -1, x.size(2)])
-    return torch.cat([x[:, :1], torch.gather(x[:, 1:], 1, indices)], 1)
-)";
-
-std::string stage_code(std::int64_t stage, std::int64_t count, bool kept_tokens) {
-    std::string code = str("    scores = getattr(self.score_predictor, \"", stage, "\").forward(x[:, 1:])\n",
-                           "    places = self.best_places(scores, ", count, ")\n",  //
-                           "    x = self.keep(x, places)\n");
-    if (!kept_tokens) return code;
-    const std::string kept = str("    kept_", stage + 1, " = ");
-    return code + kept + (stage == 0 ? std::string("places\n") : str("torch.gather(kept_", stage, ", 1, places)\n"));
-}
-
-// Each stage's count is a constant; stages and blocks stand one after the other.
-std::string forward_code(const ModelSettings& settings, const ExportOptions& options) {
-    std::string code = "def forward(self, images: Tensor):\n    x = self.embed(images)\n", results = "logits";
-    for (std::int64_t i = 0, stage = 0; i < settings.depth; ++i) {
-        if (stage < std::ssize(options.tokens) && settings.pruning_loc[stage] == i) {
-            code += stage_code(stage, options.tokens[stage], options.kept_tokens);
-            ++stage;
-            if (options.kept_tokens) results += str(", kept_", stage);
-        }
-        code += str("    x = getattr(self.blocks, \"", i, "\").forward(x)\n");
-    }
-    return code + "    logits = self.head.forward(self.norm.forward(x[:, 0]))\n    return " + results + '\n';
-}
-
-ScriptClass script_class(const torch::nn::Module& module, const ModelSettings& settings, const ExportOptions& options) {
-    if (const auto* linear = module.as<torch::nn::Linear>()) return of(*linear);
-    if (const auto* norm = module.as<torch::nn::LayerNorm>()) return of(*norm);
-    if (const auto* convolution = module.as<torch::nn::Conv2d>()) return of(*convolution);
-    if (module.as<PatchEmbed>()) return patch_embed_class();
-    if (module.as<Attention>()) return attention_class(settings.num_heads);
-    if (module.as<Mlp>()) return mlp_class();
-    if (module.as<Block>()) return block_class();
-    if (module.as<PredictionModule>()) return prediction_module_class();
-    if (module.as<DynamicVit>()) {
-        return {"DynamicVit", str(embed_code(settings), kSelectionCode, '\n', forward_code(settings, options))};
-    }
-    return {"Container", ""};  // a list or a sequence, whose children are called by name
-}
-
-// The module and those below it that have parameters, under the same names.
-jit::Module mirror(const torch::nn::Module& module, const ModelSettings& settings, const ExportOptions& options,
+// The module's parameters under the same names, in modules of the same tree.
+jit::Module mirror(const torch::nn::Module& module, const ExportOptions& options,
                    const std::shared_ptr<jit::CompilationUnit>& unit) {
-    const ScriptClass wanted = script_class(module, settings, options);
-    jit::Module made(c10::QualifiedName("__torch__.dynvit." + wanted.name), unit, /*shouldMangle=*/true);
+    const bool root = module.as<DynamicVit>() != nullptr;
+    jit::Module made(c10::QualifiedName(str("__torch__.dynvit.", root ? "DynamicVit" : "Parameters")), unit,
+                     /*shouldMangle=*/true);
     made.register_attribute("training", c10::BoolType::get(), false);
     for (const auto& item : module.named_parameters(/*recurse=*/false)) {
         made.register_parameter(item.key(), item.value().detach(), /*is_buffer=*/false);
@@ -161,10 +139,15 @@ jit::Module mirror(const torch::nn::Module& module, const ModelSettings& setting
     for (const auto& item : module.named_children()) {
         const bool unused = options.tokens.empty() && is_of_prediction_module(item.key() + '.');
         if (unused || item.value()->parameters().empty()) continue;
-        made.register_module(item.key(), mirror(*item.value(), settings, options, unit));
+        made.register_module(item.key(), mirror(*item.value(), options, unit));
     }
-    if (!wanted.code.empty()) made.define(wanted.code);
     return made;
+}
+
+jit::Module make_module(DynamicVitImpl& model, const ExportOptions& options) {
+    jit::Module module = mirror(model, options, std::make_shared<jit::CompilationUnit>());
+    module.define(Script(model.settings(), vit_parts(model.settings())).forward(options));
+    return module;
 }
 
 PrunedOutput run(jit::Module& module, const at::Tensor& images) {
@@ -210,7 +193,7 @@ void check(const std::filesystem::path& path, const std::filesystem::path& writt
 
 void export_torchscript(const std::filesystem::path& path, DynamicVit model, const ExportOptions& options) {
     AtomicFile file(path, "export");
-    const jit::Module module = mirror(*model, model->settings(), options, std::make_shared<jit::CompilationUnit>());
+    const jit::Module module = make_module(*model, options);
     std::ostringstream bytes;
     module.save(bytes);
     const std::string_view view = bytes.view();

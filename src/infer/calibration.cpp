@@ -6,6 +6,7 @@
 
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/infer/pruned_vit.hpp"
+#include "dynvit/models/vit_forward.hpp"
 
 namespace dynvit {
 namespace {
@@ -44,14 +45,16 @@ std::vector<at::Tensor> find_static_scores(const InferenceModel& model, const at
     std::vector<at::Tensor> sums(settings.pruning_loc.size());
     for_each_batch(pictures, model.device(), [&](const at::Tensor& images) {
         at::Tensor x = model.embed(images);
-        for (std::int64_t i = 0, stage = 0; i < settings.depth && stage < settings.stages(); ++i) {
-            if (settings.pruning_loc[stage] == i) {
+        walk_blocks(
+            settings, settings.stages(),
+            [&](std::int64_t stage, std::int64_t) {
                 const at::Tensor sum = model.keep_log_probability(stage, x).sum(0);
-                at::Tensor& total = sums[static_cast<std::size_t>(stage++)];
+                at::Tensor& total = sums[static_cast<std::size_t>(stage)];
                 total = total.defined() ? total + sum : sum;
-            }
-            x = model.run_block(i, x);
-        }
+            },
+            [&](std::int64_t block) {
+                if (block < settings.pruning_loc.back()) x = model.run_block(block, x);  // none reads what comes after
+            });
     });
     for (at::Tensor& sum : sums) sum = sum / static_cast<double>(pictures.size(0));
     return sums;

@@ -7,6 +7,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/transforms.hpp"
+#include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/gpu_kernels.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
@@ -32,12 +33,11 @@ class Weights {
     InferenceLinear linear(const std::string& name) const { return linear(name, precision_); }
     // One whose rounding would show more than its time does: never of 8 bits.
     InferenceLinear fine_linear(const std::string& name) const { return linear(name, storage()); }
-    PredictionHead prediction_head(const std::string& prefix) const {
-        const auto layer = [&](const char* index) {
-            return PredictionHead::Layer{tensors_.at(prefix + index + ".weight"),
-                                         tensors_.at(prefix + index + ".bias")};
+    PredictionHead prediction_head(const std::array<LinearPart, 3>& layers) const {
+        const auto layer = [&](const LinearPart& part) {
+            return PredictionHead::Layer{tensors_.at(part.name + ".weight"), tensors_.at(part.name + ".bias")};
         };
-        return {{layer("0"), layer("2"), layer("4")}, storage()};
+        return {{layer(layers[0]), layer(layers[1]), layer(layers[2])}, storage()};
     }
 
   private:
@@ -68,17 +68,33 @@ at::Tensor cls_attention_of(const at::Tensor& qkv, std::int64_t heads) {
     return at::softmax(at::matmul(cls, parts[1].transpose(-2, -1)), -1, at::kFloat).select(2, 0);
 }
 
-// What [CLS] takes in of each patch token: (B, n, 3 C) -> (B, n - 1), float32.
-at::Tensor cls_intake(const at::Tensor& qkv, std::int64_t heads) {
+// What [CLS] takes in of each patch token: (B, prefix + n, 3 C) -> (B, n), float32.
+at::Tensor cls_intake(const at::Tensor& qkv, std::int64_t heads, std::int64_t prefix) {
     const at::Tensor values = qkv.view({qkv.size(0), qkv.size(1), 3, heads, -1}).select(2, 2);  // (B, n, h, d)
     const at::Tensor norms = at::linalg_vector_norm(values, 2, at::IntArrayRef{-1}, false, at::kFloat).transpose(1, 2);
-    return (cls_attention_of(qkv, heads) * norms).slice(2, 1).mean(1);
+    return (cls_attention_of(qkv, heads) * norms).slice(2, prefix).mean(1);
+}
+
+// Whether the kernel of one image's blocks knows every part of the model: it has a DeiT-S's, at any depth, picture size
+// and stages. Whatever else a description may come to say makes it another model.
+bool is_known_to_one_image_kernel(ModelSettings settings) {
+    const ModelSettings known = model_settings("deit_small");
+    settings.name = known.name;
+    settings.image_size = known.image_size;
+    settings.patch_size = known.patch_size;
+    settings.num_classes = known.num_classes;
+    settings.depth = known.depth;
+    settings.drop_path = known.drop_path;
+    settings.pruning_loc = known.pruning_loc;
+    settings.norm_epsilon = known.norm_epsilon;
+    settings.qkv_bias = known.qkv_bias;
+    return settings == known;
 }
 
 }  // namespace
 
 InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType precision)
-    : settings_(model.settings()), precision_(precision) {
+    : settings_(model.settings()), parts_(vit_parts(settings_)), precision_(precision) {
     const torch::NoGradGuard no_grad;
     if (precision == at::kQInt8 && !(model.parameters().front().is_cpu() && fast_on_cpu(precision))) {
         throw Error("precision", "int8 runs on processors with VNNI instructions only; take bfloat16 or float32 here");
@@ -91,34 +107,108 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         }
     }
     const Weights weights(model, precision);
-    const auto norm = [&](const std::string& name, double epsilon) {
-        return Norm{weights.tensor(name + ".weight"), weights.tensor(name + ".bias"), epsilon};
+    const auto add_norm = [&](const NormPart& part) {
+        norms_.emplace(part.name,
+                       Norm{weights.tensor(part.name + ".weight"), weights.tensor(part.name + ".bias"), part.epsilon});
     };
-    cls_token_ = weights.tensor("cls_token");
-    pos_embed_ = weights.tensor("pos_embed");
-    const at::Tensor patch_weight = weights.tensor("patch_embed.proj.weight"),
-                     patch_bias = weights.tensor("patch_embed.proj.bias");
+    const StemPart& stem = parts_.stem;
+    const at::Tensor positions = weights.tensor(stem.positions);
+    const std::int64_t with_place = stem.prefix_positions ? settings_.prefix_tokens() : 0;
+    patch_positions_ = positions.slice(1, with_place);
+    std::vector<at::Tensor> prefix;
+    for (const PrefixPart& part : stem.prefix) prefix.push_back(weights.tensor(part.name));
+    prefix_rows_ = prefix.empty() ? positions.slice(1, 0, 0) : at::cat(prefix, 1);
+    if (stem.prefix_positions) prefix_rows_ = prefix_rows_ + positions.slice(1, 0, with_place);
+    const at::Tensor patch_weight = weights.tensor(stem.patches.name + ".weight"),
+                     patch_bias = weights.tensor(stem.patches.name + ".bias");
     if (InferenceLinear::fuses(patch_weight.flatten(1), patch_weight.scalar_type())) {
         patch_linear_.emplace(patch_weight.flatten(1), patch_bias, patch_weight.scalar_type());
     } else {
         patch_weight_ = patch_weight;
         patch_bias_ = patch_bias;
     }
-    first_row_ = (cls_token_ + pos_embed_.slice(1, 0, 1)).squeeze(0);
-    for (std::int64_t i = 0; i < settings_.depth; ++i) {
-        const std::string name = str("blocks.", i, '.');
-        blocks_.push_back({norm(name + "norm1", kNormEpsilon), weights.linear(name + "attn.qkv"),
-                           weights.linear(name + "attn.proj"), norm(name + "norm2", kNormEpsilon),
-                           weights.linear(name + "mlp.fc1"), weights.linear(name + "mlp.fc2")});
+    for (const BlockPart& block : parts_.blocks) {
+        add_norm(block.norm1);
+        add_norm(block.norm2);
+        for (const LinearPart& part : {block.attention.qkv, block.attention.proj, block.mlp.fc1, block.mlp.fc2}) {
+            linears_.emplace(part.name, weights.linear(part.name));
+        }
     }
-    for (std::int64_t s = 0; s < settings_.stages(); ++s) {
-        const std::string name = str("score_predictor.", s, '.');
-        predictors_.push_back({norm(name + "in_conv.0", kPredictorNormEpsilon), weights.fine_linear(name + "in_conv.1"),
-                               weights.prediction_head(name + "out_conv.")});
+    for (const PredictionPart& predictor : parts_.predictors) {
+        add_norm(predictor.norm);
+        linears_.emplace(predictor.in.name, weights.fine_linear(predictor.in.name));
+        prediction_heads_.push_back(weights.prediction_head(predictor.out));
     }
-    norm_ = norm("norm", kNormEpsilon);
-    head_ = weights.fine_linear("head");
+    add_norm(parts_.norm);
+    linears_.emplace(parts_.head.name, weights.fine_linear(parts_.head.name));
 }
+
+// Operations without gradients, with what follows a product done inside it. @see vit_forward.hpp
+struct InferenceModel::Ops {
+    const InferenceModel& model;
+    const PackedLayout* layout = nullptr;  // of packed sequences (T, C); null: (B, n, C)
+
+    // A norm is put off until the layer behind it says in which type it reads the result.
+    struct Normed {
+        at::Tensor x;
+        const Norm& norm;
+    };
+
+    Normed norm(const at::Tensor& x, const NormPart& part) const { return {x, model.norm(part)}; }
+    at::Tensor linear(const Normed& normed, const LinearPart& part) const {
+        const InferenceLinear& layer = model.linear(part);
+        return layer.takes_scaled_rows() ? layer(normed.norm.quantized(normed.x)) : layer(normed.norm(normed.x));
+    }
+    at::Tensor linear(const at::Tensor& x, const LinearPart& part) const { return model.linear(part)(x); }
+    at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
+        return layout ? self_attention(qkv, part.heads, *layout) : self_attention(qkv, part.heads);
+    }
+    void add_linear(at::Tensor& x, const at::Tensor& h, const LinearPart& part) const {
+        x = model.linear(part).add(h, x);
+    }
+    void add_mlp(at::Tensor& x, const Normed& normed, const MlpPart& part) const {
+        const InferenceLinear& fc2 = model.linear(part.fc2);
+        if (fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
+            x = fc2.add(quantize_rows(linear(normed, part.fc1), /*gelu=*/true), x);
+        } else {
+            x = fc2.add(model.linear(part.fc1).gelu(normed.norm(normed.x)), x);
+        }
+    }
+    at::Tensor class_token(const at::Tensor& x) const {
+        return layout ? x.index_select(0, layout->offsets().slice(0, 0, -1)) : x.select(1, 0);
+    }
+    at::Tensor patch_mean(const Normed& normed) const {
+        const at::Tensor x = normed.norm(normed.x);
+        const std::int64_t prefix = model.settings().prefix_tokens();
+        if (layout) return packed_mean(x, *layout, prefix).to(x.scalar_type());
+        const at::Tensor patches = x.slice(1, prefix);
+        return patches.size(1) > 0 ? patches.mean(1) : patches.sum(1);
+    }
+};
+
+// Notes what [CLS] takes in of each token.
+struct InferenceModel::SaliencyOps : Ops {
+    std::vector<at::Tensor>& sums;  // (B, n) each
+
+    at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
+        if (!sums.empty()) {
+            const at::Tensor intake = cls_intake(qkv, part.heads, model.settings().prefix_tokens());
+            for (at::Tensor& sum : sums) sum = sum + intake;
+        }
+        return Ops::attention(qkv, part);
+    }
+};
+
+// Behind the last attention only [CLS] goes on: (B, n, C) or (T, C) -> (B, C).
+struct InferenceModel::LastBlockOps : Ops {
+    at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
+        return Ops::class_token(Ops::attention(qkv, part));
+    }
+    void add_linear(at::Tensor& x, const at::Tensor& h, const LinearPart& part) const {
+        x = model.linear(part).add(h, Ops::class_token(x));
+    }
+    at::Tensor class_token(const at::Tensor& x) const { return x; }
+};
 
 at::Tensor InferenceModel::Norm::operator()(const at::Tensor& x) const {
     if (!x.is_cuda()) return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
@@ -133,10 +223,11 @@ at::Tensor InferenceModel::prepare(const at::Tensor& images) const {
     check_images(images, settings_);
     if (!patch_linear_) {
         const bool bytes = images.scalar_type() == at::kByte;
-        return (bytes ? normalize_images(images, device()) : images).to(pos_embed_.options());
+        return (bytes ? normalize_images(images, device()) : images).to(patch_positions_.options());
     }
     const std::int64_t size = settings_.patch_size;
-    const at::Tensor inputs = at::empty({images.size(0), settings_.patches(), 3 * size * size}, pos_embed_.options());
+    const at::Tensor inputs =
+        at::empty({images.size(0), settings_.patches(), 3 * size * size}, patch_positions_.options());
     prepare_into(inputs, images);
     return inputs;
 }
@@ -152,129 +243,134 @@ void InferenceModel::prepare_into(const at::Tensor& inputs, const at::Tensor& im
 }
 
 at::Tensor InferenceModel::embed_prepared(const at::Tensor& inputs) const {
+    const std::int64_t batch = inputs.size(0), prefix = settings_.prefix_tokens();
     if (patch_linear_) {
-        at::Tensor x = at::empty({inputs.size(0), 1 + settings_.patches(), settings_.embed_dim}, inputs.options());
-        x.select(1, 0).copy_(first_row_);
-        patch_linear_->write_sum(x.slice(1, 1), inputs, pos_embed_.slice(1, 1));
+        at::Tensor x = at::empty({batch, prefix + settings_.patches(), settings_.embed_dim}, inputs.options());
+        x.slice(1, 0, prefix).copy_(prefix_rows_);
+        patch_linear_->write_sum(x.slice(1, prefix), inputs, patch_positions_);
         return x;
     }
     const at::Tensor patches =
         at::conv2d(inputs, patch_weight_, patch_bias_, settings_.patch_size).flatten(2).transpose(1, 2);
-    return at::cat({cls_token_.expand({inputs.size(0), -1, -1}), patches}, 1).add_(pos_embed_);
+    return at::cat({prefix_rows_.expand({batch, -1, -1}), patches + patch_positions_}, 1);
 }
 
 at::Tensor InferenceModel::embed(const at::Tensor& images) const {
     return embed_prepared(prepare(images));
 }
 
-at::Tensor InferenceModel::after_norm(const InferenceLinear& linear, const Norm& norm, const at::Tensor& x) {
-    return linear.takes_scaled_rows() ? linear(norm.quantized(x)) : linear(norm(x));
-}
-
-at::Tensor InferenceModel::finish(const Block& block, const at::Tensor& x, const at::Tensor& attended) const {
-    const at::Tensor y = block.proj.add(attended, x);
-    if (block.fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
-        return block.fc2.add(quantize_rows(after_norm(block.fc1, block.norm2, y), /*gelu=*/true), y);
-    }
-    return block.fc2.add(block.fc1.gelu(block.norm2(y)), y);
-}
-
 at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x) const {
-    const Block& block = blocks_[static_cast<std::size_t>(index)];
-    return finish(block, x, self_attention(qkv_of(block, x), settings_.num_heads));
+    at::Tensor stream = x;
+    dynvit::run_block(Ops{*this}, parts_.blocks[static_cast<std::size_t>(index)], stream);
+    return stream;
 }
 
 at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout) const {
-    const Block& block = blocks_[static_cast<std::size_t>(index)];
-    return finish(block, x, self_attention(qkv_of(block, x), settings_.num_heads, layout));
+    at::Tensor stream = x;
+    dynvit::run_block(Ops{*this, &layout}, parts_.blocks[static_cast<std::size_t>(index)], stream);
+    return stream;
 }
 
-at::Tensor InferenceModel::run_last_block(const at::Tensor& x) const {
-    const at::Tensor attended = self_attention(qkv_of(blocks_.back(), x), settings_.num_heads);
-    return finish(blocks_.back(), x.select(1, 0), attended.select(1, 0));
+at::Tensor InferenceModel::logits(const at::Tensor& x) const {
+    return classify(Ops{*this}, settings_, parts_, x).to(at::kFloat);
 }
 
-at::Tensor InferenceModel::run_last_block(const at::Tensor& x, const PackedLayout& layout) const {
-    const at::Tensor attended = self_attention(qkv_of(blocks_.back(), x), settings_.num_heads, layout);
-    const at::Tensor firsts = layout.offsets().slice(0, 0, -1);
-    return finish(blocks_.back(), x.index_select(0, firsts), attended.index_select(0, firsts));
+at::Tensor InferenceModel::last_block_logits(const at::Tensor& x) const {
+    return last_block_logits(x, nullptr);
+}
+
+at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout& layout) const {
+    return last_block_logits(x, &layout);
+}
+
+at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout* layout) const {
+    at::Tensor stream = x;
+    const auto run = [&](const auto& ops) {
+        dynvit::run_block(ops, parts_.blocks.back(), stream);
+        return classify(ops, settings_, parts_, stream).to(at::kFloat);
+    };
+    return settings_.pooling == "token" ? run(LastBlockOps{{*this, layout}}) : run(Ops{*this, layout});
 }
 
 std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
+    if (!is_known_to_one_image_kernel(settings_)) return nullptr;
     const OneImageBlocks::Sizes sizes{settings_.embed_dim, settings_.num_heads, settings_.hidden_dim()};
-    if (predictors_.size() > OneImageBlocks::kMostStages ||
+    if (parts_.predictors.size() > OneImageBlocks::kMostStages ||
         !OneImageBlocks::supports(device(), precision_, sizes, 1 + settings_.patches())) {
         return nullptr;
     }
     std::vector<OneImageBlocks::Block> blocks;
-    for (const Block& block : blocks_) {
-        if (!(block.qkv.fused() && block.proj.fused() && block.fc1.fused() && block.fc2.fused())) return nullptr;
-        blocks.push_back({block.norm1.weight, block.norm1.bias, block.qkv.weight(), block.qkv.bias(),
-                          block.proj.weight(), block.proj.bias(), block.norm2.weight, block.norm2.bias,
-                          block.fc1.weight(), block.fc1.bias(), block.fc2.weight(), block.fc2.bias()});
+    for (const BlockPart& part : parts_.blocks) {
+        const Norm &norm1 = norm(part.norm1), &norm2 = norm(part.norm2);
+        const InferenceLinear &qkv = linear(part.attention.qkv), &proj = linear(part.attention.proj),
+                              &fc1 = linear(part.mlp.fc1), &fc2 = linear(part.mlp.fc2);
+        if (!(qkv.fused() && proj.fused() && fc1.fused() && fc2.fused())) return nullptr;
+        blocks.push_back({norm1.weight, norm1.bias, qkv.weight(), qkv.bias(), proj.weight(), proj.bias(), norm2.weight,
+                          norm2.bias, fc1.weight(), fc1.bias(), fc2.weight(), fc2.bias()});
     }
     std::vector<OneImageBlocks::Predictor> predictors;
-    for (std::size_t s = 0; s < predictors_.size(); ++s) {
-        const Predictor& predictor = predictors_[s];
-        if (!predictor.in.fused()) return nullptr;
-        OneImageBlocks::Predictor part{settings_.pruning_loc[s], predictor.norm.weight, predictor.norm.bias, {}};
-        part.layers[0] = {predictor.in.weight(), predictor.in.bias()};
-        const auto behind = predictor.head.layers();
-        for (std::size_t i = 0; i < behind.size(); ++i) part.layers[i + 1] = {behind[i].weight, behind[i].bias};
-        predictors.push_back(std::move(part));
+    for (std::size_t s = 0; s < parts_.predictors.size(); ++s) {
+        const Norm& before = norm(parts_.predictors[s].norm);
+        const InferenceLinear& in = linear(parts_.predictors[s].in);
+        if (!in.fused()) return nullptr;
+        OneImageBlocks::Predictor made{settings_.pruning_loc[s], before.weight, before.bias, {}};
+        made.layers[0] = {in.weight(), in.bias()};
+        const auto behind = prediction_heads_[s].layers();
+        for (std::size_t i = 0; i < behind.size(); ++i) made.layers[i + 1] = {behind[i].weight, behind[i].bias};
+        predictors.push_back(std::move(made));
     }
+    const double predictor_epsilon = prediction_part("", settings_.embed_dim).norm.epsilon;
     return std::make_unique<OneImageBlocks>(blocks, predictors, precision_,
-                                            OneImageBlocks::Epsilons{kNormEpsilon, kPredictorNormEpsilon});
+                                            OneImageBlocks::Epsilons{settings_.norm_epsilon, predictor_epsilon});
 }
 
 at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x) const {
-    return cls_attention_of(qkv_of(blocks_[static_cast<std::size_t>(index)], x), settings_.num_heads)
-        .slice(2, 1)
-        .mean(1);
+    TORCH_CHECK(settings_.class_token, "the model has no class token");
+    const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
+    const Ops ops{*this};
+    const at::Tensor qkv = ops.linear(ops.norm(x, block.norm1), block.attention.qkv);
+    return cls_attention_of(qkv, block.attention.heads).slice(2, settings_.prefix_tokens()).mean(1);
 }
 
-// @param x of one stage's tokens, with each group's [CLS]
-at::Tensor InferenceModel::Predictor::operator()(const at::Tensor& x, const RowGroups& groups) const {
-    return head(in.gelu(norm(x)), groups);
+at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x,
+                                                const RowGroups& groups) const {
+    const auto index = static_cast<std::size_t>(stage);
+    const PredictionPart& part = parts_.predictors[index];
+    return prediction_heads_[index](linear(part.in).gelu(norm(part.norm)(x)), groups);
 }
 
 at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x) const {
-    return predictors_[static_cast<std::size_t>(stage)](x, {1, nullptr}).slice(1, 1);
+    const std::int64_t prefix = settings_.prefix_tokens();
+    return keep_log_probability(stage, x, RowGroups{prefix, nullptr}).slice(1, prefix);
 }
 
 at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x,
                                                 const PackedLayout& layout) const {
-    return predictors_[static_cast<std::size_t>(stage)](x, {1, &layout});
+    return keep_log_probability(stage, x, RowGroups{settings_.prefix_tokens(), &layout});
 }
 
 InferenceModel::DenseOutput InferenceModel::forward(const at::Tensor& images,
                                                     const std::vector<std::int64_t>& stages) const {
     const torch::NoGradGuard no_grad;
+    TORCH_CHECK(stages.empty() || settings_.class_token,
+                "saliency is what [CLS] takes in: the model has no class token");
     DenseOutput output;
+    const SaliencyOps ops{{*this}, output.saliency};
+    const std::int64_t prefix = settings_.prefix_tokens();
     at::Tensor x = embed(images);
-    for (std::int64_t i = 0; i < settings_.depth; ++i) {
-        const Block& block = blocks_[static_cast<std::size_t>(i)];
-        const at::Tensor qkv = qkv_of(block, x);
-        if (output.saliency.size() < stages.size() && stages[output.saliency.size()] == i) {
-            output.saliency.push_back(at::zeros({x.size(0), x.size(1) - 1}, x.options().dtype(at::kFloat)));
+    for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
+        const std::size_t next = output.saliency.size();
+        if (next < stages.size() && stages[next] == static_cast<std::int64_t>(i)) {
+            output.saliency.push_back(at::zeros({x.size(0), x.size(1) - prefix}, x.options().dtype(at::kFloat)));
         }
-        if (!output.saliency.empty()) {
-            const at::Tensor intake = cls_intake(qkv, settings_.num_heads);
-            for (at::Tensor& sum : output.saliency) sum = sum + intake;
-        }
-        x = finish(block, x, self_attention(qkv, settings_.num_heads));
+        dynvit::run_block(ops, parts_.blocks[i], x);
     }
     for (std::size_t s = 0; s < output.saliency.size(); ++s) {
         output.saliency[s] = output.saliency[s] / static_cast<double>(settings_.depth - stages[s]);
     }
-    x = (*norm_)(x);
-    output.logits = (*head_)(x.select(1, 0)).to(at::kFloat);
-    output.features = x.slice(1, 1);
+    output.logits = logits(x);
+    output.features = norm(parts_.norm)(x).slice(1, prefix);
     return output;
-}
-
-at::Tensor InferenceModel::classify(const at::Tensor& cls) const {
-    return (*head_)((*norm_)(cls)).to(at::kFloat);
 }
 
 }  // namespace dynvit

@@ -107,7 +107,7 @@ std::vector<double> InferenceSession::gmacs_per_stage(const std::vector<std::int
     ModelSettings sizes = settings();
     std::vector<std::int64_t> tokens = counts.empty() ? plan_.tokens : counts;
     if (plan_.policy == "structural") {
-        sizes.pruning_loc = {structural_block(sizes)};
+        sizes.pruning_loc = {sizes.pruning_loc[static_cast<std::size_t>(structural_stage(sizes))]};
         tokens = {structural_tokens(settings())};
     }
     const bool predicts = plan_.policy == "predicted" || plan_.policy == "per_image";
@@ -144,7 +144,8 @@ OneImageBlocks* InferenceSession::one_image_blocks(std::int64_t batch) {
 SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs, OneImageBlocks* one_image) const {
     const at::Tensor x = model_->embed_prepared(inputs);
     if (plan_.policy == "structural") {
-        return {structural_forward_embedded(*model_, x, structural_block(settings())), {}, {}};
+        const StageOperation pool = average_two_by_two(settings(), structural_stage(settings()));
+        return {staged_forward_embedded(*model_, x, pool).logits, {}, {}};
     }
     return with_counts(one_image ? pruned_forward_embedded(*model_, x, *one_image, plan_.tokens)
                                  : pruned_forward_embedded(*model_, x, *policy_, plan_.tokens),

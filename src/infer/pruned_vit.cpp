@@ -2,20 +2,10 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
-
+#include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/packed_selection.hpp"
 
 namespace dynvit {
-namespace {
-
-// Whether it is the block that a pruned model runs for [CLS] alone. The dense model has every token in every block, as
-// the published ones do.
-bool is_last(const InferenceModel& model, std::int64_t index) {
-    return index + 1 == model.settings().depth;
-}
-
-}  // namespace
 
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens) {
@@ -25,22 +15,30 @@ PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& image
 
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
                                      const std::vector<std::int64_t>& tokens) {
-    const torch::NoGradGuard no_grad;
-    const bool last_for_cls = !tokens.empty();
-    const auto run_block = [&](std::int64_t index, const at::Tensor& input) {
-        return last_for_cls && is_last(model, index) ? input : model.run_block(index, input);
-    };
+    if (tokens.empty()) return staged_forward_embedded(model, x, {});
     const auto scores = [&](const StageInput& input) { return policy.scores(input); };
-    PrunedTokens result = remove_tokens(model.settings(), x, run_block, scores, tokens);
-    const at::Tensor cls = last_for_cls ? model.run_last_block(result.tokens) : result.tokens.select(1, 0);
-    return {model.classify(cls), std::move(result.kept)};
+    return staged_forward_embedded(model, x, select_tokens(model.settings().prefix_tokens(), scores, tokens));
 }
 
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
                                      const std::vector<std::int64_t>& tokens) {
     const torch::NoGradGuard no_grad;
     OneImageBlocks::Output result = blocks.run(x, tokens);
-    return {model.classify(result.x.select(1, 0)), std::move(result.kept)};
+    return {model.logits(result.x), std::move(result.kept)};
+}
+
+PrunedOutput staged_forward_embedded(const InferenceModel& model, const at::Tensor& x,
+                                     const StageOperation& operation) {
+    const torch::NoGradGuard no_grad;
+    // A pruned model's last block runs for what the head reads alone. The dense model has every token in every block,
+    // as the published ones do.
+    const std::int64_t whole_blocks = model.settings().depth - (operation ? 1 : 0);
+    const auto run_block = [&](std::int64_t block, const at::Tensor& input) {
+        return block < whole_blocks ? model.run_block(block, input) : input;
+    };
+    PrunedTokens result = run_blocks(model.settings(), x, run_block, operation);
+    const at::Tensor logits = operation ? model.last_block_logits(result.tokens) : model.logits(result.tokens);
+    return {logits, std::move(result.kept)};
 }
 
 PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
@@ -49,54 +47,38 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
     const ModelSettings& settings = model.settings();
     TORCH_CHECK(std::ssize(thresholds) == settings.stages(), "one threshold a stage is needed");
     PerImageOutput output;
-    const at::Tensor embedded = model.embed(images);  // (B, N + 1, C)
-    const std::int64_t batch = embedded.size(0), rows = embedded.size(1);
+    const at::Tensor embedded = model.embed(images);  // (B, prefix + N, C)
+    const std::int64_t batch = embedded.size(0), rows = embedded.size(1), prefix = settings.prefix_tokens();
     PackedTokens tokens{embedded.flatten(0, 1),
                         PackedLayout::uniform(batch, rows, embedded.device()),
-                        at::arange(batch * (rows - 1), embedded.options().dtype(at::kLong)),
+                        at::arange(batch * (rows - prefix), embedded.options().dtype(at::kLong)),
                         {}};
-    for (std::int64_t i = 0, stage = 0; i < settings.depth; ++i) {
-        if (stage < settings.stages() && settings.pruning_loc[stage] == i) {
-            tokens = keep_above(tokens, model.keep_log_probability(stage, tokens.x, tokens.layout), thresholds[stage]);
+    bool uniform = true;  // as many tokens in each image
+    walk_blocks(
+        settings, settings.stages(),
+        [&](std::int64_t stage, std::int64_t) {
+            tokens = keep_above(tokens, model.keep_log_probability(stage, tokens.x, tokens.layout),
+                                thresholds[static_cast<std::size_t>(stage)]);
+            uniform = false;
             output.counts.push_back(tokens.layout.lengths());
-            for (std::int64_t& count : output.counts.back()) --count;  // [CLS]
+            for (std::int64_t& count : output.counts.back()) count -= prefix;
             output.kept.push_back(tokens.positions);
             output.keep_probabilities.push_back(tokens.probabilities);
-            ++stage;
-        }
-        if (is_last(model, i)) break;
-        if (stage == 0) {  // as many tokens in each image
-            tokens.x = model.run_block(i, tokens.x.view(embedded.sizes())).flatten(0, 1);
-        } else {
-            tokens.x = model.run_block(i, tokens.x, tokens.layout);
-        }
-    }
-    output.logits = model.classify(model.run_last_block(tokens.x, tokens.layout));
+        },
+        [&](std::int64_t block) {
+            if (block + 1 == settings.depth) {
+                output.logits = model.last_block_logits(tokens.x, tokens.layout);
+            } else if (uniform) {
+                tokens.x = model.run_block(block, tokens.x.view(embedded.sizes())).flatten(0, 1);
+            } else {
+                tokens.x = model.run_block(block, tokens.x, tokens.layout);
+            }
+        });
     return output;
 }
 
-at::Tensor structural_forward(const InferenceModel& model, const at::Tensor& images, std::int64_t block) {
-    const torch::NoGradGuard no_grad;
-    return structural_forward_embedded(model, model.embed(images), block);
-}
-
-at::Tensor structural_forward_embedded(const InferenceModel& model, at::Tensor x, std::int64_t block) {
-    const torch::NoGradGuard no_grad;
-    const ModelSettings& settings = model.settings();
-    for (std::int64_t i = 0; i < settings.depth; ++i) {
-        if (i == block) {
-            const at::Tensor grid = x.slice(1, 1).transpose(1, 2).reshape(
-                {x.size(0), x.size(2), settings.grid_height(), settings.grid_width()});
-            const at::Tensor pooled = at::avg_pool2d(grid, 2, 2, 0, /*ceil_mode=*/true, /*count_include_pad=*/false);
-            x = at::cat({x.slice(1, 0, 1), pooled.flatten(2).transpose(1, 2)}, 1);
-        }
-        if (!is_last(model, i)) x = model.run_block(i, x);
-    }
-    return model.classify(model.run_last_block(x));
-}
-
-std::int64_t structural_block(const ModelSettings& settings) {
-    return settings.pruning_loc[settings.pruning_loc.size() / 2];
+std::int64_t structural_stage(const ModelSettings& settings) {
+    return settings.stages() / 2;
 }
 
 std::int64_t structural_tokens(const ModelSettings& settings) {

@@ -3,11 +3,28 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/models/gumbel_decision.hpp"
+#include "dynvit/models/vit_forward.hpp"
+#include "initial_weights.hpp"
 
 namespace dynvit {
 namespace {
 
 constexpr const char* kPredictionModules = "score_predictor";
+
+// The factors of block `index`'s two branches; undefined where nothing is drawn.
+at::Tensor of_block(const at::Tensor& drop_path, std::int64_t index) {
+    return drop_path.defined() ? drop_path.slice(0, 2 * index, 2 * index + 2) : at::Tensor();
+}
+
+void draw_weights(PredictionModuleImpl& module, const at::Generator& generator) {
+    const torch::NoGradGuard no_grad;
+    for (const auto& child : module.modules(/*include_self=*/false)) {
+        auto* const linear = child->as<torch::nn::Linear>();
+        if (!linear) continue;
+        draw_normal(linear->weight, generator);
+        linear->bias.zero_();
+    }
+}
 
 }  // namespace
 
@@ -16,65 +33,68 @@ bool is_of_prediction_module(const std::string& name) {
 }
 
 DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator generator)
-    : VisionTransformerImpl(settings, generator) {
+    : backbone_(settings, generator) {
+    for (const auto& item : backbone_->named_parameters(/*recurse=*/false)) {
+        register_parameter(item.key(), item.value());
+    }
+    for (const auto& item : backbone_->named_children()) register_module(item.key(), item.value());
     if (settings.stages() == 0) return;
-    for (std::int64_t s = 0; s < settings.stages(); ++s)
-        score_predictor_->push_back(PredictionModule(settings.embed_dim));
     register_module(kPredictionModules, score_predictor_);
-    draw_weights(*score_predictor_, generator);
+    for (std::int64_t s = 0; s < settings.stages(); ++s) {
+        score_predictor_->push_back(PredictionModule(settings.embed_dim));
+        draw_weights(*score_predictor(s), generator);
+    }
 }
 
 TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature) {
-    TORCH_CHECK(std::ssize(noise.gumbel) == settings_.stages(), "one Gumbel tensor a stage is needed");
+    const ModelSettings& s = settings();
+    TORCH_CHECK(std::ssize(noise.gumbel) == s.stages(), "one Gumbel tensor a stage is needed");
     TrainingOutput output;
-    ResidualStream stream{embed(images)};  // (B, N + 1, C)
-    at::Tensor decision =
-        at::ones({images.size(0), settings_.patches()}, stream.x.options().dtype(at::kFloat));  // (B, N)
-    at::Tensor policy;  // (B, N + 1), after a first stage
-    for (std::int64_t i = 0, stage = 0; i < settings_.depth; ++i) {
-        if (stage < settings_.stages() && settings_.pruning_loc[stage] == i) {
+    ResidualStream stream{backbone_->embed(images)};  // (B, prefix + N, C)
+    const auto all = [&](std::int64_t count) {
+        return at::ones({images.size(0), count}, stream.x.options().dtype(at::kFloat));
+    };
+    at::Tensor decision = all(s.patches());  // (B, N)
+    at::Tensor policy;                       // (B, prefix + N), after a first stage
+    walk_blocks(
+        s, s.stages(),
+        [&](std::int64_t stage, std::int64_t) {
             stream = {stream.sum()};
-            const at::Tensor log_prob = score_predictor(stage)(stream.x, decision, 1);
+            const at::Tensor log_prob = score_predictor(stage)(stream.x, decision, s.prefix_tokens());
             decision = gumbel_decision(log_prob, decision, noise.gumbel[stage], temperature);
-            policy = at::cat({at::ones_like(decision.slice(1, 0, 1)), decision}, 1);
+            policy = at::cat({all(s.prefix_tokens()), decision}, 1);
             output.log_probs.push_back(log_prob);
             output.decisions.push_back(decision);
-            ++stage;
-        }
-        stream = run_block(i, stream, policy, noise.drop_path);
-    }
-    const std::vector<at::Tensor> parts = normalize(stream).split_with_sizes({1, settings_.patches()}, 1);
-    output.logits = classify(parts[0].squeeze(1));
-    output.features = parts[1];
+        },
+        [&](std::int64_t block) {
+            stream = backbone_->run_block(block, stream, policy, of_block(noise.drop_path, block));
+        });
+    const VisionTransformerImpl::Output read = backbone_->read_out(stream, decision);
+    output.logits = read.logits;
+    output.features = read.features;
     return output;
 }
 
-PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const TokenScores& scores,
-                                            const std::vector<std::int64_t>& counts, const at::Tensor& drop_path) {
-    const auto run = [&](std::int64_t index, const at::Tensor& x) {
-        return run_block(index, {x}, {}, drop_path).sum();
+PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const StageOperation& operation,
+                                            const at::Tensor& drop_path) {
+    const auto run = [&](std::int64_t block, const at::Tensor& x) {
+        return backbone_->run_block(block, {x}, {}, of_block(drop_path, block)).sum();
     };
-    return remove_tokens(settings_, embed(images), run, scores, counts);
-}
-
-ResidualStream DynamicVitImpl::run_block(std::int64_t index, const ResidualStream& stream, const at::Tensor& policy,
-                                         const at::Tensor& drop_path) {
-    if (!drop_path.defined()) return block(index)->run(stream, policy, {}, {});
-    return block(index)->run(stream, policy, drop_path[2 * index], drop_path[2 * index + 1]);
+    return run_blocks(settings(), backbone_->embed(images), run, operation);
 }
 
 TrainingNoise DynamicVitImpl::draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const {
+    const ModelSettings& s = settings();
     TrainingNoise noise;
-    for (std::int64_t s = 0; s < settings_.stages(); ++s) {
-        noise.gumbel.push_back(sample_gumbel({batch, settings_.patches(), 2}, generator, device));
+    for (std::int64_t stage = 0; stage < s.stages(); ++stage) {
+        noise.gumbel.push_back(sample_gumbel({batch, s.patches(), 2}, generator, device));
     }
-    if (settings_.drop_path > 0) {  // the rate grows linearly from 0 in the first block
-        const at::Tensor keep = (1 - at::linspace(0, settings_.drop_path, settings_.depth))
+    if (s.drop_path > 0) {  // the rate grows linearly from 0 in the first block
+        const at::Tensor keep = (1 - at::linspace(0, s.drop_path, s.depth))
                                     .repeat_interleave(2)
                                     .view({-1, 1, 1, 1})
                                     .to(device, /*non_blocking=*/true);
-        const at::Tensor uniform =
-            at::empty({2 * settings_.depth, batch, 1, 1}, at::device(device)).uniform_(0, 1, generator);
+        const at::Tensor uniform = at::empty({2 * s.depth, batch, 1, 1}, at::device(device)).uniform_(0, 1, generator);
         noise.drop_path = (uniform < keep).to(at::kFloat) / keep;
     }
     return noise;

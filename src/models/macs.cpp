@@ -3,31 +3,63 @@
 #include <c10/util/Exception.h>
 
 #include <numeric>
+#include <utility>
 
 #include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/models/vit_forward.hpp"
 
 namespace dynvit {
+namespace {
+
+// Adds up what the model's products cost. A value is the number of its tokens.
+struct Costs {
+    std::int64_t macs = 0;
+
+    std::int64_t linear(std::int64_t tokens, const LinearPart& part) {
+        macs += tokens * part.macs();
+        return tokens;
+    }
+    std::int64_t attention(std::int64_t tokens, const AttentionPart& part) {  // Q K^T and A V
+        macs += 2 * tokens * tokens * part.proj.inputs;
+        return tokens;
+    }
+    void add_linear(std::int64_t, std::int64_t tokens, const LinearPart& part) { linear(tokens, part); }
+    void add_mlp(std::int64_t, std::int64_t tokens, const MlpPart& part) {
+        linear(tokens, part.fc1);
+        linear(tokens, part.fc2);
+    }
+    std::int64_t norm(std::int64_t tokens, const NormPart&) const { return tokens; }
+    std::int64_t gelu(std::int64_t tokens) const { return tokens; }
+    std::int64_t share_mean(std::int64_t tokens) const { return tokens; }
+    std::int64_t log_keep(std::int64_t tokens) const { return tokens; }
+    std::int64_t class_token(std::int64_t) const { return 1; }
+    std::int64_t patch_mean(std::int64_t) const { return 1; }
+};
+
+}  // namespace
 
 std::vector<std::int64_t> count_macs_per_stage(const ModelSettings& s, const std::vector<std::int64_t>& kept,
                                                bool predicts) {
     TORCH_CHECK(kept.empty() || static_cast<std::int64_t>(kept.size()) == s.stages(), "one count a stage is needed");
-    const std::int64_t c = s.embed_dim;
-    std::int64_t patches = s.patches();
-    std::vector<std::int64_t> macs = {patches * c * 3 * s.patch_size * s.patch_size};
-    for (std::int64_t i = 0, stage = 0; i < s.depth; ++i) {
-        if (stage < s.stages() && s.pruning_loc[stage] == i) {
-            macs.push_back(0);
-            if (!kept.empty()) {
-                if (predicts) macs.back() += patches * (c * c + c * (c / 2) + (c / 2) * (c / 4) + (c / 4) * 2);
-                patches = kept[stage];
-            }
-            ++stage;
-        }
-        const std::int64_t tokens = patches + 1;
-        macs.back() += tokens * c * (3 * c + c + 2 * s.hidden_dim());  // qkv, proj, the MLP's two layers
-        macs.back() += 2 * tokens * tokens * c;                        // Q K^T and A V
-    }
-    macs.back() += c * s.num_classes;
+    const VitParts parts = vit_parts(s);
+    std::vector<std::int64_t> macs;
+    Costs costs;
+    std::int64_t patches = costs.linear(s.patches(), parts.stem.patches);
+    walk_blocks(
+        s, s.stages(),
+        [&](std::int64_t stage, std::int64_t) {
+            macs.push_back(std::exchange(costs.macs, 0));
+            if (kept.empty()) return;
+            if (predicts) predict(costs, parts.predictors[static_cast<std::size_t>(stage)], patches);
+            patches = kept[static_cast<std::size_t>(stage)];
+        },
+        [&](std::int64_t block) {
+            std::int64_t tokens = s.prefix_tokens() + patches;
+            run_block(costs, parts.blocks[static_cast<std::size_t>(block)], tokens);
+        });
+    std::int64_t tokens = s.prefix_tokens() + patches;
+    classify(costs, s, parts, tokens);
+    macs.push_back(costs.macs);
     return macs;
 }
 
@@ -47,14 +79,17 @@ double find_keep_ratio(const ModelSettings& settings, double gmacs) {
     return static_cast<double>(low) / 1e4;
 }
 
-std::int64_t count_parameters(const ModelSettings& s) {
-    const std::int64_t c = s.embed_dim, hidden = s.hidden_dim();
-    const auto linear = [](std::int64_t in, std::int64_t out, bool bias = true) { return in * out + (bias ? out : 0); };
-    const std::int64_t block =
-        4 * c + linear(c, 3 * c, s.qkv_bias) + linear(c, c) + linear(c, hidden) + linear(hidden, c);
-    const std::int64_t predictor = 2 * c + linear(c, c) + linear(c, c / 2) + linear(c / 2, c / 4) + linear(c / 4, 2);
-    return c + (1 + s.patches()) * c + linear(3 * s.patch_size * s.patch_size, c) + s.depth * block + 2 * c +
-           linear(c, s.num_classes) + s.stages() * predictor;
+std::int64_t count_parameters(const ModelSettings& settings) {
+    const VitParts parts = vit_parts(settings);
+    std::int64_t count = 0;
+    const auto add = [&](const std::vector<ParameterPart>& list) {
+        for (const ParameterPart& part : list) {
+            count += std::accumulate(part.shape.begin(), part.shape.end(), std::int64_t{1}, std::multiplies<>());
+        }
+    };
+    add(backbone_parameters(parts));
+    for (const PredictionPart& predictor : parts.predictors) add(prediction_parameters(predictor));
+    return count;
 }
 
 }  // namespace dynvit

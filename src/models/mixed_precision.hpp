@@ -1,7 +1,9 @@
 // What the backbone and the prediction modules do under autocast on a GPU.
 #pragma once
 
+#include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
+
 #include <optional>
 
 #include "dynvit/models/vision_transformer.hpp"
@@ -15,15 +17,20 @@ inline std::optional<at::ScalarType> autocast_on_gpu(const at::Tensor& x) {
     return at::autocast::get_autocast_dtype(at::kCUDA);
 }
 
-/// The stream's sum and the layer's output. Under autocast on a GPU in one pass, `normed` of type `output`, which saves
-/// a cast where that is its half type.
-inline NormedResidual norm_of(const ResidualStream& stream, torch::nn::LayerNorm& layer, at::ScalarType output) {
+/// A layer norm's parameters.
+struct NormWeights {
+    const at::Tensor &weight, &bias;  // (C)
+    double epsilon;
+};
+
+/// The stream's sum and the layer norm's output. Under autocast on a GPU in one pass, `normed` of type `output`, which
+/// saves a cast where that is its half type.
+inline NormedResidual norm_of(const ResidualStream& stream, const NormWeights& norm, at::ScalarType output) {
     if (autocast_on_gpu(stream.x)) {
-        return residual_norm(stream.x, stream.branch, stream.scale, layer->weight, layer->bias, layer->options.eps(),
-                             output);
+        return residual_norm(stream.x, stream.branch, stream.scale, norm.weight, norm.bias, norm.epsilon, output);
     }
     const at::Tensor sum = stream.sum();
-    return {sum, layer(sum)};
+    return {sum, at::layer_norm(sum, norm.weight.sizes(), norm.weight, norm.bias, norm.epsilon)};
 }
 
 }  // namespace dynvit

@@ -33,6 +33,9 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
     if (s.embed_dim % s.num_heads != 0) {
         return {"num_heads", str("found ", s.num_heads, ", expected a divisor of embed_dim ", s.embed_dim)};
     }
+    if (s.pooling == "token" && !s.class_token) {
+        return {"pooling", "found token, expected mean where class_token is false"};
+    }
     for (std::size_t i = 0; i < s.pruning_loc.size(); ++i) {
         const std::int64_t block = s.pruning_loc[i];
         if (block < 0 || block >= s.depth) {
@@ -65,6 +68,12 @@ void ModelSettings::fields(FieldVisitor& v) {
     v.field("num_heads", num_heads, "attention heads", at_least(1));
     v.field("mlp_ratio", mlp_ratio, "width of the MLP, in embed_dim", above(0));
     v.field("qkv_bias", qkv_bias, "queries, keys and values have a bias");
+    v.field("norm_epsilon", norm_epsilon, "added to the variance in the backbone's layer norms", above(0));
+    v.field("class_token", class_token, "a [CLS] token before the patches; never pruned");
+    v.field("registers", registers, "further tokens between [CLS] and the patches; never pruned", at_least(0));
+    v.field("prefix_positions", prefix_positions, "pos_embed has places for [CLS] and registers");
+    v.field("pooling", pooling, "what the head reads: [CLS], or the mean of the patch tokens",
+            std::vector<std::string>{"token", "mean"});
     v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));
     v.field("pruning_loc", pruning_loc, "a prediction module before each of these blocks, from 0; []: a dense ViT");
     if (const auto [key, text] = fault(*this); !key.empty()) v.reject(key, text);

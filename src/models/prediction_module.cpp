@@ -18,8 +18,9 @@ using torch::nn::LinearImpl;
 using torch::nn::Sequential;
 
 PredictionModuleImpl::PredictionModuleImpl(std::int64_t channels)
-    : in_conv_(register_module("in_conv", Sequential(LayerNorm(LayerNormOptions({channels}).eps(kPredictorNormEpsilon)),
-                                                     Linear(channels, channels), GELU()))),
+    : in_conv_(register_module(
+          "in_conv", Sequential(LayerNorm(LayerNormOptions({channels}).eps(prediction_part("", channels).norm.epsilon)),
+                                Linear(channels, channels), GELU()))),
       out_conv_(register_module(
           "out_conv", Sequential(Linear(channels, channels / 2), GELU(), Linear(channels / 2, channels / 4), GELU(),
                                  Linear(channels / 4, 2)))) {}
@@ -43,9 +44,10 @@ at::Tensor PredictionModuleImpl::forward(const at::Tensor& x, const at::Tensor& 
 at::Tensor PredictionModuleImpl::project(const at::Tensor& x) {
     const std::optional<at::ScalarType> half = autocast_on_gpu(x);
     if (!half) return in_conv_->forward(x);
-    LayerNorm norm(in_conv_->ptr<LayerNormImpl>(0));
-    const Linear layer(in_conv_->ptr<LinearImpl>(1));
-    return at::gelu(half_linear(norm_of({x}, norm, *half).normed, layer->weight, layer->bias));
+    const auto norm = in_conv_->ptr<LayerNormImpl>(0);
+    const auto layer = in_conv_->ptr<LinearImpl>(1);
+    const at::Tensor normed = norm_of({x}, {norm->weight, norm->bias, norm->options.eps()}, *half).normed;
+    return at::gelu(half_linear(normed, layer->weight, layer->bias));
 }
 
 // Each token's own features beside the mean, both (..., C/2).
@@ -53,8 +55,8 @@ at::Tensor PredictionModuleImpl::log_probabilities(const at::Tensor& local, cons
     const at::Tensor z = at::cat({local, mean.to(local.scalar_type())}, -1);
     if (!autocast_on_gpu(z)) return at::log_softmax(out_conv_->forward(z), -1, at::kFloat);
     at::Tensor h = z;
-    for (const std::size_t i : {0, 2}) {  // of the last layer's two outputs the tensor cores make nothing
-        const Linear layer(out_conv_->ptr<LinearImpl>(i));
+    for (const std::size_t i : {0, 2}) {  // the last layer's two outputs are too few for the tensor cores
+        const auto layer = out_conv_->ptr<LinearImpl>(i);
         h = at::gelu(half_linear(h, layer->weight, layer->bias));
     }
     return at::log_softmax(out_conv_->ptr<LinearImpl>(4)->forward(h), -1, at::kFloat);

@@ -1,27 +1,35 @@
 #include "dynvit/models/vision_transformer.hpp"
 
 #include <ATen/ATen.h>
-#include <torch/nn/init.h>
 
+#include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/half_linear.hpp"
 #include "dynvit/ops/masked_attention.hpp"
 #include "dynvit/ops/patch_rows.hpp"
+#include "initial_weights.hpp"
 #include "mixed_precision.hpp"
 
 namespace dynvit {
 namespace {
 
-constexpr double kInitStd = 0.02;
-
-torch::nn::LayerNorm layer_norm(std::int64_t channels) {
-    return torch::nn::LayerNorm(torch::nn::LayerNormOptions({channels}).eps(kNormEpsilon));
+at::Tensor initial(const ParameterPart& part, const at::Generator& generator) {
+    if (part.start != Start::kNormal) return at::full(part.shape, part.start == Start::kOnes ? 1.0 : 0.0);
+    at::Tensor tensor = at::empty(part.shape);
+    draw_normal(tensor, generator);
+    return tensor;
 }
 
-// Normal numbers cut at two units (not two standard deviations), which is what the field's trunc_normal_ does by
-// default; with a deviation of 0.02 nothing is ever cut.
-void draw_normal(at::Tensor tensor, const at::Generator& generator) {
-    const torch::NoGradGuard no_grad;
-    tensor.normal_(0.0, kInitStd, generator);
+// Registers a parameter under a name with dots: "blocks.0.norm1.weight" is norm1's in a module 0 in a module blocks.
+void register_by_path(torch::nn::Module& root, const std::string& name, const at::Tensor& tensor) {
+    torch::nn::Module* module = &root;
+    std::string::size_type first = 0;
+    for (auto dot = name.find('.'); dot != std::string::npos; first = dot + 1, dot = name.find('.', first)) {
+        const std::string child = name.substr(first, dot - first);
+        const auto children = module->named_children();
+        const auto* found = children.find(child);
+        module = found ? found->get() : module->register_module(child, std::make_shared<torch::nn::Module>()).get();
+    }
+    module->register_parameter(name.substr(first), tensor);
 }
 
 }  // namespace
@@ -31,84 +39,71 @@ at::Tensor ResidualStream::sum() const {
     return x + (scale.defined() ? branch * scale.to(branch.scalar_type()) : branch);
 }
 
-AttentionImpl::AttentionImpl(const ModelSettings& s)
-    : num_heads_(s.num_heads),
-      qkv_(register_module("qkv",
-                           torch::nn::Linear(torch::nn::LinearOptions(s.embed_dim, 3 * s.embed_dim).bias(s.qkv_bias)))),
-      proj_(register_module("proj", torch::nn::Linear(s.embed_dim, s.embed_dim))) {}
+// Operations that autograd differentiates.
+struct VisionTransformerImpl::Ops {
+    const std::unordered_map<std::string, at::Tensor>& parameters;
+    at::Tensor policy, drop_path;
+    std::int64_t branches = 0;  // added so far
 
-at::Tensor AttentionImpl::forward(const at::Tensor& x, const at::Tensor& policy) {
-    const at::Tensor qkv = half_linear(x, qkv_->weight, qkv_->bias);
-    return half_linear(masked_self_attention(qkv, policy, num_heads_), proj_->weight, proj_->bias);
-}
+    const at::Tensor& parameter(const std::string& name) const { return parameters.at(name); }
+    at::Tensor weight(const LinearPart& part) const { return parameter(part.name + ".weight"); }
+    at::Tensor bias(const LinearPart& part) const { return part.bias ? parameter(part.name + ".bias") : at::Tensor(); }
 
-MlpImpl::MlpImpl(const ModelSettings& s)
-    : fc1_(register_module("fc1", torch::nn::Linear(s.embed_dim, s.hidden_dim()))),
-      fc2_(register_module("fc2", torch::nn::Linear(s.hidden_dim(), s.embed_dim))) {}
-
-at::Tensor MlpImpl::forward(const at::Tensor& x) {
-    return half_mlp(x, fc1_->weight, fc1_->bias, fc2_->weight, fc2_->bias);
-}
-
-BlockImpl::BlockImpl(const ModelSettings& s)
-    : norm1_(register_module("norm1", layer_norm(s.embed_dim))),
-      attn_(register_module("attn", Attention(s))),
-      norm2_(register_module("norm2", layer_norm(s.embed_dim))),
-      mlp_(register_module("mlp", Mlp(s))) {}
-
-ResidualStream BlockImpl::run(const ResidualStream& stream, const at::Tensor& policy,
-                              const BranchScale& attention_scale, const BranchScale& mlp_scale) {
-    if (const std::optional<at::ScalarType> half = autocast_on_gpu(stream.x)) {
-        const NormedResidual before = norm_of(stream, norm1_, *half);
-        const NormedResidual attended =
-            norm_of({before.sum, attn_(before.normed, policy), attention_scale}, norm2_, *half);
-        return {attended.sum, mlp_(attended.normed), mlp_scale};
+    at::Tensor patches(const at::Tensor& images, const StemPart& stem) const {
+        const std::int64_t size = stem.patch_size;
+        if (const std::optional<at::ScalarType> half = autocast_on_gpu(images)) {
+            const std::int64_t count = images.size(2) / size * (images.size(3) / size);
+            const at::Tensor rows = at::empty({images.size(0), count, 3 * size * size}, images.options().dtype(*half));
+            write_patch_rows(rows, images, size);
+            return half_linear(rows, weight(stem.patches).flatten(1), bias(stem.patches));
+        }
+        const at::Tensor grid = at::conv2d(images, weight(stem.patches), bias(stem.patches), size);
+        return grid.flatten(2).transpose(1, 2);  // (B, C, H/P, W/P) -> (B, N, C)
     }
-    const at::Tensor x = stream.sum();
-    const at::Tensor attended = ResidualStream{x, attn_(norm1_(x), policy), attention_scale}.sum();
-    return {ResidualStream{attended, mlp_(norm2_(attended)), mlp_scale}.sum()};
-}
-
-PatchEmbedImpl::PatchEmbedImpl(const ModelSettings& s)
-    : proj_(register_module(
-          "proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, s.embed_dim, s.patch_size).stride(s.patch_size)))) {}
-
-at::Tensor PatchEmbedImpl::forward(const at::Tensor& images) {
-    if (const std::optional<at::ScalarType> half = autocast_on_gpu(images)) {
-        const std::int64_t size = proj_->weight.size(2), patches = images.size(2) / size * (images.size(3) / size);
-        const at::Tensor rows = at::empty({images.size(0), patches, 3 * size * size}, images.options().dtype(*half));
-        write_patch_rows(rows, images, size);
-        return half_linear(rows, proj_->weight.flatten(1), proj_->bias);
+    at::Tensor prepend(const std::vector<PrefixPart>& prefix, const at::Tensor& x) const {
+        std::vector<at::Tensor> rows;
+        for (const PrefixPart& part : prefix) {
+            rows.push_back(parameter(part.name).expand({x.size(0), -1, -1}).to(x.scalar_type()));
+        }
+        rows.push_back(x);
+        return at::cat(rows, 1);
     }
-    return proj_(images).flatten(2).transpose(1, 2);  // (B, C, H/P, W/P) -> (B, N, C)
-}
+    at::Tensor plus(const at::Tensor& x, const std::string& name) const { return x + parameter(name); }
 
-VisionTransformerImpl::VisionTransformerImpl(const ModelSettings& s, at::Generator generator) : settings_(s) {
+    NormedResidual sum_and_norm(const ResidualStream& x, const NormPart& part, at::ScalarType output) const {
+        return norm_of(x, {parameter(part.name + ".weight"), parameter(part.name + ".bias"), part.epsilon}, output);
+    }
+    at::Tensor norm(ResidualStream& x, const NormPart& part) const {
+        const auto [sum, normed] = sum_and_norm(x, part, autocast_on_gpu(x.x).value_or(x.x.scalar_type()));
+        x = {sum};
+        return normed;
+    }
+    at::Tensor linear(const at::Tensor& x, const LinearPart& part) const {
+        return half_linear(x, weight(part), bias(part));
+    }
+    at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
+        return masked_self_attention(qkv, policy, part.heads);
+    }
+    void add_linear(ResidualStream& x, const at::Tensor& h, const LinearPart& part) { add(x, linear(h, part)); }
+    void add_mlp(ResidualStream& x, const at::Tensor& normed, const MlpPart& part) {
+        add(x, half_mlp(normed, weight(part.fc1), bias(part.fc1), weight(part.fc2), bias(part.fc2)));
+    }
+
+  private:
+    void add(ResidualStream& x, const at::Tensor& branch) {
+        x.branch = branch;
+        if (drop_path.defined()) x.scale = drop_path[branches++];
+    }
+};
+
+VisionTransformerImpl::VisionTransformerImpl(const ModelSettings& s, at::Generator generator)
+    : settings_(s), parts_(vit_parts(s)) {
     const std::string fault = find_fault(s);
     TORCH_CHECK(fault.empty(), fault);
-    cls_token_ = register_parameter("cls_token", at::empty({1, 1, s.embed_dim}));
-    pos_embed_ = register_parameter("pos_embed", at::empty({1, 1 + s.patches(), s.embed_dim}));
-    patch_embed_ = register_module("patch_embed", PatchEmbed(s));
-    for (std::int64_t i = 0; i < s.depth; ++i) blocks_->push_back(Block(s));
-    register_module("blocks", blocks_);
-    norm_ = register_module("norm", layer_norm(s.embed_dim));
-    head_ = register_module("head", torch::nn::Linear(s.embed_dim, s.num_classes));
-    draw_normal(cls_token_, generator);
-    draw_normal(pos_embed_, generator);
-    draw_weights(*this, generator);
-}
-
-void VisionTransformerImpl::draw_weights(torch::nn::Module& module, at::Generator generator) {
-    const torch::NoGradGuard no_grad;
-    for (const auto& child : module.modules(/*include_self=*/false)) {
-        if (auto* linear = child->as<torch::nn::Linear>()) {
-            draw_normal(linear->weight, generator);
-            if (linear->bias.defined()) linear->bias.zero_();
-        } else if (auto* convolution = child->as<torch::nn::Conv2d>()) {
-            draw_normal(convolution->weight, generator);
-            convolution->bias.zero_();
-        }
+    for (const ParameterPart& part : backbone_parameters(parts_)) {
+        register_by_path(*this, part.name, initial(part, generator));
     }
+    for (const auto& item : named_parameters()) parameters_by_name_.emplace(item.key(), item.value());
 }
 
 void check_images(const at::Tensor& images, const ModelSettings& settings) {
@@ -120,31 +115,40 @@ void check_images(const at::Tensor& images, const ModelSettings& settings) {
 
 at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
     check_images(images, settings_);
-    const at::Tensor patches = patch_embed_(images);
-    const at::Tensor cls = cls_token_.expand({images.size(0), -1, -1}).to(patches.scalar_type());
-    return at::cat({cls, patches}, 1) + pos_embed_;
+    const Ops ops{parameters_by_name_, {}, {}};
+    return dynvit::embed(ops, parts_.stem, images);
 }
 
-at::Tensor VisionTransformerImpl::normalize(const ResidualStream& tokens) {
-    return norm_of(tokens, norm_, at::kFloat).normed;
+ResidualStream VisionTransformerImpl::run_block(std::int64_t index, ResidualStream stream, const at::Tensor& policy,
+                                                const at::Tensor& drop_path) {
+    Ops ops{parameters_by_name_, policy, drop_path};
+    dynvit::run_block(ops, parts_.blocks[static_cast<std::size_t>(index)], stream);
+    return stream;
 }
 
-VisionTransformerImpl::Output VisionTransformerImpl::forward(const at::Tensor& images) {
-    at::Tensor x = embed(images);
-    for (std::int64_t i = 0; i < settings_.depth; ++i) x = block(i)(x);
-    x = normalize(x);
-    return {classify(x.select(1, 0)), x.slice(1, 1)};
+VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStream& tokens, const at::Tensor& kept) {
+    const Ops ops{parameters_by_name_, {}, {}};
+    const at::Tensor normed = ops.sum_and_norm(tokens, parts_.norm, at::kFloat).normed;
+    const std::int64_t cls = settings_.class_token ? 1 : 0, prefix = settings_.prefix_tokens();
+    const std::vector<at::Tensor> rows =
+        normed.split_with_sizes({cls, prefix - cls, normed.size(1) - prefix}, 1);  // [CLS], registers, patches
+    const at::Tensor& patches = rows[2];
+    if (settings_.pooling == "token") return {ops.linear(rows[0].squeeze(1), parts_.head), patches};
+    if (!kept.defined()) return {ops.linear(patches.mean(1), parts_.head), patches};
+    const at::Tensor counted = kept.unsqueeze(-1);  // (B, n, 1)
+    const at::Tensor mean = (patches * counted).sum(1) / counted.sum(1).clamp_min(1);
+    return {ops.linear(mean, parts_.head), patches};
 }
 
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,
-                            std::int64_t to_height, std::int64_t to_width) {
-    TORCH_CHECK(pos_embed.dim() == 3 && pos_embed.size(1) == 1 + from_height * from_width, "pos_embed must be (1, 1 + ",
-                from_height * from_width, ", C), found ", pos_embed.sizes());
+                            std::int64_t to_height, std::int64_t to_width, std::int64_t prefix) {
+    TORCH_CHECK(pos_embed.dim() == 3 && pos_embed.size(1) == prefix + from_height * from_width,
+                "pos_embed must be (1, ", prefix, " + ", from_height * from_width, ", C), found ", pos_embed.sizes());
     const std::int64_t channels = pos_embed.size(2);
-    const at::Tensor grid = pos_embed.slice(1, 1).to(at::kFloat).reshape({1, from_height, from_width, channels});
+    const at::Tensor grid = pos_embed.slice(1, prefix).to(at::kFloat).reshape({1, from_height, from_width, channels});
     const at::Tensor resized = at::_upsample_bicubic2d_aa(grid.permute({0, 3, 1, 2}), {to_height, to_width}, false);
     const at::Tensor patches = resized.permute({0, 2, 3, 1}).reshape({1, to_height * to_width, channels});
-    return at::cat({pos_embed.slice(1, 0, 1), patches.to(pos_embed.scalar_type())}, 1);
+    return at::cat({pos_embed.slice(1, 0, prefix), patches.to(pos_embed.scalar_type())}, 1);
 }
 
 }  // namespace dynvit

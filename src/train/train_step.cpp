@@ -54,11 +54,12 @@ TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& 
         return log_prob.select(-1, 0);
     };
     const auto counts = tokens_per_stage(selection.targets, student.settings().patches());
-    const PrunedTokens pruned = student.forward_pruned(images, scores, counts, noise.drop_path);
-    const at::Tensor x = student.normalize(pruned.tokens);
+    const StageOperation select = select_tokens(student.settings().prefix_tokens(), scores, counts);
+    const PrunedTokens pruned = student.forward_pruned(images, select, noise.drop_path);
+    const VisionTransformerImpl::Output read = student.backbone().read_out({pruned.tokens});
     if (teacher) teacher->features = gather_tokens(teacher->features, pruned.kept.back());
-    output.logits = student.classify(x.select(1, 0));
-    output.features = x.slice(1, 1);
+    output.logits = read.logits;
+    output.features = read.features;
     return output;
 }
 

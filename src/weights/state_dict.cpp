@@ -16,9 +16,11 @@ std::string shape_text(at::IntArrayRef shape) {
 // The embedding for the model's grid, where the stored one is that of a square.
 at::Tensor fit_pos_embed(const at::Tensor& stored, const ModelSettings& settings) {
     if (stored.dim() != 3 || stored.size(0) != 1 || stored.size(2) != settings.embed_dim) return stored;
-    const auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(stored.size(1) - 1)));
-    if (side < 1 || side * side != stored.size(1) - 1) return stored;
-    return resize_pos_embed(stored, side, side, settings.grid_height(), settings.grid_width());
+    const std::int64_t prefix = settings.prefix_positions ? settings.prefix_tokens() : 0;
+    const std::int64_t patches = stored.size(1) - prefix;
+    const auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(std::max<std::int64_t>(patches, 0))));
+    if (side < 1 || side * side != patches) return stored;
+    return resize_pos_embed(stored, side, side, settings.grid_height(), settings.grid_width(), prefix);
 }
 
 }  // namespace
@@ -43,7 +45,7 @@ TensorMap state_dict(const torch::nn::Module& module) {
     return tensors;
 }
 
-LoadReport load_state_dict(VisionTransformerImpl& model, const TensorMap& weights) {
+LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights) {
     const torch::NoGradGuard no_grad;
     LoadReport report;
     const auto parameters = model.named_parameters();

@@ -133,7 +133,7 @@ TEST(InferenceModel, SaliencyIsWhatTheBlocksTakeIn) {
     const at::Tensor images = at::randn({2, 3, settings.image_height(), settings.image_width()}, test::generator(2));
     const std::int64_t last = settings.depth - 1, heads = settings.num_heads, dim = settings.embed_dim / heads;
     std::vector<at::Tensor> taken;  // a block: (B, N)
-    at::Tensor x = model->embed(images);
+    at::Tensor x = model->backbone().embed(images);
     for (std::int64_t i = 0; i <= last; ++i) {
         const auto parameter = [&](const std::string& name) {
             return model->named_parameters()[str("blocks.", i, '.', name)];
@@ -151,7 +151,7 @@ TEST(InferenceModel, SaliencyIsWhatTheBlocksTakeIn) {
             sum += (attention * part(2).norm(2, -1)).slice(1, 1) / static_cast<double>(heads);
         }
         taken.push_back(sum);
-        x = model->block(i)(x);
+        x = model->backbone().run_block(i, x);
     }
     const auto engine = test::engine_of(model);
     const InferenceModel::DenseOutput plain = engine->forward(images), output = engine->forward(images, {1, last});

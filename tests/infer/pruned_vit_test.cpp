@@ -67,13 +67,13 @@ TEST(DeitTiny, LogitsOfPhotographs) {
             batch.push_back(
                 apply(EvalTransform{224, 224, size}, read_image(shared / "data/imagenet-val-300/val" / file)));
         }
-        const at::Tensor logits = model->forward(normalize_images(stack_images(batch), at::kCPU)).logits;
+        const at::Tensor logits = test::dense_forward(model, normalize_images(stack_images(batch), at::kCPU)).logits;
         EXPECT_LE((logits - golden.at(str("logits.resize", size))).abs().max().item<double>(), 1e-3) << size;
     }
     settings.image_size = {160};
     DynamicVit small(settings, test::generator());
     load_weights(*small, weights, Fit::kEvaluate);
-    const at::Tensor logits = small->forward(golden.at("images.160")).logits;
+    const at::Tensor logits = test::dense_forward(small, golden.at("images.160")).logits;
     EXPECT_LE((logits - golden.at("logits.160")).abs().max().item<double>(), 1e-3);
 }
 
@@ -140,7 +140,7 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
                                                           const std::vector<double>& thresholds) {
     const torch::NoGradGuard no_grad;
     const ModelSettings& settings = model.settings();
-    at::Tensor x = model.embed(image);
+    at::Tensor x = model.backbone().embed(image);
     at::Tensor positions = at::arange(settings.patches(), image.device());
     std::vector<at::Tensor> kept;
     for (std::int64_t i = 0; i < settings.depth; ++i) {
@@ -156,9 +156,9 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
             positions = positions.index_select(0, at::tensor(places, at::kLong).to(image.device()));
             kept.push_back(positions);
         }
-        x = model.block(i)(x);
+        x = model.backbone().run_block(i, x);
     }
-    return {model.classify(model.normalize(x.select(1, 0))), kept};
+    return {model.backbone().read_out({x}).logits, kept};
 }
 
 class PerImage : public testing::TestWithParam<at::DeviceType> {};
@@ -228,8 +228,8 @@ TEST(SelectionPolicy, StaticKeepsTheSamePlacesOfEveryImage) {
     const at::Tensor pictures = at::randint(0, 256, {40, 3, 224, 224}, test::generator(2), at::kByte);
     const std::vector<at::Tensor> scores = find_static_scores(*test::engine_of(model), pictures);
     const torch::NoGradGuard no_grad;
-    at::Tensor x = model->embed(normalize_images(pictures, at::kCPU));
-    for (std::int64_t i = 0; i < 3; ++i) x = model->block(i)(x);
+    at::Tensor x = model->backbone().embed(normalize_images(pictures, at::kCPU));
+    for (std::int64_t i = 0; i < 3; ++i) x = model->backbone().run_block(i, x);
     EXPECT_CLOSE(scores[0], model->score_predictor(0)(x.slice(1, 1)).select(2, 0).mean(0), 1e-5);
 
     const at::Tensor images = normalize_images(pictures.slice(0, 0, 2), at::kCPU);
@@ -246,12 +246,12 @@ TEST(Structural, PoolsTwoByTwoOnTheGrid) {
     settings.patch_size = 8;
     settings.depth = 3;
     DynamicVit model(settings, test::generator(1));
-    EXPECT_EQ(structural_block(settings), 2);
+    EXPECT_EQ(structural_stage(settings), 1);
     EXPECT_EQ(structural_tokens(settings), 6);
     const torch::NoGradGuard no_grad;
     const at::Tensor images = at::randn({2, 3, 40, 24}, test::generator(2));
-    at::Tensor x = model->embed(images);
-    for (std::int64_t i = 0; i < 2; ++i) x = model->block(i)(x);
+    at::Tensor x = model->backbone().embed(images);
+    for (std::int64_t i = 0; i < 2; ++i) x = model->backbone().run_block(i, x);
     std::vector<at::Tensor> rows = {x.select(1, 0)};
     for (std::int64_t top = 0; top < 5; top += 2) {
         for (std::int64_t left = 0; left < 3; left += 2) {
@@ -264,9 +264,13 @@ TEST(Structural, PoolsTwoByTwoOnTheGrid) {
             rows.push_back(at::stack(square).mean(0));
         }
     }
-    x = model->block(2)(at::stack(rows, 1));
-    EXPECT_CLOSE(structural_forward(*test::engine_of(model), images, 2),
-                 model->classify(model->normalize(x.select(1, 0))), 1e-5);
+    x = model->backbone().run_block(2, at::stack(rows, 1));
+    const auto engine = test::engine_of(model);
+    const PrunedOutput output =
+        staged_forward_embedded(*engine, engine->embed(images), average_two_by_two(settings, 1));
+    EXPECT_CLOSE(output.logits, model->backbone().read_out({x}).logits, 1e-5);
+    EXPECT_TRUE(output.kept[1][1].equal(at::tensor({0, 2, 6, 8, 12, 14}, at::kLong)))
+        << "the upper left of each square";
 }
 
 // [CLS]'s attention from the weights themselves, head by head.
@@ -276,8 +280,9 @@ TEST(SelectionPolicy, ClsAttentionIsThatOfTheBlockBefore) {
     const PrunedOutput output = test::prune(model, images, {60, 30, 10}, "cls_attention");
     const torch::NoGradGuard no_grad;
     const auto parameters = model->named_parameters();
-    at::Tensor x = model->embed(images);
-    for (int i = 0; i < 2; ++i) x = model->block(i)(x);  // what block 2 reads, which stands before the stage
+    at::Tensor x = model->backbone().embed(images);
+    for (int i = 0; i < 2; ++i)
+        x = model->backbone().run_block(i, x);  // what block 2 reads, which stands before the stage
     const at::Tensor normed =
         at::layer_norm(x, {32}, parameters["blocks.2.norm1.weight"], parameters["blocks.2.norm1.bias"], 1e-6);
     const at::Tensor qkv =
@@ -309,8 +314,8 @@ TEST(PrunedForward, GradientsEqualThoseOfTheMaskedForward) {
     const auto scores = [&](const StageInput& input) {
         return model->score_predictor(input.stage)(input.tokens).select(2, 0);
     };
-    const PrunedTokens pruned = model->forward_pruned(images, scores, {120, 50, 11});
-    const auto removed = gradients(model->classify(model->normalize(pruned.tokens.select(1, 0))));
+    const PrunedTokens pruned = model->forward_pruned(images, select_tokens(1, scores, {120, 50, 11}));
+    const auto removed = gradients(model->backbone().read_out({pruned.tokens}).logits);
     std::vector<at::Tensor> places;
     for (const at::Tensor& kept : pruned.kept) places.push_back((kept + at::tensor({0, 196}).unsqueeze(1)).flatten());
     const TrainingNoise noise = forced_noise(places, 2, 196);
@@ -325,7 +330,7 @@ TEST(PrunedForward, EveryTokenKeptIsDense) {
     const at::Tensor dense = test::prune(model, images, {}).logits;
     EXPECT_CLOSE(test::prune(model, images, {196, 196, 196}).logits, dense, 1e-6);
     const torch::NoGradGuard no_grad;
-    EXPECT_CLOSE(model->forward(images).logits, dense, 1e-6);
+    EXPECT_CLOSE(test::dense_forward(model, images).logits, dense, 1e-6);
 }
 
 TEST(PrunedForward, NoTokenKeptLeavesTheClassToken) {

@@ -1,8 +1,10 @@
 #include "dynvit/infer/slow_paths.hpp"
 
 #include <ATen/Context.h>
+#include <gtest/gtest.h>
 
 #include "inference_support.hpp"
+#include "models/golden_model.hpp"
 
 namespace dynvit {
 namespace {

@@ -24,6 +24,13 @@ inline ModelSettings tiny_settings(std::vector<std::int64_t> pruning_loc = {3, 6
     return settings;
 }
 
+/// Every token through every block of the trained model. @param images (B, 3, H, W), normalized
+inline VisionTransformerImpl::Output dense_forward(DynamicVit model, const at::Tensor& images) {
+    at::Tensor x = model->backbone().embed(images);
+    for (std::int64_t i = 0; i < model->settings().depth; ++i) x = model->backbone().run_block(i, x);
+    return model->backbone().read_out({x});
+}
+
 inline DynamicVit tiny_student() {
     DynamicVit model(tiny_settings(), generator());
     const LoadReport report =

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "dynvit/models/dynamic_vit.hpp"
@@ -24,10 +26,10 @@ class InferenceModel {
     explicit InferenceModel(const DynamicVitImpl& model, at::ScalarType precision = at::kFloat);
 
     const ModelSettings& settings() const { return settings_; }
-    at::Device device() const { return pos_embed_.device(); }
+    at::Device device() const { return patch_positions_.device(); }
     at::ScalarType precision() const { return precision_; }
 
-    /// @param images (B, 3, H, W): uint8, or normalized numbers @return (B, N + 1, C), [CLS] first
+    /// @param images (B, 3, H, W): uint8, or normalized numbers @return (B, prefix + N, C), prefix tokens first
     at::Tensor embed(const at::Tensor& images) const;
 
     /// The two steps of embed. What lies between, pictures in the model's precision or rows of patches, may be written
@@ -41,22 +43,26 @@ class InferenceModel {
     /// The same of packed sequences: (T, C) -> (T, C).
     at::Tensor run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout) const;
 
-    /// The last block for [CLS] alone, which is all that is read behind it: (B, n, C) -> (B, C).
-    at::Tensor run_last_block(const at::Tensor& x) const;
-    /// The same of packed sequences: (T, C) -> (B, C).
-    at::Tensor run_last_block(const at::Tensor& x, const PackedLayout& layout) const;
+    /// The final norm and the head, of what is left behind the last block: (B, prefix + n, C) -> (B, classes), float32.
+    at::Tensor logits(const at::Tensor& x) const;
+
+    /// The last block, for what the head reads alone (of a model that pools [CLS], one row of each image behind the
+    /// attention), and the logits: (B, prefix + n, C) -> (B, classes), float32.
+    at::Tensor last_block_logits(const at::Tensor& x) const;
+    /// The same of packed sequences: (T, C) -> (B, classes).
+    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout& layout) const;
 
     /// The blocks and prediction modules for one image at a time; null where there is no kernel for them.
     std::unique_ptr<OneImageBlocks> one_image_blocks() const;
 
-    /// How much [CLS] looks at each other token in block `index`, the mean over the heads: (B, n, C) -> (B, n - 1),
-    /// float32.
+    /// How much [CLS] looks at each patch token in block `index`, the mean over the heads: (B, prefix + n, C) -> (B,
+    /// n), float32. The model must have a class token.
     at::Tensor cls_attention(std::int64_t index, const at::Tensor& x) const;
 
     /// log pi_keep, float32, by the prediction module of a stage, from 0.
-    /// @param x (B, 1 + n, C), [CLS] first @return (B, n)
+    /// @param x (B, prefix + n, C) @return (B, n)
     at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x) const;
-    /// The same of packed sequences, each with its [CLS]: (T, C) -> (T), of no meaning for a [CLS].
+    /// The same of packed sequences, each with its prefix tokens: (T, C) -> (T), of no meaning for those.
     at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x, const PackedLayout& layout) const;
 
     struct DenseOutput {
@@ -72,9 +78,6 @@ class InferenceModel {
     /// (Kobayashi et al., 2020), the mean over the heads
     DenseOutput forward(const at::Tensor& images, const std::vector<std::int64_t>& stages = {}) const;
 
-    /// The final norm and the head: (B, C), each image's [CLS], -> (B, classes), float32.
-    at::Tensor classify(const at::Tensor& cls) const;
-
   private:
     struct Norm {
         at::Tensor weight, bias;
@@ -82,35 +85,25 @@ class InferenceModel {
         at::Tensor operator()(const at::Tensor& x) const;
         ScaledRows quantized(const at::Tensor& x) const;  // what a layer that multiplies float8 reads
     };
-    struct Block {
-        Norm norm1;
-        InferenceLinear qkv, proj;
-        Norm norm2;
-        InferenceLinear fc1, fc2;
-    };
-    struct Predictor {
-        Norm norm;
-        InferenceLinear in;
-        PredictionHead head;
-        at::Tensor operator()(const at::Tensor& x, const RowGroups& groups) const;
-    };
+    struct Ops;
+    struct SaliencyOps;
+    struct LastBlockOps;
 
-    // linear(norm(x)), rounded on the way where the layer multiplies float8.
-    static at::Tensor after_norm(const InferenceLinear& linear, const Norm& norm, const at::Tensor& x);
-    // The parts of a block: (B, n, C) -> (B, n, 3 C), and what follows its attention.
-    at::Tensor qkv_of(const Block& block, const at::Tensor& x) const { return after_norm(block.qkv, block.norm1, x); }
-    at::Tensor finish(const Block& block, const at::Tensor& x, const at::Tensor& attended) const;
+    const Norm& norm(const NormPart& part) const { return norms_.at(part.name); }
+    const InferenceLinear& linear(const LinearPart& part) const { return linears_.at(part.name); }
+    at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x, const RowGroups& groups) const;
+    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout* layout) const;
 
     ModelSettings settings_;
+    VitParts parts_;
     at::ScalarType precision_;
-    at::Tensor cls_token_, pos_embed_;
-    at::Tensor first_row_;                         // (1, C): [CLS] with its position embedding
-    std::optional<InferenceLinear> patch_linear_;  // where pictures are prepared as rows of patches; elsewhere:
-    at::Tensor patch_weight_, patch_bias_;         // the convolution's
-    std::vector<Block> blocks_;
-    std::vector<Predictor> predictors_;
-    std::optional<Norm> norm_;
-    std::optional<InferenceLinear> head_;
+    std::unordered_map<std::string, Norm> norms_;
+    std::unordered_map<std::string, InferenceLinear> linears_;
+    std::vector<PredictionHead> prediction_heads_;  // a stage
+    at::Tensor prefix_rows_;                        // (1, prefix, C): the prefix tokens with their position embedding
+    at::Tensor patch_positions_;                    // (1, N, C)
+    std::optional<InferenceLinear> patch_linear_;   // where pictures are prepared as rows of patches; elsewhere:
+    at::Tensor patch_weight_, patch_bias_;          // the convolution's
 };
 
 }  // namespace dynvit

@@ -40,16 +40,13 @@ struct PerImageOutput {
 PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
                                  const std::vector<double>& thresholds);
 
-/// Structural downsampling, the baseline that looks at no content: before block `block`, patch tokens are averaged two
-/// by two on their grid (at an odd edge, over those that are there).
-/// @param images (B, 3, H, W), normalized @return logits, (B, classes)
-at::Tensor structural_forward(const InferenceModel& model, const at::Tensor& images, std::int64_t block);
+/// Runs the model without gradients with an operation at each stage, see run_blocks.
+/// @param x of InferenceModel::embed @return what the stages give as positions in `kept`
+PrunedOutput staged_forward_embedded(const InferenceModel& model, const at::Tensor& x, const StageOperation& operation);
 
-/// The same from the embedding on: x of InferenceModel::embed.
-at::Tensor structural_forward_embedded(const InferenceModel& model, at::Tensor x, std::int64_t block);
-
-/// The block that it pools before: the stage in the middle. And the patch tokens after it.
-std::int64_t structural_block(const ModelSettings& settings);
+/// Structural downsampling, the baseline that looks at no content: at the stage in the middle, patch tokens are
+/// averaged two by two on their grid. The stage, and the patch tokens after it.
+std::int64_t structural_stage(const ModelSettings& settings);
 std::int64_t structural_tokens(const ModelSettings& settings);
 
 }  // namespace dynvit

@@ -1,10 +1,12 @@
-// The paper's model: a Vision Transformer with prediction modules before some of its blocks.
+// The paper's model: a backbone, and prediction modules before some of its blocks.
 #pragma once
+
+#include <torch/nn/modules/container/modulelist.h>
 
 #include <vector>
 
 #include "dynvit/models/prediction_module.hpp"
-#include "dynvit/models/token_removal.hpp"
+#include "dynvit/models/token_stages.hpp"
 #include "dynvit/models/vision_transformer.hpp"
 
 namespace dynvit {
@@ -27,7 +29,8 @@ struct TrainingOutput {
 /// Whether a parameter of that name belongs to a prediction module, and not to the backbone.
 bool is_of_prediction_module(const std::string& name);
 
-class DynamicVitImpl : public VisionTransformerImpl {
+/// Its parameters have the names of published checkpoints: the backbone's stand beside "score_predictor".
+class DynamicVitImpl : public torch::nn::Module {
   public:
     DynamicVitImpl(const ModelSettings& settings, at::Generator generator);
 
@@ -36,11 +39,11 @@ class DynamicVitImpl : public VisionTransformerImpl {
     /// @param temperature of the Gumbel-Softmax
     TrainingOutput forward_train(const at::Tensor& images, const TrainingNoise& noise, double temperature = 1.0);
 
-    /// Tokens are removed as at inference, see remove_tokens.
+    /// Tokens are removed as at inference: at each stage the operation says which go on, see run_blocks.
     /// @param images (B, 3, H, W), normalized
     /// @param drop_path as in TrainingNoise; undefined: every branch
-    PrunedTokens forward_pruned(const at::Tensor& images, const TokenScores& scores,
-                                const std::vector<std::int64_t>& counts, const at::Tensor& drop_path = {});
+    PrunedTokens forward_pruned(const at::Tensor& images, const StageOperation& operation,
+                                const at::Tensor& drop_path = {});
 
     /// Everything that forward_train draws for `batch` images. @param generator of the device
     TrainingNoise draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const;
@@ -48,10 +51,11 @@ class DynamicVitImpl : public VisionTransformerImpl {
     /// The prediction module of a stage, from 0.
     PredictionModule score_predictor(std::int64_t stage) { return score_predictor_->ptr<PredictionModuleImpl>(stage); }
 
-  private:
-    ResidualStream run_block(std::int64_t index, const ResidualStream& stream, const at::Tensor& policy,
-                             const at::Tensor& drop_path);
+    VisionTransformerImpl& backbone() { return *backbone_; }
+    const ModelSettings& settings() const { return backbone_->settings(); }
 
+  private:
+    VisionTransformer backbone_;
     torch::nn::ModuleList score_predictor_;
 };
 TORCH_MODULE(DynamicVit);

@@ -1,4 +1,4 @@
-// What a DynamicViT is made of, and the names that the field gives to common sizes.
+// What a Vision Transformer with prediction modules is made of, and the names that the field gives to common sizes.
 #pragma once
 
 #include <string>
@@ -8,9 +8,8 @@
 
 namespace dynvit {
 
-/// Of the layer norms: in the backbone as DeiT has them, in the prediction modules as the reference does.
-inline constexpr double kNormEpsilon = 1e-6, kPredictorNormEpsilon = 1e-5;
-
+/// The whole description of a model: whatever runs, counts or writes it reads this, through vit_parts(). A part that a
+/// kernel does not know makes its settings unequal to those that the kernel takes, so that it is never left out.
 struct ModelSettings {
     std::string name = "deit_small";               // of the zoo below; "custom": every field is given
     std::vector<std::int64_t> image_size = {224};  // height, width; one number: a square
@@ -21,10 +20,16 @@ struct ModelSettings {
     std::int64_t num_heads = 6;
     double mlp_ratio = 4.0;
     bool qkv_bias = true;
+    double norm_epsilon = 1e-6;     // of the backbone's layer norms
+    bool class_token = true;        // [CLS], the first prefix token
+    std::int64_t registers = 0;     // further prefix tokens, behind [CLS]
+    bool prefix_positions = true;   // pos_embed has places for the prefix tokens
+    std::string pooling = "token";  // what the head reads: "token" ([CLS]) or "mean" (of the patch tokens)
     double drop_path = 0.0;
     std::vector<std::int64_t> pruning_loc = {3, 6, 9};
 
     void fields(FieldVisitor& visitor);
+    bool operator==(const ModelSettings&) const = default;
 
     std::int64_t image_height() const { return image_size.front(); }
     std::int64_t image_width() const { return image_size.back(); }
@@ -32,6 +37,9 @@ struct ModelSettings {
     std::int64_t grid_width() const { return image_width() / patch_size; }
     std::int64_t patches() const { return grid_height() * grid_width(); }  // N
     std::int64_t stages() const { return static_cast<std::int64_t>(pruning_loc.size()); }
+    std::int64_t prefix_tokens() const {
+        return (class_token ? 1 : 0) + registers;
+    }  // never pruned, before the patches
     std::int64_t hidden_dim() const { return static_cast<std::int64_t>(mlp_ratio * static_cast<double>(embed_dim)); }
 };
 

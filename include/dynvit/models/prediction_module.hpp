@@ -5,7 +5,7 @@
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
 
-#include "dynvit/models/model_settings.hpp"
+#include "dynvit/models/vit_parts.hpp"
 
 namespace dynvit {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "dynvit/io/safetensors.hpp"
-#include "dynvit/models/vision_transformer.hpp"
+#include "dynvit/models/dynamic_vit.hpp"
 
 namespace dynvit {
 
@@ -30,6 +30,6 @@ void copy_state(const TensorMap& from, const TensorMap& to, const std::string& f
 
 /// Copies weights into the model, converting their type. A position embedding of another grid is resampled (see
 /// resize_pos_embed); its grid is a square. What doesn't fit is left as it was and reported.
-LoadReport load_state_dict(VisionTransformerImpl& model, const TensorMap& weights);
+LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights);
 
 }  // namespace dynvit

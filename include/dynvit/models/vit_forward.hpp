@@ -1,0 +1,76 @@
+// How the parts of a Vision Transformer are wired, written once. Whatever runs the model, counts what it costs or
+// writes it down for another program brings its operations, `Ops`, and hands them to these functions:
+//
+//     training        src/models/vision_transformer.cpp
+//     inference       src/infer/inference_model.cpp
+//     its cost        src/models/macs.cpp
+//     TorchScript     src/export/torchscript.cpp
+//     ONNX            src/export/onnx/onnx_vit.cpp
+//
+// A value is what the operations say it is: a tensor, a name in a file, a number of tokens.
+#pragma once
+
+#include "dynvit/models/vit_parts.hpp"
+
+namespace dynvit {
+
+/// Meets blocks and stages in the order in which tokens do: `on_stage(stage, block)` before the block that the stage
+/// stands before, then `on_block(block)`, both counted from 0. @param stages how many of the first stages there are
+template <class OnStage, class OnBlock>
+void walk_blocks(const ModelSettings& settings, std::int64_t stages, const OnStage& on_stage, const OnBlock& on_block) {
+    std::int64_t stage = 0;
+    for (std::int64_t block = 0; block < settings.depth; ++block) {
+        if (stage < stages && settings.pruning_loc[static_cast<std::size_t>(stage)] == block) on_stage(stage++, block);
+        on_block(block);
+    }
+}
+
+/// From pictures to tokens, prefix tokens first: Ops has patches(images, part), prepend(prefix tokens, x) and
+/// plus(x, a parameter's name).
+template <class Ops, class Images>
+auto embed(Ops&& ops, const StemPart& stem, const Images& images) {
+    auto x = ops.patches(images, stem);
+    if (!stem.prefix_positions) x = ops.plus(x, stem.positions);
+    if (!stem.prefix.empty()) x = ops.prepend(stem.prefix, x);
+    if (stem.prefix_positions) x = ops.plus(x, stem.positions);
+    return x;
+}
+
+/// x + attention(norm(x)), then x + mlp(norm(x)). A stream is tokens that branches are added to; Ops may put an
+/// addition off until the norm that reads its sum.
+///     norm(stream, part)               the normed tokens
+///     linear(x, part)                  a linear layer
+///     attention(qkv, part)             among the tokens, without the projection
+///     add_linear(stream, x, part)      adds the layer's outputs of x
+///     add_mlp(stream, normed, part)    adds the MLP's
+template <class Ops, class Stream>
+void run_block(Ops&& ops, const BlockPart& block, Stream& x) {
+    const auto attended = ops.attention(ops.linear(ops.norm(x, block.norm1), block.attention.qkv), block.attention);
+    ops.add_linear(x, attended, block.attention.proj);
+    ops.add_mlp(x, ops.norm(x, block.norm2), block.mlp);
+}
+
+/// From the tokens behind the last block to the logits. Ops has class_token(x) and patch_mean(x), each (B, C) of what
+/// is (B, n, C), beside norm and linear.
+template <class Ops, class Tokens>
+auto classify(Ops&& ops, const ModelSettings& settings, const VitParts& parts, Tokens& x) {
+    if (settings.pooling == "mean") {
+        auto normed = ops.norm(x, parts.norm);
+        return ops.linear(ops.patch_mean(normed), parts.head);
+    }
+    auto cls = ops.class_token(x);
+    return ops.linear(ops.norm(cls, parts.norm), parts.head);
+}
+
+/// A prediction module for a model that removes tokens: the patch tokens' log pi_keep. Ops has gelu(x), share_mean(x)
+/// (each token's first half beside the mean of the second half over the tokens) and log_keep(x) (the first of two
+/// log-softmax values), beside norm and linear.
+template <class Ops, class Patches>
+auto predict(Ops&& ops, const PredictionPart& part, Patches& x) {
+    auto h = ops.gelu(ops.linear(ops.norm(x, part.norm), part.in));
+    h = ops.gelu(ops.linear(ops.share_mean(h), part.out[0]));
+    h = ops.gelu(ops.linear(h, part.out[1]));
+    return ops.log_keep(ops.linear(h, part.out[2]));
+}
+
+}  // namespace dynvit
