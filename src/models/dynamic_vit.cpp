@@ -2,9 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "dynvit/core/error.hpp"
 #include "dynvit/models/gumbel_decision.hpp"
 #include "dynvit/models/vit_forward.hpp"
-#include "initial_weights.hpp"
 
 namespace dynvit {
 namespace {
@@ -14,16 +14,6 @@ constexpr const char* kPredictionModules = "score_predictor";
 // The factors of block `index`'s two branches; undefined where nothing is drawn.
 at::Tensor of_block(const at::Tensor& drop_path, std::int64_t index) {
     return drop_path.defined() ? drop_path.slice(0, 2 * index, 2 * index + 2) : at::Tensor();
-}
-
-void draw_weights(PredictionModuleImpl& module, const at::Generator& generator) {
-    const torch::NoGradGuard no_grad;
-    for (const auto& child : module.modules(/*include_self=*/false)) {
-        auto* const linear = child->as<torch::nn::Linear>();
-        if (!linear) continue;
-        draw_normal(linear->weight, generator);
-        linear->bias.zero_();
-    }
 }
 
 }  // namespace
@@ -39,10 +29,10 @@ DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator gene
     }
     for (const auto& item : backbone_->named_children()) register_module(item.key(), item.value());
     if (settings.stages() == 0) return;
-    register_module(kPredictionModules, score_predictor_);
+    const auto list = register_module(kPredictionModules, std::make_shared<torch::nn::Module>());
     for (std::int64_t s = 0; s < settings.stages(); ++s) {
-        score_predictor_->push_back(PredictionModule(settings.embed_dim));
-        draw_weights(*score_predictor(s), generator);
+        score_predictor_.push_back(PredictionModule(settings.embed_dim, generator));
+        list->register_module(str(s), score_predictor_.back().ptr());
     }
 }
 

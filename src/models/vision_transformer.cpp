@@ -6,34 +6,10 @@
 #include "dynvit/ops/half_linear.hpp"
 #include "dynvit/ops/masked_attention.hpp"
 #include "dynvit/ops/patch_rows.hpp"
-#include "initial_weights.hpp"
 #include "mixed_precision.hpp"
+#include "parameter_tree.hpp"
 
 namespace dynvit {
-namespace {
-
-at::Tensor initial(const ParameterPart& part, const at::Generator& generator) {
-    if (part.start != Start::kNormal) return at::full(part.shape, part.start == Start::kOnes ? 1.0 : 0.0);
-    at::Tensor tensor = at::empty(part.shape);
-    draw_normal(tensor, generator);
-    return tensor;
-}
-
-// Registers a parameter under a name with dots: "blocks.0.norm1.weight" is norm1's in a module 0 in a module blocks.
-void register_by_path(torch::nn::Module& root, const std::string& name, const at::Tensor& tensor) {
-    torch::nn::Module* module = &root;
-    std::string::size_type first = 0;
-    for (auto dot = name.find('.'); dot != std::string::npos; first = dot + 1, dot = name.find('.', first)) {
-        const std::string child = name.substr(first, dot - first);
-        const auto children = module->named_children();
-        const auto* found = children.find(child);
-        module = found ? found->get() : module->register_module(child, std::make_shared<torch::nn::Module>()).get();
-    }
-    module->register_parameter(name.substr(first), tensor);
-}
-
-}  // namespace
-
 at::Tensor ResidualStream::sum() const {
     if (!branch.defined()) return x;
     return x + (scale.defined() ? branch * scale.to(branch.scalar_type()) : branch);
@@ -100,9 +76,7 @@ VisionTransformerImpl::VisionTransformerImpl(const ModelSettings& s, at::Generat
     : settings_(s), parts_(vit_parts(s)) {
     const std::string fault = find_fault(s);
     TORCH_CHECK(fault.empty(), fault);
-    for (const ParameterPart& part : backbone_parameters(parts_)) {
-        register_by_path(*this, part.name, initial(part, generator));
-    }
+    register_parameters(*this, backbone_parameters(parts_), generator);
     for (const auto& item : named_parameters()) parameters_by_name_.emplace(item.key(), item.value());
 }
 

@@ -1,8 +1,6 @@
 // The paper's model: a backbone, and prediction modules before some of its blocks.
 #pragma once
 
-#include <torch/nn/modules/container/modulelist.h>
-
 #include <vector>
 
 #include "dynvit/models/prediction_module.hpp"
@@ -49,14 +47,14 @@ class DynamicVitImpl : public torch::nn::Module {
     TrainingNoise draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const;
 
     /// The prediction module of a stage, from 0.
-    PredictionModule score_predictor(std::int64_t stage) { return score_predictor_->ptr<PredictionModuleImpl>(stage); }
+    PredictionModule score_predictor(std::int64_t stage) { return score_predictor_[static_cast<std::size_t>(stage)]; }
 
     VisionTransformerImpl& backbone() { return *backbone_; }
     const ModelSettings& settings() const { return backbone_->settings(); }
 
   private:
     VisionTransformer backbone_;
-    torch::nn::ModuleList score_predictor_;
+    std::vector<PredictionModule> score_predictor_;  // a stage
 };
 TORCH_MODULE(DynamicVit);
 
