@@ -58,7 +58,7 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
         settings, settings.stages(),
         [&](std::int64_t stage, std::int64_t) {
             tokens = keep_above(tokens, model.keep_log_probability(stage, tokens.x, tokens.layout),
-                                thresholds[static_cast<std::size_t>(stage)]);
+                                thresholds[static_cast<std::size_t>(stage)], prefix);
             uniform = false;
             output.counts.push_back(tokens.layout.lengths());
             for (std::int64_t& count : output.counts.back()) count -= prefix;

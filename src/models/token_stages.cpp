@@ -15,7 +15,7 @@ StageOperation select_tokens(std::int64_t prefix, TokenScores scores, std::vecto
             score = scores(input);
         }
         const std::int64_t count = counts.at(static_cast<std::size_t>(input.stage));
-        KeptTokens kept = keep_top_tokens(input.x, score, input.positions, count);
+        KeptTokens kept = keep_top_tokens(input.x, score, input.positions, count, prefix);
         return {std::move(kept.tokens), std::move(kept.positions)};
     };
 }

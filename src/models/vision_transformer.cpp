@@ -108,9 +108,13 @@ VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStre
         normed.split_with_sizes({cls, prefix - cls, normed.size(1) - prefix}, 1);  // [CLS], registers, patches
     const at::Tensor& patches = rows[2];
     if (settings_.pooling == "token") return {ops.linear(rows[0].squeeze(1), parts_.head), patches};
-    if (!kept.defined()) return {ops.linear(patches.mean(1), parts_.head), patches};
-    const at::Tensor counted = kept.unsqueeze(-1);  // (B, n, 1)
-    const at::Tensor mean = (patches * counted).sum(1) / counted.sum(1).clamp_min(1);
+    at::Tensor mean;  // (B, C); zero where no patch is left
+    if (kept.defined()) {
+        const at::Tensor counted = kept.unsqueeze(-1);  // (B, n, 1)
+        mean = (patches * counted).sum(1) / counted.sum(1).clamp_min(1);
+    } else {
+        mean = patches.size(1) > 0 ? patches.mean(1) : patches.sum(1);
+    }
     return {ops.linear(mean, parts_.head), patches};
 }
 

@@ -47,9 +47,9 @@ bool selects_on_cpu(const at::Tensor& x, const at::Tensor& scores) {
 }
 
 // By memory copies, as LibTorch's operators take longer to start than a few rows to copy.
-KeptTokens select_on_cpu(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
-                         std::int64_t count) {
-    const std::int64_t batch = x.size(0), tokens = x.size(1) - 1, kept_rows = 1 + count;
+KeptTokens select_on_cpu(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions, std::int64_t count,
+                         std::int64_t prefix) {
+    const std::int64_t batch = x.size(0), tokens = x.size(1) - prefix, kept_rows = prefix + count;
     const auto row_bytes = static_cast<std::size_t>(x.size(2)) * x.element_size();
     const at::Tensor near_x = x.contiguous(), near_scores = scores.contiguous(),
                      near_positions = positions.contiguous();
@@ -71,7 +71,8 @@ KeptTokens select_on_cpu(const at::Tensor& x, const at::Tensor& scores, const at
     at::parallel_for(0, batch * kept_rows, kRowsAtLeast, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
             const std::int64_t b = i / kept_rows, row = i % kept_rows;
-            const std::int64_t source = b * (1 + tokens) + (row > 0 ? 1 + places[b * count + row - 1] : 0);
+            const std::int64_t within = row < prefix ? row : prefix + places[b * count + row - prefix];
+            const std::int64_t source = b * (prefix + tokens) + within;
             std::memcpy(to + i * row_bytes, from + source * row_bytes, row_bytes);
         }
     });
@@ -94,13 +95,14 @@ at::Tensor top_places(const at::Tensor& scores, std::int64_t count) {
 }
 
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
-                           std::int64_t count) {
+                           std::int64_t count, std::int64_t prefix) {
 #ifdef DYNVIT_CUDA_KERNELS
-    if (cuda::keep_top_tokens_supports(x, scores)) return cuda::keep_top_tokens(x, scores, positions, count);
+    if (cuda::keep_top_tokens_supports(x, scores)) return cuda::keep_top_tokens(x, scores, positions, count, prefix);
 #endif
-    if (selects_on_cpu(x, scores)) return select_on_cpu(x, scores, positions, count);
+    if (selects_on_cpu(x, scores)) return select_on_cpu(x, scores, positions, count, prefix);
     const at::Tensor places = top_places(scores.detach(), count);
-    return {at::cat({x.slice(1, 0, 1), gather_tokens(x.slice(1, 1), places)}, 1), positions.gather(1, places)};
+    return {at::cat({x.slice(1, 0, prefix), gather_tokens(x.slice(1, prefix), places)}, 1),
+            positions.gather(1, places)};
 }
 
 }  // namespace dynvit

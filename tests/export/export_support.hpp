@@ -23,6 +23,19 @@ inline ModelSettings oblong_settings() {
     return settings;
 }
 
+/// The same with other parts than a DeiT's: [CLS] and three registers without places in the position embedding; and no
+/// prefix token at all. The head reads the patches' mean.
+inline std::vector<ModelSettings> settings_of_other_parts() {
+    ModelSettings registers = oblong_settings();
+    registers.registers = 3;
+    registers.prefix_positions = false;
+    registers.norm_epsilon = 1e-5;
+    ModelSettings no_prefix = oblong_settings();
+    no_prefix.class_token = false;
+    no_prefix.pooling = "mean";
+    return {registers, no_prefix};
+}
+
 /// Random weights and biases, large enough that classes and scores lie apart.
 inline DynamicVit random_model(const ModelSettings& settings, std::uint64_t seed) {
     DynamicVit model(settings, generator(seed));

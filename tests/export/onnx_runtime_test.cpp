@@ -46,6 +46,12 @@ TEST_F(OnnxRuntime, Dense) {
     compare(model, {}, test::random_images(model->settings(), 5));
 }
 
+TEST_F(OnnxRuntime, OtherParts) {
+    for (const ModelSettings& settings : test::settings_of_other_parts()) {
+        compare(test::random_model(settings, 3), {168, 117}, test::random_images(settings, 5));
+    }
+}
+
 TEST_F(OnnxRuntime, NoPatchIsLeft) {
     ModelSettings settings = test::oblong_settings();
     settings.pruning_loc = {1, 2, 3};

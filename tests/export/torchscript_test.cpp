@@ -52,6 +52,14 @@ TEST_F(TorchScript, KeepsAndAnswersAsTheModelDoes) {
     }
 }
 
+TEST_F(TorchScript, OtherParts) {
+    for (const ModelSettings& settings : test::settings_of_other_parts()) {
+        DynamicVit model = test::random_model(settings, 3);
+        torch::jit::Module module = exported(model, {{168, 117}, true});
+        expect_same(module, model, test::random_images(settings, 3), {168, 117});
+    }
+}
+
 TEST_F(TorchScript, TheGoldenStudent) {
     DynamicVit model = test::tiny_student();
     torch::jit::Module module = exported(model, {{137, 96, 67}, true});

@@ -87,7 +87,8 @@ DynamicVit decided_model(const ModelSettings& settings, std::uint64_t seed) {
     return model;
 }
 
-// Any size: patches of 8, four blocks, two or three stages (the first of them before block 0), 7 classes.
+// Any size: patches of 8, four blocks, two or three stages (the first of them before block 0), 7 classes. [CLS] and
+// registers, [CLS] alone, or no prefix token, with their places in the position embedding or without.
 ModelSettings random_settings(Random& random, bool three_stages) {
     ModelSettings settings = test::tiny_settings({1, 2});
     settings.depth = 4;
@@ -95,6 +96,10 @@ ModelSettings random_settings(Random& random, bool three_stages) {
     settings.num_classes = 7;
     settings.image_size = {8 * random.integer(4, 12), 8 * random.integer(4, 12)};
     if (three_stages) settings.pruning_loc = {0, 2, 3};
+    settings.registers = std::max<std::int64_t>(0, random.integer(-2, 4));
+    settings.class_token = random.integer(0, 3) > 0;
+    settings.prefix_positions = random.integer(0, 2) > 0;
+    settings.pooling = settings.class_token && random.integer(0, 3) > 0 ? "token" : "mean";
     return settings;
 }
 
@@ -142,14 +147,16 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
     const ModelSettings& settings = model.settings();
     at::Tensor x = model.backbone().embed(image);
     at::Tensor positions = at::arange(settings.patches(), image.device());
+    const std::int64_t prefix = settings.prefix_tokens();
     std::vector<at::Tensor> kept;
     for (std::int64_t i = 0; i < settings.depth; ++i) {
         if (kept.size() < thresholds.size() && settings.pruning_loc[kept.size()] == i) {
-            const at::Tensor pi = model.score_predictor(std::ssize(kept))(x.slice(1, 1)).exp()[0].select(1, 0);
-            std::vector<std::int64_t> rows = {0}, places;
+            const at::Tensor pi = model.score_predictor(std::ssize(kept))(x.slice(1, prefix)).exp()[0].select(1, 0);
+            std::vector<std::int64_t> rows(static_cast<std::size_t>(prefix)), places;
+            std::iota(rows.begin(), rows.end(), 0);
             for (std::int64_t t = 0; t < pi.size(0); ++t) {
                 if (pi[t].item<float>() <= thresholds[kept.size()]) continue;
-                rows.push_back(t + 1);
+                rows.push_back(prefix + t);
                 places.push_back(t);
             }
             x = x.index_select(1, at::tensor(rows, at::kLong).to(image.device()));

@@ -23,28 +23,29 @@ at::Tensor random_log_probability(const PackedLayout& layout, std::uint64_t seed
 }
 
 PackedTokens random_tokens(const std::vector<std::int64_t>& lengths, std::int64_t channels, const at::Device& device,
-                           at::ScalarType type) {
+                           at::ScalarType type, std::int64_t prefix = 1) {
     const PackedLayout layout(lengths, device);
-    const std::int64_t patches = layout.rows() - layout.sequences();
+    const std::int64_t patches = layout.rows() - prefix * layout.sequences();
     return {at::randn({layout.rows(), channels}, test::generator(1)).to(device, type),
             layout,
             at::randint(0, 5000, {patches}, test::generator(2), at::kLong).to(device),
             {}};
 }
 
-void expect_by_hand(const PackedTokens& from, const at::Tensor& log_probability, double threshold) {
-    const PackedTokens found = keep_above(from, log_probability, threshold);
+void expect_by_hand(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
+                    std::int64_t prefix) {
+    const PackedTokens found = keep_above(from, log_probability, threshold, prefix);
     std::vector<std::int64_t> lengths, rows, patches;
     std::vector<float> probabilities;
     std::int64_t row = 0;
     for (std::int64_t b = 0; b < from.layout.sequences(); ++b) {
-        rows.push_back(row++);
-        lengths.push_back(1);
-        for (std::int64_t i = 1; i < from.layout.lengths()[b]; ++i, ++row) {
+        for (std::int64_t i = 0; i < prefix; ++i) rows.push_back(row++);
+        lengths.push_back(prefix);
+        for (std::int64_t i = prefix; i < from.layout.lengths()[b]; ++i, ++row) {
             probabilities.push_back(std::exp(log_probability[row].item<float>()));
             if (!(probabilities.back() > threshold)) continue;
             rows.push_back(row);
-            patches.push_back(row - b - 1);
+            patches.push_back(row - (b + 1) * prefix);
             ++lengths.back();
         }
     }
@@ -62,15 +63,21 @@ TEST(PackedSelection, EqualsALoop) {
         for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
             const PackedTokens from = random_tokens(lengths, 24, at::kCPU, type);
             const at::Tensor log_probability = random_log_probability(from.layout, 3);
-            for (const double threshold : kThresholds) expect_by_hand(from, log_probability, threshold);
+            for (const double threshold : kThresholds) expect_by_hand(from, log_probability, threshold, 1);
         }
+    }
+    for (const std::int64_t prefix : {0, 3}) {
+        const PackedTokens from = random_tokens({3, 197, 6, 40}, 24, at::kCPU, at::kFloat, prefix);
+        const at::Tensor log_probability = random_log_probability(from.layout, 3);
+        for (const double threshold : kThresholds) expect_by_hand(from, log_probability, threshold, prefix);
     }
 }
 
 // Both on the same device, so that they agree on each probability.
-void expect_twins(const PackedTokens& from, const at::Tensor& log_probability, double threshold) {
-    const PackedTokens plain = keep_above_plain(from, log_probability, threshold);
-    const PackedTokens found = keep_above(from, log_probability, threshold);
+void expect_twins(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
+                  std::int64_t prefix = 1) {
+    const PackedTokens plain = keep_above_plain(from, log_probability, threshold, prefix);
+    const PackedTokens found = keep_above(from, log_probability, threshold, prefix);
     const std::string what = c10::str(from.layout.sequences(), " sequences, ", from.x.sizes(), ' ',
                                       from.x.scalar_type(), ", above ", threshold);
     EXPECT_EQ(found.layout.lengths(), plain.layout.lengths()) << what;
@@ -99,6 +106,11 @@ TEST(PackedSelection, OnTheGpu) {
                 for (const double threshold : kThresholds) expect_twins(from, log_probability, threshold);
             }
         }
+    }
+    for (const std::int64_t prefix : {0, 5}) {
+        const PackedTokens from = random_tokens({5, 197, 6, 40, 4097}, 384, at::kCUDA, at::kHalf, prefix);
+        const at::Tensor log_probability = random_log_probability(from.layout, 3).cuda();
+        for (const double threshold : kThresholds) expect_twins(from, log_probability, threshold, prefix);
     }
 }
 

@@ -17,15 +17,16 @@ at::Tensor gather_tokens(const at::Tensor& tokens, const at::Tensor& indices);
 at::Tensor top_places(const at::Tensor& scores, std::int64_t count);
 
 struct KeptTokens {
-    at::Tensor tokens;     // (B, 1 + k, C): [CLS] and the kept tokens
+    at::Tensor tokens;     // (B, prefix + k, C): the prefix tokens and the kept ones
     at::Tensor positions;  // (B, k), int64: theirs
 };
 
-/// [CLS] and, in their order, the `count` tokens with the highest scores: top_places and gather_tokens; where no
-/// gradient is wanted and the scores are float32, without sorting on the processor and as one kernel on a GPU that the
-/// CUDA kernels were built for.
-/// @param x (B, 1 + n, C), [CLS] first; @param scores (B, n); @param positions (B, n), int64: a name for each token
+/// The prefix tokens and, in their order, the `count` patch tokens with the highest scores: top_places and
+/// gather_tokens; where no gradient is wanted and the scores are float32, without sorting on the processor and as one
+/// kernel on a GPU that the CUDA kernels were built for.
+/// @param x (B, prefix + n, C); @param scores (B, n); @param positions (B, n), int64: a name for each patch token
+/// @param prefix tokens in front that always stay: [CLS], registers
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
-                           std::int64_t count);
+                           std::int64_t count, std::int64_t prefix = 1);
 
 }  // namespace dynvit

@@ -31,9 +31,10 @@ ScaledRows quantize_rows(const at::Tensor& x, bool gelu);
 
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores);
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
-                           std::int64_t count);
+                           std::int64_t count, std::int64_t prefix);
 
-bool keep_above_supports(const PackedTokens& from, const at::Tensor& log_probability);
-PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold);
+bool keep_above_supports(const PackedTokens& from, const at::Tensor& log_probability, std::int64_t prefix);
+PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
+                        std::int64_t prefix);
 
 }  // namespace dynvit::cuda

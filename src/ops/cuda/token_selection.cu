@@ -26,13 +26,13 @@ __device__ int number_of(bool kept, int& done, int* kept_before) {
     return number;
 }
 
-// Copies an image's [CLS] and its kept tokens; blocks of one image share the work.
+// Copies an image's prefix tokens and its kept ones; blocks of one image share the work.
 // @param place (kept), shared: where the kept tokens stand among its patch tokens
-__device__ void copy_rows(int kept, int vectors, const int* place, const uint4* from, uint4* to) {
-    const int all = (kept + 1) * vectors;
+__device__ void copy_rows(int kept, int prefix, int vectors, const int* place, const uint4* from, uint4* to) {
+    const int all = (kept + prefix) * vectors;
     for (int v = blockIdx.y * kThreads + threadIdx.x; v < all; v += gridDim.y * kThreads) {
         const int row = v / vectors;
-        const int source = row == 0 ? 0 : place[row - 1] + 1;
+        const int source = row < prefix ? row : place[row - prefix] + prefix;
         to[v] = from[source * vectors + v % vectors];
     }
 }
@@ -71,7 +71,8 @@ __global__ void __launch_bounds__(kThreads)
         }
     }
     __syncthreads();
-    copy_rows(s.count, s.vectors, place, x + b * (s.tokens + 1) * s.vectors, kept_x + b * (s.count + 1) * s.vectors);
+    copy_rows(s.count, s.prefix, s.vectors, place, x + b * (s.tokens + s.prefix) * s.vectors,
+              kept_x + b * (s.count + s.prefix) * s.vectors);
 }
 
 constexpr int kScanThreads = 1024;
@@ -81,14 +82,15 @@ __global__ void __launch_bounds__(kThreads) count_rows(PackedSelection s, const 
     const int b = blockIdx.x;
     let_next_begin();
     wait_for_previous();
-    const int begin = s.offsets[b] + 1, end = s.offsets[b + 1];  // behind [CLS]
-    int rows = 1;
+    const int begin = s.offsets[b] + s.prefix, end = s.offsets[b + 1];
+    const int prefix_rows = (b + 1) * s.prefix;  // up to there
+    int rows = s.prefix;
     for (int first = begin; first < end; first += kThreads) {
         const int row = first + threadIdx.x;
         bool kept = false;
         if (row < end) {
             const float probability = expf(log_probability[row]);
-            s.probability[row - (b + 1)] = probability;  // b + 1 rows before it are a [CLS]
+            s.probability[row - prefix_rows] = probability;
             kept = probability > s.threshold;
         }
         rows += __syncthreads_count(kept);
@@ -131,9 +133,10 @@ __global__ void __launch_bounds__(kThreads) gather_rows(PackedSelection s, const
     const int b = blockIdx.x;
     let_next_begin();
     wait_for_previous();
-    const int begin = s.offsets[b], tokens = s.offsets[b + 1] - begin - 1, kept_begin = s.kept_offsets[b];
-    const int patch = begin - b, kept_patch = kept_begin - b;  // b rows before it are a [CLS]
-    int done = 0;                                              // kept tokens in rounds before
+    const int begin = s.offsets[b], tokens = s.offsets[b + 1] - begin - s.prefix, kept_begin = s.kept_offsets[b];
+    const int prefix_rows = b * s.prefix;  // before this sequence
+    const int patch = begin - prefix_rows, kept_patch = kept_begin - prefix_rows;
+    int done = 0;  // kept tokens in rounds before
     for (int first = 0; first < tokens; first += kThreads) {
         __syncthreads();
         const int i = first + threadIdx.x;
@@ -145,7 +148,7 @@ __global__ void __launch_bounds__(kThreads) gather_rows(PackedSelection s, const
         }
     }
     __syncthreads();
-    copy_rows(done, s.vectors, kept_place, x + static_cast<long long>(begin) * s.vectors,
+    copy_rows(done, s.prefix, s.vectors, kept_place, x + static_cast<long long>(begin) * s.vectors,
               kept_x + static_cast<long long>(kept_begin) * s.vectors);
 }
 

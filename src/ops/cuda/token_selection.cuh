@@ -5,35 +5,36 @@
 
 namespace dynvit::cuda {
 
-/// A token, and [CLS], is a row of `vectors` times 16 bytes.
+/// A token is a row of `vectors` times 16 bytes; each image begins with `prefix` that always stay.
 struct SelectionShape {
-    int batch, tokens, count, vectors;
+    int batch, prefix, tokens, count, vectors;
     int score_stride;  // from an image's scores to the next one's
 };
 
-/// The most tokens of an image that one thread block can rank or number.
+/// The most patch tokens of an image that one thread block can rank or number.
 inline constexpr int kMaxSelectionTokens = 4096;
 
-/// x (B, 1 + n, C), [CLS] first; scores (B, n), strided; positions (B, n) -> kept_x (B, 1 + k, C); kept_positions (B,
-/// k).
+/// x (B, prefix + n, C); scores (B, n), strided; positions (B, n) -> kept_x (B, prefix + k, C); kept_positions (B, k).
 cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* scores, const long long* positions,
                             void* kept_x, long long* kept_positions, cudaStream_t stream);
 
-/// Sequences one after another, each with its [CLS] first.
+/// Sequences one after another, each with its prefix tokens first.
 struct PackedSelection {
     int sequences;
+    int prefix;          // tokens of each that always stay
     int longest;         // patch tokens of the longest one
     int vectors;         // of 16 bytes in a token
     float threshold;     // what is above it is kept
     const int* offsets;  // (B + 1): the first row of each sequence
-    float* probability;  // (T - B): of each patch token; written by count_above, read by gather_above
+    float* probability;  // (T - B prefix): of each patch token; written by count_above, read by gather_above
     int* kept_offsets;   // (B + 1): the same of what is kept, likewise
 };
 
-/// @param log_probability (T), of no meaning for a [CLS]
+/// @param log_probability (T), of no meaning for a prefix token
 cudaError_t count_above(const PackedSelection& selection, const float* log_probability, cudaStream_t stream);
 
-/// x (T, C), positions (T - B) -> kept_x (T', C), kept_positions (T' - B), of the sizes that count_above has found.
+/// x (T, C), positions (T - B prefix) -> kept_x (T', C), kept_positions (T' - B prefix), of the sizes that count_above
+/// has found.
 cudaError_t gather_above(const PackedSelection& selection, const void* x, const long long* positions, void* kept_x,
                          long long* kept_positions, cudaStream_t stream);
 
