@@ -7,13 +7,14 @@
 #include <cmath>
 #include <map>
 #include <numeric>
-#include <set>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 
 namespace dynvit {
 namespace {
+
+constexpr const char* kBase = "base";
 
 std::string number(double value) {
     char buffer[32];
@@ -67,9 +68,7 @@ std::string describe(const YAML::Node& node) {
 class Reader : public FieldVisitor {
   public:
     explicit Reader(const ConfigSource& source) : name_(source.name) {
-        YAML::Node root = parse(source.text, source.name, "");
-        if (root.IsNull()) root = YAML::Node(YAML::NodeType::Map);
-        if (!root.IsMap()) throw Error("config", name_, ": found ", describe(root), ", expected a map of settings");
+        YAML::Node root = load(source.text, source.name, source.folder, {});
         for (const std::string& override : source.overrides) apply(root, override);
         enter("", root);
     }
@@ -115,7 +114,7 @@ class Reader : public FieldVisitor {
     }
 
     void reject(const std::string& key, const std::string& found_and_expected) override {
-        throw Error("config", place(key), ": ", path(key), ": ", found_and_expected);
+        throw Error("config", place(path(key)), ": ", path(key), ": ", found_and_expected);
     }
 
   protected:
@@ -143,6 +142,78 @@ class Reader : public FieldVisitor {
         }
     }
 
+    // The text's settings over those of its base.
+    // @param above the files that name this one as their base, or their base's base
+    YAML::Node load(const std::string& text, const std::string& name, const std::filesystem::path& folder,
+                    std::vector<std::filesystem::path> above) {
+        YAML::Node root = parse(text, name, "");
+        if (root.IsNull()) root = YAML::Node(YAML::NodeType::Map);
+        if (!root.IsMap()) throw Error("config", name, ": found ", describe(root), ", expected a map of settings");
+        check_keys(root, name, "");
+        YAML::Node merged(YAML::NodeType::Map);
+        if (const YAML::Node base = root[kBase]) {
+            const std::string where = str(name, ':', base.Mark().line + 1, ": ", kBase, ": ");
+            if (!base.IsScalar() || base.Scalar().empty()) {
+                throw Error("config", where, "found ", describe(base), ", expected a file's name");
+            }
+            if (folder.empty())
+                throw Error("config", where, "found ", describe(base), ", expected none outside a file");
+            above.push_back(std::filesystem::weakly_canonical(name));
+            merged = load_base(folder / base.Scalar(), where, std::move(above));
+            root.remove(kBase);
+        }
+        merge(merged, root, name, "");
+        return merged;
+    }
+
+    YAML::Node load_base(const std::filesystem::path& file, const std::string& where,
+                         std::vector<std::filesystem::path> above) {
+        if (std::ranges::find(above, std::filesystem::weakly_canonical(file)) != above.end()) {
+            throw Error("config", where, "found ", file.string(), ", whose own base leads back here");
+        }
+        std::vector<std::uint8_t> bytes;
+        try {
+            bytes = read_file(file, "config");
+        } catch (const Error& error) {
+            throw Error("config", where, std::string(error.what()).substr(std::string_view("[config] ").size()));
+        }
+        return load({bytes.begin(), bytes.end()}, file.string(), file.parent_path() / "", std::move(above));
+    }
+
+    // Throws Error where a key is no text or stands twice.
+    static void check_keys(const YAML::Node& map, const std::string& name, const std::string& parent) {
+        std::map<std::string, std::string> seen;  // where
+        for (const auto& entry : map) {
+            const std::string line = str(name, ':', entry.first.Mark().line + 1, ": ");
+            if (!entry.first.IsScalar()) {
+                throw Error("config", line, "found ", describe(entry.first), ", expected a setting's name");
+            }
+            const std::string full = below(parent, entry.first.Scalar());
+            const auto [first, is_new] = seen.emplace(full, line);
+            if (!is_new) throw Error("config", first->second, full, ": stands here twice");
+            if (entry.second.IsMap()) check_keys(entry.second, name, full);
+        }
+    }
+
+    // Writes a file's keys into the tree, those of maps one by one, and notes where each stands.
+    void merge(YAML::Node into, const YAML::Node& map, const std::string& name, const std::string& parent) {
+        for (const auto& entry : map) {
+            const std::string key = entry.first.Scalar(), full = below(parent, key);
+            const YAML::Mark mark = entry.second.Mark().is_null() ? entry.first.Mark() : entry.second.Mark();
+            places_[full] = str(name, ':', mark.line + 1);
+            if (!entry.second.IsMap()) {
+                into[key] = entry.second;
+                continue;
+            }
+            if (!into[key].IsDefined() || !into[key].IsMap()) into[key] = YAML::Node(YAML::NodeType::Map);
+            merge(into[key], entry.second, name, full);
+        }
+    }
+
+    static std::string below(const std::string& parent, const std::string& key) {
+        return parent.empty() ? key : parent + '.' + key;
+    }
+
     // Writes a "key.key=value" into the tree.
     void apply(YAML::Node root, const std::string& override) {
         const std::size_t equals = override.find('=');
@@ -167,19 +238,9 @@ class Reader : public FieldVisitor {
     void enter(const std::string& path, const YAML::Node& node) {
         Level level{path, {}, {}};
         if (node && node.IsMap()) {
-            for (const auto& entry : node) {
-                if (!entry.first.IsScalar()) {
-                    throw Error("config", name_, ':', entry.first.Mark().line + 1, ": found ", describe(entry.first),
-                                ", expected a setting's name");
-                }
-                level.entries.emplace_back(entry.first.Scalar(), entry.second);
-            }
+            for (const auto& entry : node) level.entries.emplace_back(entry.first.Scalar(), entry.second);
         }
         levels_.push_back(std::move(level));
-        std::set<std::string> seen;
-        for (const auto& [key, value] : levels_.back().entries) {
-            if (!seen.insert(key).second) reject(key, "stands here twice");
-        }
     }
 
     void leave() {
@@ -198,29 +259,21 @@ class Reader : public FieldVisitor {
         std::string expected = "expected one of " + join(level.known, ", ");
         if (nearest != level.known.end() && edit_distance(key, *nearest) <= 2)
             expected = "did you mean " + *nearest + "?";
-        throw Error("config", place(key), ": ", path(key), ": unknown key; ", expected);
+        throw Error("config", place(path(key)), ": ", path(key), ": unknown key; ", expected);
     }
 
-    std::string path(const std::string& key) const {
-        const std::string& parent = levels_.empty() ? std::string() : levels_.back().path;
-        return parent.empty() ? key : parent + '.' + key;
-    }
+    std::string path(const std::string& key) const { return levels_.empty() ? key : below(levels_.back().path, key); }
 
-    // Where a key's value stands: "FILE:LINE", or the --set that gave it.
-    std::string place(const std::string& key) const {
-        for (std::string full = path(key);;) {
-            if (const auto found = overridden_.find(full); found != overridden_.end()) return found->second;
-            const std::size_t dot = full.rfind('.');
+    // Where a value stands: "FILE:LINE", or the --set that gave it; the file alone where nobody did.
+    std::string place(const std::string& path) const {
+        for (std::string part = path;;) {
+            if (const auto found = overridden_.find(part); found != overridden_.end()) return found->second;
+            const std::size_t dot = part.rfind('.');
             if (dot == std::string::npos) break;
-            full.resize(dot);
+            part.resize(dot);
         }
-        for (auto level = levels_.rbegin(); level != levels_.rend(); ++level) {
-            for (const auto& [name, node] : level->entries) {
-                const YAML::Mark mark = node.Mark();
-                if (name == key && !mark.is_null()) return str(name_, ':', mark.line + 1);
-            }
-        }
-        return name_;
+        const auto found = places_.find(path);
+        return found != places_.end() ? found->second : name_;
     }
 
     YAML::Node find(const std::string& key) {
@@ -233,7 +286,7 @@ class Reader : public FieldVisitor {
     }
 
     [[noreturn]] void mismatch(const std::string& key, const YAML::Node& node, const std::string& expected) const {
-        throw Error("config", place(key), ": ", path(key), ": found ", describe(node), ", expected ", expected);
+        throw Error("config", place(path(key)), ": ", path(key), ": found ", describe(node), ", expected ", expected);
     }
 
     std::int64_t integer(const std::string& key, const YAML::Node& node, const Limits& limits) const {
@@ -272,7 +325,8 @@ class Reader : public FieldVisitor {
     }
 
     std::string name_;
-    std::map<std::string, std::string> overridden_;
+    std::map<std::string, std::string> overridden_;  // by path: the --set
+    std::map<std::string, std::string> places_;      // by path: FILE:LINE
     std::vector<Level> levels_;
 };
 
@@ -354,7 +408,7 @@ std::string Limits::text() const {
 
 ConfigSource config_from_file(const std::filesystem::path& path, std::vector<std::string> overrides) {
     const std::vector<std::uint8_t> bytes = read_file(path, "config");
-    return {{bytes.begin(), bytes.end()}, path.string(), std::move(overrides)};
+    return {{bytes.begin(), bytes.end()}, path.string(), std::move(overrides), path.parent_path() / ""};
 }
 
 void read_fields(const ConfigSource& source, const std::function<void(FieldVisitor&)>& visit) {

@@ -1,5 +1,7 @@
 #include "dynvit/core/config.hpp"
 
+#include <fstream>
+
 #include "support.hpp"
 
 namespace dynvit {
@@ -138,6 +140,96 @@ TEST(Config, ErrorsInSetNameTheArgument) {
               "[config] --set train: expected KEY=VALUE, such as train.schedule.lr=1e-4");
     EXPECT_EQ(error_of([] { read("train: {lr: 1}", {"train.lr.x=1"}); }),
               "[config] --set train.lr.x=1: train.lr is a value, not a section");
+}
+
+// Files of settings in a folder.
+class ConfigBase : public testing::Test {
+  protected:
+    void write(const std::string& name, const std::string& text) const {
+        std::filesystem::create_directories((folder_ / name).parent_path());
+        std::ofstream(folder_ / name) << text;
+    }
+    Outer read(const std::string& name, std::vector<std::string> overrides = {}) const {
+        return read_config<Outer>(config_from_file(folder_ / name, std::move(overrides)));
+    }
+    // The error, without the folder's name.
+    std::string error(const std::string& name, const std::vector<std::string>& overrides = {}) const {
+        std::string text = error_of([&] { read(name, overrides); });
+        const std::string folder = folder_.path().string() + '/';
+        for (auto at = text.find(folder); at != std::string::npos; at = text.find(folder))
+            text.erase(at, folder.size());
+        return text;
+    }
+
+    test::TemporaryFolder folder_;
+};
+
+TEST_F(ConfigBase, KeysWinOverTheBasesOneByOne) {
+    write("common/root.yaml", "name: base\nscale: [0.1, 0.2, 0.3]\ntrain:\n  lr: 1\n  epochs: 5\n");
+    write("common/middle.yaml", "base: root.yaml\nflip: false\ntrain: {epochs: 7}\n");
+    write("a.yaml", "train:\n  epochs: 9\nbase: common/middle.yaml\nscale: [0.5]\n");
+    const Outer s = read("a.yaml", {"root=x"});
+    EXPECT_EQ(s.name, "base");
+    EXPECT_FALSE(s.flip);
+    EXPECT_EQ(s.scale, std::vector<double>{0.5}) << "a list is replaced";
+    EXPECT_EQ(s.train.lr, 1);
+    EXPECT_EQ(s.train.epochs, 9);
+    EXPECT_EQ(s.root, "x");
+    EXPECT_EQ(read("a.yaml", {"train.epochs=11"}).train.epochs, 11);
+    EXPECT_EQ(write_config(s).find("base:"), std::string::npos) << "what is written stands alone";
+}
+
+TEST_F(ConfigBase, ErrorsNameTheFileThatHasTheKey) {
+    write("root.yaml", "name: base\ntrain:\n  lr: fast\n");
+    write("a.yaml", "base: root.yaml\nflip: false\n");
+    EXPECT_EQ(error("a.yaml"), "[config] root.yaml:3: train.lr: found 'fast', expected a number above 0");
+    write("b.yaml", "base: root.yaml\n\ntrain: {lr: -1}\n");
+    EXPECT_EQ(error("b.yaml"), "[config] b.yaml:3: train.lr: found '-1', expected a number above 0");
+    EXPECT_EQ(error("b.yaml", {"train.lr=slow"}),
+              "[config] --set train.lr=slow: train.lr: found 'slow', expected a number above 0");
+    write("c.yaml", "base: root.yaml\ntrain:\n  lr: 1\n  epoch: 3\n");
+    EXPECT_EQ(error("c.yaml"), "[config] c.yaml:4: train.epoch: unknown key; did you mean epochs?");
+    write("twice.yaml", "base: root.yaml\ntrain:\n  lr: 1\n  lr: 2\n");
+    EXPECT_EQ(error("twice.yaml"), "[config] twice.yaml:3: train.lr: stands here twice");
+}
+
+TEST_F(ConfigBase, ABaseThatIsNone) {
+    write("a.yaml", "flip: true\nbase: missing.yaml\n");
+    EXPECT_EQ(error("a.yaml"), "[config] a.yaml:2: base: missing.yaml: no such file");
+    write("b.yaml", "base: [c.yaml]\n");
+    EXPECT_EQ(error("b.yaml"), "[config] b.yaml:1: base: found a list, expected a file's name");
+    write("self.yaml", "base: ./self.yaml\n");
+    EXPECT_EQ(error("self.yaml"), "[config] self.yaml:1: base: found ./self.yaml, whose own base leads back here");
+    write("x.yaml", "base: y.yaml\n");
+    write("y.yaml", "\nbase: x.yaml\n");
+    EXPECT_EQ(error("x.yaml"), "[config] y.yaml:2: base: found x.yaml, whose own base leads back here");
+    EXPECT_EQ(error_of([] {
+                  ::dynvit::read_config<Outer>({"base: a.yaml", "weights.safetensors (its settings)", {}});
+              }),
+              "[config] weights.safetensors (its settings):1: base: found 'a.yaml', expected none outside a file");
+    write("c.yaml", "flip: true\n");
+    EXPECT_EQ(error("c.yaml", {"base=a.yaml"}).substr(0, 34), "[config] --set base=a.yaml: base: ");
+}
+
+// Two settings that do not go together.
+struct Paired {
+    Inner first, second;
+    void fields(FieldVisitor& v) {
+        v.section("first", first, "one");
+        v.section("second", second, "the other");
+        if (v.reads() && second.epochs < first.epochs) v.reject("second.epochs", "is the smaller one");
+    }
+};
+
+TEST(Config, AWrongPairNamesTheKeyThatIsWrong) {
+    const auto read = [](const std::string& text, std::vector<std::string> overrides) {
+        return error_of([&] { read_config<Paired>({text, "a.yaml", overrides}); });
+    };
+    EXPECT_EQ(read("first: {epochs: 3}\nsecond:\n  lr: 1\n  epochs: 2\n", {}),
+              "[config] a.yaml:4: second.epochs: is the smaller one");
+    EXPECT_EQ(read("first: {epochs: 3}\n", {"second.epochs=2"}),
+              "[config] --set second.epochs=2: second.epochs: is the smaller one");
+    EXPECT_EQ(read("first: {epochs: 31}\n", {}), "[config] a.yaml: second.epochs: is the smaller one") << "a default";
 }
 
 TEST(Config, BrokenYamlNamesTheLine) {

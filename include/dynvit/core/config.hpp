@@ -15,13 +15,17 @@ struct ConfigSource {
     std::string text;                    // may be empty: all defaults
     std::string name = "config";         // a path
     std::vector<std::string> overrides;  // "train.schedule.lr=1e-4", values in YAML
+    /// Where the text's `base: other.yaml` is looked for: settings that it goes on from, key by key, section by
+    /// section. A base may have one of its own. Empty: the text is no file's and may not have any.
+    std::filesystem::path folder = {};
 };
 
 /// Reads the file. Throws Error if it cannot.
 ConfigSource config_from_file(const std::filesystem::path& path, std::vector<std::string> overrides = {});
 
 /// Meets the fields with the source's values. Throws Error("config", "FILE:LINE: key: found ..., expected ...") for a
-/// syntax error, an unknown or repeated key, a wrong type, a value out of range.
+/// syntax error, an unknown or repeated key, a wrong type, a value out of range; FILE is the one that has the key, or
+/// in its place stands the `--set` that gave the value.
 void read_fields(const ConfigSource& source, const std::function<void(FieldVisitor&)>& visit);
 
 /// YAML with a comment a field, which read_fields takes back to the same values.

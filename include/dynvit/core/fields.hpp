@@ -65,8 +65,9 @@ class FieldVisitor {
     /// True while values are being read: a struct may then fill in what depends on a field read before.
     virtual bool reads() const = 0;
 
-    /// Reports a value that is right by itself and wrong in its place: an Error that names the file, line and key.
-    /// Writers ignore it.
+    /// Reports a value that is right by itself and wrong in its place: an Error that names the key and the file and
+    /// line, or the `--set`, that gave it. Writers ignore it.
+    /// @param key of this struct, or of a section in it: "loss.kl"
     virtual void reject(const std::string& key, const std::string& found_and_expected) = 0;
 
   protected:
