@@ -33,6 +33,7 @@ struct Size {
 /// A batch in the making. Each sample writes to its own place; only `remaining` and `images` are shared.
 struct Pending {
     Batch batch;
+    std::int64_t epoch = 0;
     std::int64_t begin = 0;          // the first sample's place in the epoch
     std::int64_t* labels = nullptr;  // the batch's
     std::size_t remaining = 0;       // samples that are not finished; guarded by State::mutex
@@ -99,6 +100,7 @@ struct Loader::State {
     State(const Dataset& data, SampleTransform function, const LoaderOptions& settings)
         : dataset(data), transform(std::move(function)), options(settings) {
         batches = batch_count(dataset.size(), options);
+        if (options.epoch_batches > 0) batches = std::min(batches, options.epoch_batches);
         if (options.workers < 1) throw Error("loader", "workers is ", options.workers, ", at least 1 is needed");
         if (options.prefetch < 1) throw Error("loader", "prefetch is ", options.prefetch, ", at least 1 is needed");
         if (options.first_batch < 0 || options.first_batch > batches)
@@ -106,16 +108,25 @@ struct Loader::State {
         if (options.shuffle_window < 0)
             throw Error("loader", "shuffle_window is ", options.shuffle_window, ", at least 0 is needed");
         if (options.repeats < 1) throw Error("loader", "repeats is ", options.repeats, ", at least 1 is needed");
+        if (options.epochs < 0) throw Error("loader", "epochs is ", options.epochs, ", at least 0 is needed");
+        if (options.epoch_batches < 0)
+            throw Error("loader", "epoch_batches is ", options.epoch_batches, ", at least 0 is needed");
         TORCH_CHECK(transform, "a loader needs a transform");
 
+        arrange(options.epoch);
+        opened = delivered = options.first_batch;
+        end = std::max(options.first_batch, options.epochs * batches);
+    }
+
+    /// Puts the samples in an epoch's order.
+    void arrange(std::int64_t epoch) {
+        arranged = epoch;
         if (options.shuffle) {
-            order = training_order(dataset.size(), dataset.shard_sizes(), options.shuffle_window, options.seed,
-                                   options.epoch);
+            order = training_order(dataset.size(), dataset.shard_sizes(), options.shuffle_window, options.seed, epoch);
         } else {
             order.resize(dataset.size());
             std::iota(order.begin(), order.end(), std::size_t{0});
         }
-        opened = delivered = options.first_batch;
     }
 
     ~State() {
@@ -132,24 +143,23 @@ struct Loader::State {
         for (int i = 0; i < options.workers; ++i) threads.emplace_back([this] { work(); });
     }
 
-    std::uint64_t epoch() const { return static_cast<std::uint64_t>(options.epoch); }
-
     /// Whether a sample may be begun: one of the newest batch, or the first of a further one if the queue has room.
-    bool has_work() const {
-        return position < last_size() || (opened < batches && opened < delivered + options.prefetch);
-    }
+    bool has_work() const { return position < last_size() || (opened < end && opened < delivered + options.prefetch); }
 
     std::size_t last_size() const { return pending.empty() ? 0 : pending.back()->sizes.size(); }
 
     void open_batch() {
-        const std::int64_t begin = opened * options.batch_size;
-        const std::int64_t end = std::min<std::int64_t>(begin + options.batch_size, std::ssize(order));
-        const auto size = static_cast<std::size_t>(end - begin);
+        const std::int64_t epoch = options.epoch + opened / batches;
+        if (epoch != arranged) arrange(epoch);
+        const std::int64_t first = opened % batches * options.batch_size;
+        const std::int64_t last = std::min<std::int64_t>(first + options.batch_size, std::ssize(order));
+        const auto size = static_cast<std::size_t>(last - first);
         auto next = std::make_unique<Pending>();
-        next->begin = begin;
-        for (std::int64_t i = begin; i < end; ++i) next->batch.indices.push_back(order[i / options.repeats]);
+        next->epoch = epoch;
+        next->begin = first;
+        for (std::int64_t i = first; i < last; ++i) next->batch.indices.push_back(order[i / options.repeats]);
         next->batch.names.resize(size);
-        next->batch.labels = at::empty({end - begin}, at::kLong);
+        next->batch.labels = at::empty({last - first}, at::kLong);
         next->labels = next->batch.labels.mutable_data_ptr<std::int64_t>();
         next->batch.object_masks.resize(size);
         next->remaining = size;
@@ -164,7 +174,7 @@ struct Loader::State {
     void work() {
         std::unique_lock lock(mutex);
         while (true) {
-            room.wait(lock, [&] { return stop || opening_failed || has_work() || opened == batches; });
+            room.wait(lock, [&] { return stop || opening_failed || has_work() || opened == end; });
             if (stop || opening_failed || !has_work()) return;
             if (position >= last_size()) {
                 try {
@@ -223,11 +233,12 @@ struct Loader::State {
     /// another.
     std::optional<Made> make_or_replace(Pending& current, std::size_t place) const {
         const std::size_t index = current.batch.indices[place];
+        const auto epoch = static_cast<std::uint64_t>(current.epoch);
         const std::uint64_t seed =
-            sample_seed(index, (current.begin + static_cast<std::int64_t>(place)) % options.repeats);
+            sample_seed(epoch, index, (current.begin + static_cast<std::int64_t>(place)) % options.repeats);
         if (options.on_corrupt == OnCorrupt::kFail) return make(index, seed);
         std::vector<CorruptSample>& corrupt = current.corrupt[place];
-        Random choice(mix_seed({options.seed, epoch(), index, kReplacementTag}));
+        Random choice(mix_seed({options.seed, epoch, index, kReplacementTag}));
         std::size_t candidate = index;
         for (int tried = 0; tried <= kReplacements; ++tried) {
             try {
@@ -242,9 +253,9 @@ struct Loader::State {
                     " others that were tried in its place; the last: ", corrupt.back().reason);
     }
 
-    std::uint64_t sample_seed(std::size_t index, std::int64_t repetition) const {
-        if (repetition == 0) return mix_seed({options.seed, epoch(), index, kSampleTag});
-        return mix_seed({options.seed, epoch(), index, kSampleTag, static_cast<std::uint64_t>(repetition)});
+    std::uint64_t sample_seed(std::uint64_t epoch, std::size_t index, std::int64_t repetition) const {
+        if (repetition == 0) return mix_seed({options.seed, epoch, index, kSampleTag});
+        return mix_seed({options.seed, epoch, index, kSampleTag, static_cast<std::uint64_t>(repetition)});
     }
 
     /// Where the picture at `place` goes in the batch's tensor, which the first sample to come makes; null if that one
@@ -276,7 +287,7 @@ struct Loader::State {
         std::unique_ptr<Pending> front;
         {
             std::unique_lock lock(mutex);
-            if (delivered == batches) return nullptr;
+            if (delivered == end) return nullptr;
             finished.wait(lock, [&] {
                 return (!pending.empty() && pending.front()->remaining == 0) || (pending.empty() && opening_failed);
             });
@@ -300,10 +311,12 @@ struct Loader::State {
     const Dataset& dataset;
     const SampleTransform transform;
     const LoaderOptions options;
-    std::int64_t batches = 0;
-    std::vector<std::size_t> order;
+    std::int64_t batches = 0;  // an epoch
+    std::int64_t end = 0;      // the number of the batch after the last; the first epoch's first has 0
 
     mutable std::mutex mutex;  // guards what follows
+    std::vector<std::size_t> order;
+    std::int64_t arranged = 0;  // the epoch that `order` is of
     std::condition_variable room, finished;
     std::vector<CorruptSample> corrupt;            // of the batches handed out
     std::set<std::size_t> known_corrupt;           // their indices

@@ -27,6 +27,7 @@ DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator gene
     for (const auto& item : backbone_->named_parameters(/*recurse=*/false)) {
         register_parameter(item.key(), item.value());
     }
+    for (const auto& item : backbone_->named_buffers(/*recurse=*/false)) register_buffer(item.key(), item.value());
     for (const auto& item : backbone_->named_children()) register_module(item.key(), item.value());
     if (settings.stages() == 0) return;
     const auto list = register_module(kPredictionModules, std::make_shared<torch::nn::Module>());

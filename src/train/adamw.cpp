@@ -2,8 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "copy_state.hpp"
 #include "dynvit/models/dynamic_vit.hpp"
-#include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
 

@@ -87,10 +87,8 @@ void Experiment::fields(FieldVisitor& v) {
         v.reject("train", str("optimizer.frozen_blocks is ", train.optimizer.frozen_blocks,
                               ", expected at most model.depth, ", model.depth));
     }
-    const LossSettings& loss = train.loss;
-    const bool by_ratio_alone = loss.classification == 0 && !loss.need_teacher();
-    if (v.reads() && by_ratio_alone &&
-        (loss.ratio == 0 || model.stages() == 0 || train.selection.deterministic_from < 1)) {
+    const bool draws_to_the_end = model.stages() > 0 && train.selection.deterministic_from >= 1;
+    if (v.reads() && !train.loss.teach(draws_to_the_end)) {
         v.reject("train",
                  "loss has no weight above 0 that moves the backbone, expected classification, kl or distill "
                  "above 0, or ratio with stages that are drawn to the end");
@@ -101,15 +99,15 @@ void Experiment::fields(FieldVisitor& v) {
     if (v.reads() && train.target_gmacs > 0 && model.stages() == 0) {
         v.reject("train", "target_gmacs is set, expected model.pruning_loc to name stages that can save them");
     }
-    if (v.reads() && !data.labelled && train.loss.classification > 0) {
-        v.reject("train", str("loss.classification is ", train.loss.classification,
-                              ", expected 0 where data.labelled is false"));
+    for (const Loss& loss : all_losses()) {
+        if (v.reads() && !data.labelled && loss.needs_labels && train.loss.weights.at(loss.name) > 0) {
+            v.reject("train", str("loss.", loss.name, " is ", train.loss.weights.at(loss.name),
+                                  ", expected 0 where data.labelled is false"));
+        }
     }
     if (v.reads() && train.loss.need_teacher() && train.weights.empty() && train.teacher.empty()) {
-        v.reject(
-            "train",
-            "loss.kl, loss.distill and loss.saliency need a teacher: give train.weights or train.teacher, or set all "
-            "three to 0");
+        v.reject("train", str("the losses ", join(loss_names(&Loss::needs_teacher), ", "),
+                              " need a teacher: give train.weights or train.teacher, or set them to 0 in loss"));
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/random.hpp"
+#include "dynvit/core/sha256.hpp"
 #include "dynvit/runtime/device.hpp"
 #include "dynvit/train/seed_use.hpp"
 #include "dynvit/weights/model_file.hpp"
@@ -34,9 +35,22 @@ std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at
         return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision));
     } catch (const Error& error) {
         throw Error("train", "the teacher, ", is_start ? "train.weights" : "train.teacher", ": ", error.what(),
-                    "; expected a dense model of this shape and these classes, or kl, distill and saliency 0 in ",
-                    "train.loss");
+                    "; expected a dense model of this shape and these classes, or ",
+                    join(loss_names(&Loss::needs_teacher), ", "), " 0 in train.loss");
     }
+}
+
+std::vector<SourceFile> source_files(const TrainSettings& settings) {
+    const bool teaches = settings.loss.need_teacher();
+    std::vector<SourceFile> files;
+    const auto add = [&](const char* setting, const std::string& path, bool stays) {
+        files.push_back({setting, path, sha256_of_file(path, "train"), stays});
+    };
+    if (!settings.weights.empty()) {
+        add("weights", settings.weights, settings.blend < 1 || (teaches && settings.teacher.empty()));
+    }
+    if (!settings.teacher.empty() && teaches) add("teacher", settings.teacher, true);
+    return files;
 }
 
 void add_parameters(TensorMap& state, const std::string& prefix, const DynamicVit& model) {
@@ -81,7 +95,8 @@ Learner make_learner(const Experiment& e, const at::Device& device) {
                     AdamW(*student, e.train.optimizer),
                     LossScaler(device, parse_precision(e.train.precision) == at::kHalf),
                     std::nullopt,
-                    std::nullopt};
+                    std::nullopt,
+                    source_files(e.train)};
     if (e.train.ema.on()) learner.ema.emplace(*student, e.train.ema);
     if (e.train.blend < 1) learner.blend.emplace(*student, e.train.blend);
     return learner;

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "dynvit/weights/state_dict.hpp"
+#include "copy_state.hpp"
 
 namespace dynvit {
 namespace {

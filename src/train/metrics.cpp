@@ -21,18 +21,13 @@ std::string keep_ratio_name(std::size_t stage) {
 void Meters::add(const StepOutput& output) {
     const at::Tensor counted = 1 - output.skipped;  // (1)
     const auto take = [&](const std::string& name, const at::Tensor& value) {
-        if (!value.defined()) return;
         const at::Tensor finite = at::where(counted > 0, value.detach().to(at::kFloat), 0.0f);  // (1)
         Mean& mean = means_[name];
         mean.sum = mean.sum.defined() ? mean.sum + finite : finite;
         mean.steps = mean.steps.defined() ? mean.steps + counted : counted;
     };
     take("loss", output.losses.total);
-    take("classification", output.losses.classification);
-    take("kl", output.losses.kl);
-    take("distill", output.losses.distill);
-    take("ratio", output.losses.ratio);
-    take("saliency", output.losses.saliency);
+    for (const auto& [name, value] : output.losses.each) take(name, value);
     stages_ = output.keep_ratios.size();
     for (std::size_t s = 0; s < stages_; ++s) take(keep_ratio_name(s), output.keep_ratios[s]);
 }

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 
@@ -9,7 +11,10 @@ namespace dynvit {
 namespace {
 
 // The first step sets up what later ones use; a recording pays off after a few more.
-constexpr std::int64_t kRepeatsBefore = 2;
+constexpr std::int64_t kRunsBefore = 2;
+
+// Each keeps its outputs and its list of kernels; ever new selections must not fill the GPU with them.
+constexpr std::size_t kMostKinds = 16;
 
 // Every tensor of a batch's inputs, in one order.
 std::vector<at::Tensor*> tensors_of(StepInputs& inputs) {
@@ -27,53 +32,60 @@ void copy_into(std::vector<StepInputs>& held, std::vector<StepInputs> inputs) {
 }
 
 StepOutput cloned(StepOutput output) {
-    Losses& l = output.losses;
-    std::vector<at::Tensor*> tensors = {&l.classification, &l.kl,    &l.distill,       &l.ratio,
-                                        &l.saliency,       &l.total, &output.bad_loss, &output.skipped};
-    for (at::Tensor& ratio : output.keep_ratios) tensors.push_back(&ratio);
-    for (at::Tensor* tensor : tensors) {
-        if (tensor->defined()) *tensor = tensor->clone();
-    }
+    for (at::Tensor* tensor : output.tensors()) *tensor = tensor->clone();
     return output;
 }
 
 }  // namespace
 
-std::optional<RecordedStep::Recording> RecordedStep::record(const Work& work, const std::vector<StepInputs>& inputs) {
+RecordedStep::Kind* RecordedStep::find(const StepSelection& selection) {
+    const auto found = std::ranges::find(kinds_, selection, &Kind::selection);
+    if (found != kinds_.end()) return &*found;
+    if (kinds_.size() == kMostKinds) return nullptr;
+    return &kinds_.emplace_back(Kind{selection});
+}
+
+bool RecordedStep::record(Kind& kind, const Work& work, const std::vector<StepInputs>& inputs) {
     try {
-        graphs_.emplace(device_);
-        Recording recording{0, inputs, {}};
-        for (StepInputs& batch : recording.inputs) {
-            for (at::Tensor* tensor : tensors_of(batch)) *tensor = tensor->clone();
-            batch.images = batch.images.to(precision_);
+        if (!graphs_) graphs_.emplace(device_);
+        if (inputs_.empty()) {
+            inputs_ = inputs;
+            for (StepInputs& batch : inputs_) {
+                for (at::Tensor* tensor : tensors_of(batch)) *tensor = tensor->clone();
+                batch.images = batch.images.to(precision_);
+            }
         }
-        recording.graph = graphs_->record([&] { recording.outputs = work(recording.inputs); });
-        return recording;
+        kind.graph = graphs_->record([&] { kind.outputs = work(inputs_); });
+        return true;
     } catch (const c10::Error& error) {
         log::warn(str("training steps run without being recorded: ", error.what_without_backtrace()));
-        graphs_.reset();
+        forget();
         refused_ = true;
-        return std::nullopt;
+        return false;
     }
 }
 
+void RecordedStep::forget() {
+    kinds_.clear();
+    inputs_.clear();
+    graphs_.reset();
+}
+
 StepOutput RecordedStep::run(const Work& work, const StepSelection& selection, const std::vector<StepInputs>& inputs) {
-    Shape shape{selection, {}};
-    for (const StepInputs& batch : inputs) shape.sizes.push_back(batch.images.sizes().vec());
-    if (shape != shape_) {
-        shape_ = std::move(shape);
-        repeated_ = 0;
-        recording_.reset();
-        graphs_.reset();
-    } else {
-        ++repeated_;
+    std::vector<std::vector<std::int64_t>> shapes;
+    for (const StepInputs& batch : inputs) shapes.push_back(batch.images.sizes().vec());
+    if (shapes != shapes_ || selection.deterministic != deterministic_) {
+        forget();
+        shapes_ = std::move(shapes);
+        deterministic_ = selection.deterministic;
     }
-    if (!recording_ && !refused_ && repeated_ >= kRepeatsBefore) recording_ = record(work, inputs);
-    if (!recording_) return work(inputs);
+    Kind* const kind = refused_ ? nullptr : find(selection);
+    if (!kind) return work(inputs);
+    if (!kind->graph && kind->runs++ < kRunsBefore) return work(inputs);
+    if (!kind->graph && !record(*kind, work, inputs)) return work(inputs);
     StepOutput outputs;
     graphs_->run(
-        recording_->graph, [&] { copy_into(recording_->inputs, inputs); },
-        [&] { outputs = cloned(recording_->outputs); });
+        *kind->graph, [&] { copy_into(inputs_, inputs); }, [&] { outputs = cloned(kind->outputs); });
     return outputs;
 }
 

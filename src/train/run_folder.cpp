@@ -8,10 +8,36 @@
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
 #include "dynvit/weights/model_file.hpp"
 
 namespace dynvit {
 namespace fs = std::filesystem;
+
+namespace {
+
+using Metadata = std::map<std::string, std::string>;
+
+std::string hash_key(const SourceFile& source) {
+    return "dynvit.sha256." + source.setting;
+}
+
+// An Error where a file of weights that the run goes on reading isn't the one that it started from.
+void verify_sources(const Learner& learner, const Metadata& metadata, const std::string& file) {
+    for (const SourceFile& source : learner.sources) {
+        if (!source.stays) continue;
+        const auto expected = metadata.find(hash_key(source));
+        if (expected == metadata.end()) {
+            log::info(str(file, " was written without hashes: train.", source.setting, ", ", source.path,
+                          ", is taken for the file that the run started from"));
+        } else if (expected->second != source.sha256) {
+            throw Error("run", source.path, " (train.", source.setting, "): found a file with SHA-256 ", source.sha256,
+                        ", expected the one that the run started from, ", expected->second);
+        }
+    }
+}
+
+}  // namespace
 
 RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
     const bool started = fs::exists(state());
@@ -48,12 +74,16 @@ void RunFolder::save(Learner& learner, const RunProgress& progress, const Dynami
     write_model_file(last(), *learner.outcome(), type);
     if (learner.ema) write_model_file(ema(), *learner.ema->average(), type);
     if (best) write_model_file(this->best(), *best, type);
-    write_safetensors(state(), tensors);  // last: a run that fails before it does these steps, and these files, again
+    Metadata hashes;
+    for (const SourceFile& source : learner.sources) hashes.emplace(hash_key(source), source.sha256);
+    // Last: a run that fails before it does these steps, and these files, again.
+    write_safetensors(state(), tensors, hashes);
 }
 
 RunProgress RunFolder::restore(Learner& learner, std::int64_t steps_per_epoch) const {
     const std::string file = state().string();
-    const TensorMap tensors = read_safetensors(state()).tensors;
+    const Safetensors read = read_safetensors(state());
+    const TensorMap& tensors = read.tensors;
     learner.load_state(tensors, file);
     const auto number = [&](const char* name) {
         const auto found = tensors.find(name);
@@ -68,6 +98,7 @@ RunProgress RunFolder::restore(Learner& learner, std::int64_t steps_per_epoch) c
         throw Error("run", file, ": the run has ", progress.steps_per_epoch, " steps an epoch, found ", steps_per_epoch,
                     ", expected unchanged pictures, train.batch_size and train.accumulate");
     }
+    verify_sources(learner, read.metadata, file);
 
     const fs::path metrics = path_ / "metrics.jsonl";
     std::ifstream in(metrics);

@@ -7,12 +7,9 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/infer/eval_report.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 
 namespace dynvit {
 namespace {
-
-constexpr std::int64_t kPictures = 6;
 
 double seconds_since_1970() {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -20,8 +17,8 @@ double seconds_since_1970() {
 
 }  // namespace
 
-RunLog::RunLog(const RunFolder& run, const Experiment& experiment, std::int64_t step)
-    : run_(run), experiment_(experiment), first_step_(step > 0 ? step + 1 : 0) {}
+RunLog::RunLog(const RunFolder& run, const Experiment& experiment, std::int64_t step, DrawKept draw_kept)
+    : run_(run), experiment_(experiment), first_step_(step > 0 ? step + 1 : 0), draw_kept_(std::move(draw_kept)) {}
 
 TensorBoardWriter* RunLog::tensorboard() {
     if (!experiment_.train.tensorboard) return nullptr;
@@ -60,26 +57,12 @@ void RunLog::eval(std::int64_t step, const EvalResult& result, const std::string
     board->scalar("val_loss/" + name, step, static_cast<float>(result.loss));
 }
 
-void RunLog::pictures(std::int64_t step, DynamicVit model, const EvalOptions& options) {
-    const ModelSettings& settings = model->settings();
+void RunLog::pictures(std::int64_t step, const DynamicVitImpl& model) {
     TensorBoardWriter* const board = tensorboard();
-    if (!board || settings.stages() == 0) return;
-    if (!samples_) {
+    if (!board || !draw_kept_) return;
+    for (const auto& [name, image] : draw_kept_(model)) {
         try {
-            samples_ = sample_pictures(experiment_.data, settings, kPictures);
-            make_names_unique(*samples_);
-        } catch (const Error& error) {
-            log::warn(str("no pictures for TensorBoard: ", error.what()));
-            samples_.emplace();
-        }
-    }
-    const auto engine = std::make_shared<const InferenceModel>(*model, options.precision);
-    const auto policy = make_policy("predicted", engine);
-    const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
-    for (const NamedImage& sample : *samples_) {
-        const Image drawn = draw_stages(*engine, *policy, tokens, sample.image).row;
-        try {
-            board->image("kept tokens/" + sample.name, step, drawn);
+            board->image("kept tokens/" + name, step, image);
         } catch (const Error& error) {  // a name that TensorBoard cannot show
             log::warn(error.what());
         }

@@ -4,7 +4,6 @@
 
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/models/keep_ratio.hpp"
-#include "dynvit/ops/token_gather.hpp"
 #include "dynvit/runtime/device.hpp"
 #include "dynvit/train/autocast.hpp"
 #include "dynvit/train/seed_use.hpp"
@@ -25,7 +24,7 @@ StepInputs draw_inputs(const DynamicVitImpl& student, const Batch& batch, const 
     const std::int64_t classes = student.settings().num_classes;
     Random random(seed_for(settings.seed, SeedUse::kMix, step, index));
     StepInputs inputs{normalize_images(batch.images, device), {}, {}};
-    if (settings.loss.classification > 0) {
+    if (settings.loss.need_labels()) {
         inputs.target = soft_targets(batch.labels.to(device, at::kLong, /*non_blocking=*/true), classes,
                                      settings.loss.label_smoothing);
     }
@@ -40,11 +39,10 @@ StepInputs draw_inputs(const DynamicVitImpl& student, const Batch& batch, const 
     return inputs;
 }
 
-// Tokens removed as at inference. The teacher's features become those of the tokens that were kept.
+// Tokens removed as at inference.
 // @param learns whether the prediction modules get a gradient, from their log-probabilities; none reaches the backbone
 TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& images, const StepSelection& selection,
-                                     const TrainingNoise& noise, bool learns,
-                                     std::optional<InferenceModel::DenseOutput>& teacher) {
+                                     const TrainingNoise& noise, bool learns) {
     TrainingOutput output;
     const auto scores = [&](const StageInput& input) {
         const torch::AutoGradMode gradient(learns);
@@ -57,7 +55,7 @@ TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& 
     const StageOperation select = select_tokens(student.settings().prefix_tokens(), scores, counts);
     const PrunedTokens pruned = student.forward_pruned(images, select, noise.drop_path);
     const VisionTransformerImpl::Output read = student.backbone().read_out({pruned.tokens});
-    if (teacher) teacher->features = gather_tokens(teacher->features, pruned.kept.back());
+    output.kept = pruned.kept.back();
     output.logits = read.logits;
     output.features = read.features;
     return output;
@@ -74,26 +72,14 @@ std::vector<at::Tensor> shares_kept(const TrainingOutput& output, const StepSele
 }
 
 void add(at::Tensor& sum, const at::Tensor& value) {
-    if (value.defined()) sum = sum.defined() ? sum + value.detach() : value.detach();
+    sum = sum.defined() ? sum + value.detach() : value.detach();
 }
 
 void add(StepOutput& sum, const Losses& losses, const std::vector<at::Tensor>& shares) {
-    add(sum.losses.classification, losses.classification);
-    add(sum.losses.kl, losses.kl);
-    add(sum.losses.distill, losses.distill);
-    add(sum.losses.ratio, losses.ratio);
-    add(sum.losses.saliency, losses.saliency);
+    for (const auto& [name, value] : losses.each) add(sum.losses.each[name], value);
     add(sum.losses.total, losses.total);
     sum.keep_ratios.resize(shares.size());
     for (std::size_t s = 0; s < shares.size(); ++s) add(sum.keep_ratios[s], shares[s]);
-}
-
-void divide(StepOutput& sum, double by) {
-    Losses& l = sum.losses;
-    for (at::Tensor* value : {&l.classification, &l.kl, &l.distill, &l.ratio, &l.saliency, &l.total}) {
-        if (value->defined()) *value = *value / by;
-    }
-    for (at::Tensor& share : sum.keep_ratios) share = share / by;
 }
 
 // All of a step that does not differ from one to the next but by its inputs: it draws nothing, and waits for nothing.
@@ -103,7 +89,7 @@ StepOutput run_step(Learner& learner, const TrainSettings& settings, const StepS
     const at::Device device = student.parameters().front().device();
     const at::ScalarType precision = parse_precision(settings.precision);
     const double count = static_cast<double>(batches.size());
-    const bool ranks = settings.loss.saliency > 0;
+    const bool ranks = settings.loss.need_saliency();
     StepOutput output;
     learner.optimizer.zero_grad();
     for (const StepInputs& batch : batches) {
@@ -117,14 +103,14 @@ StepOutput run_step(Learner& learner, const TrainSettings& settings, const StepS
             const Autocast autocast(device, precision);
             const TrainingOutput out =
                 selection.deterministic
-                    ? forward_deterministic(student, batch.images, selection, batch.noise, ranks, teacher)
+                    ? forward_deterministic(student, batch.images, selection, batch.noise, ranks)
                     : student.forward_train(batch.images, batch.noise, settings.selection.temperature);
             losses = compute_losses(settings.loss, out, teacher, batch.target, selection.targets);
             add(output, losses, shares_kept(out, selection));
         }
         learner.scaler.scale(losses.total / count).backward();
     }
-    divide(output, count);
+    for (at::Tensor* mean : output.tensors()) *mean = *mean / count;
 
     const at::Tensor bad_gradient = learner.scaler.unscale(learner.optimizer.gradients());
     output.bad_loss = output.losses.total.isfinite().logical_not().to(at::kFloat).unsqueeze(0);
@@ -135,6 +121,14 @@ StepOutput run_step(Learner& learner, const TrainSettings& settings, const StepS
 }
 
 }  // namespace
+
+std::vector<at::Tensor*> StepOutput::tensors() {
+    std::vector<at::Tensor*> tensors = {&losses.total, &bad_loss, &skipped};
+    for (auto& [name, value] : losses.each) tensors.push_back(&value);
+    for (at::Tensor& ratio : keep_ratios) tensors.push_back(&ratio);
+    std::erase_if(tensors, [](const at::Tensor* tensor) { return !tensor->defined(); });
+    return tensors;
+}
 
 TrainStep::TrainStep(Learner& learner, const TrainSettings& settings)
     : learner_(learner), settings_(settings), device_(learner.student->parameters().front().device()) {

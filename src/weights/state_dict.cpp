@@ -3,15 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <set>
 
 #include "dynvit/core/error.hpp"
 
 namespace dynvit {
 namespace {
-
-std::string shape_text(at::IntArrayRef shape) {
-    return '(' + join(shape, ", ") + ')';
-}
 
 // The embedding for the model's grid, where the stored one is that of a square.
 at::Tensor fit_pos_embed(const at::Tensor& stored, const ModelSettings& settings) {
@@ -39,52 +36,50 @@ std::string LoadReport::text(std::size_t most) const {
     return line;
 }
 
+std::vector<std::pair<std::string, at::Tensor>> named_state(const torch::nn::Module& module) {
+    std::vector<std::pair<std::string, at::Tensor>> state;
+    for (const auto& item : module.named_parameters()) state.emplace_back(item.key(), item.value());
+    for (const auto& item : module.named_buffers()) state.emplace_back(item.key(), item.value());
+    return state;
+}
+
 TensorMap state_dict(const torch::nn::Module& module) {
     TensorMap tensors;
-    for (const auto& item : module.named_parameters()) tensors.emplace(item.key(), item.value().detach());
+    for (const auto& [name, tensor] : named_state(module)) tensors.emplace(name, tensor.detach());
     return tensors;
+}
+
+std::string shape_text(at::IntArrayRef shape) {
+    return '(' + join(shape, ", ") + ')';
 }
 
 LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights) {
     const torch::NoGradGuard no_grad;
     LoadReport report;
-    const auto parameters = model.named_parameters();
-    for (const auto& item : parameters) {
-        const auto found = weights.find(item.key());
+    std::set<std::string> known;
+    for (const auto& [key, tensor] : named_state(model)) {
+        known.insert(key);
+        const auto found = weights.find(key);
         if (found == weights.end()) {
-            report.missing.push_back(item.key());
+            report.missing.push_back(key);
             continue;
         }
-        at::Tensor parameter = item.value(), stored = found->second;
-        if (item.key() == "pos_embed" && stored.sizes() != parameter.sizes()) {
+        at::Tensor stored = found->second;
+        if (key == "pos_embed" && stored.sizes() != tensor.sizes()) {
             stored = fit_pos_embed(stored, model.settings());
-            report.pos_embed_resized = stored.sizes() == parameter.sizes();
+            report.pos_embed_resized = stored.sizes() == tensor.sizes();
         }
-        if (stored.sizes() != parameter.sizes()) {
-            report.mis_shaped.push_back(str(item.key(), ": ", shape_text(stored.sizes()), " in the weights, ",
-                                            shape_text(parameter.sizes()), " in the model"));
+        if (stored.sizes() != tensor.sizes()) {
+            report.mis_shaped.push_back(str(key, ": ", shape_text(stored.sizes()), " in the weights, ",
+                                            shape_text(tensor.sizes()), " in the model"));
             continue;
         }
-        parameter.copy_(stored);
+        tensor.copy_(stored);
     }
     for (const auto& [key, tensor] : weights) {
-        if (!parameters.contains(key)) report.unexpected.push_back(key);
+        if (!known.contains(key)) report.unexpected.push_back(key);
     }
     return report;
-}
-
-void copy_state(const TensorMap& from, const TensorMap& to, const std::string& file) {
-    const torch::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : to) {
-        const auto found = from.find(name);
-        if (found == from.end())
-            throw Error("run", file, ": found no ", name, ", expected the state of this experiment's run");
-        if (found->second.sizes() != tensor.sizes()) {
-            throw Error("run", file, ": ", name, ": found the shape ", shape_text(found->second.sizes()), ", expected ",
-                        shape_text(tensor.sizes()));
-        }
-        tensor.copy_(found->second);
-    }
 }
 
 }  // namespace dynvit

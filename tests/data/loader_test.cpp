@@ -3,7 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <future>
+#include <mutex>
 #include <set>
+#include <thread>
 
 #include "dynvit/data/training_order.hpp"
 #include "support.hpp"
@@ -292,6 +296,70 @@ TEST(Loader, RefusesImpossibleOptions) {
     EXPECT_EQ(error_of(open({.first_batch = -1})), "[loader] first_batch is -1, the epoch has 1 batches");
     EXPECT_EQ(error_of(open({.shuffle_window = -1})), "[loader] shuffle_window is -1, at least 0 is needed");
     EXPECT_EQ(error_of(open({.repeats = 0})), "[loader] repeats is 0, at least 1 is needed");
+}
+
+// --- Several epochs ---
+
+TEST(LoaderEpochs, FollowOneAnotherAsIfEachHadALoader) {
+    Numbered dataset(47);
+    dataset.broken = {7, 30};
+    dataset.shards = {10, 10, 20, 7};
+    LoaderOptions options{.batch_size = 5, .workers = 1, .shuffle = true, .seed = 4, .epoch = 3};
+    options.shuffle_window = 15;
+    options.repeats = 2;
+    options.on_corrupt = OnCorrupt::kReplace;
+    for (const std::int64_t epoch_batches : {0, 7}) {
+        std::vector<Batch> expected;
+        for (options.epoch = 3; options.epoch < 6; ++options.epoch) {
+            const std::vector<Batch> one = all_batches(dataset, noisy, options);
+            expected.insert(expected.end(), one.begin(), epoch_batches > 0 ? one.begin() + epoch_batches : one.end());
+        }
+        LoaderOptions whole = options;
+        whole.epoch = 3;
+        whole.epochs = 3;
+        whole.epoch_batches = epoch_batches;
+        for (const int workers : {1, 3, 8}) {
+            SCOPED_TRACE(str(workers, " workers"));
+            whole.workers = workers;
+            whole.first_batch = 0;
+            expect_equal(all_batches(dataset, noisy, whole), expected);
+            whole.first_batch = 4;
+            expect_equal(all_batches(dataset, noisy, whole), {expected.begin() + 4, expected.end()});
+        }
+    }
+}
+
+TEST(LoaderEpochs, NoneAreTheEnd) {
+    const Numbered dataset(10);
+    EXPECT_TRUE(all_batches(dataset, unchanged, {.batch_size = 5, .epochs = 0}).empty());
+    EXPECT_TRUE(all_batches(dataset, unchanged, {.batch_size = 5, .epochs = 0, .first_batch = 1}).empty());
+    EXPECT_TRUE(all_batches(Numbered(0), unchanged, {.epochs = 3}).empty());
+    EXPECT_EQ(error_of([&] { Loader(dataset, unchanged, {.epochs = -1}); }),
+              "[loader] epochs is -1, at least 0 is needed");
+    EXPECT_EQ(error_of([&] { Loader(dataset, unchanged, {.epoch_batches = -1}); }),
+              "[loader] epoch_batches is -1, at least 0 is needed");
+}
+
+TEST(LoaderEpochs, WorkersStayAndWorkAhead) {
+    constexpr std::size_t kSize = 6;
+    const Numbered dataset(kSize);
+    std::mutex mutex;
+    std::set<std::thread::id> threads;
+    std::size_t made = 0;
+    std::promise<void> second_begun;
+    const auto watch = [&](Sample& sample, Random&) {
+        const std::lock_guard lock(mutex);
+        threads.insert(std::this_thread::get_id());
+        if (++made == kSize + 1) second_begun.set_value();
+        return std::move(sample.image);
+    };
+    Loader loader(dataset, watch, {.batch_size = 3, .workers = 2, .prefetch = 1, .epochs = 20});
+    for (int batch = 0; batch < 2; ++batch) ASSERT_TRUE(loader.next().has_value());
+    EXPECT_EQ(second_begun.get_future().wait_for(std::chrono::minutes(5)), std::future_status::ready)
+        << "nobody has asked for a batch of the second epoch yet";
+    while (loader.next()) continue;
+    EXPECT_EQ(made, 20 * kSize);
+    EXPECT_LE(threads.size(), 2u);
 }
 
 // --- Corrupt samples ---

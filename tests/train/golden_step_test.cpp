@@ -35,10 +35,10 @@ TEST_P(GoldenStep, EveryTensor) {
 
     const Losses losses =
         compute_losses(LossSettings(), out, dense, golden.at("target").to(device), {0.7, 0.49, 0.343});
-    EXPECT_CLOSE(losses.classification, golden.at("loss_cls"), kForward);
-    EXPECT_CLOSE(losses.ratio, golden.at("loss_ratio"), kForward);
-    EXPECT_CLOSE(losses.kl, golden.at("loss_kl"), kForward);
-    EXPECT_CLOSE(losses.distill, golden.at("loss_token"), kForward);
+    EXPECT_CLOSE(losses.each.at("classification"), golden.at("loss_cls"), kForward);
+    EXPECT_CLOSE(losses.each.at("ratio"), golden.at("loss_ratio"), kForward);
+    EXPECT_CLOSE(losses.each.at("kl"), golden.at("loss_kl"), kForward);
+    EXPECT_CLOSE(losses.each.at("distill"), golden.at("loss_token"), kForward);
     EXPECT_CLOSE(losses.total, golden.at("loss_total"), kForward);
 
     losses.total.backward();

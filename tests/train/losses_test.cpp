@@ -1,6 +1,8 @@
 #include "dynvit/train/losses.hpp"
 
+#include "dynvit/core/config.hpp"
 #include "models/golden_model.hpp"
+#include "train_support.hpp"
 
 namespace dynvit {
 namespace {
@@ -55,7 +57,7 @@ TEST(Losses, SaliencyOfMaskedAndOfRemovedTokens) {
     const std::vector<at::Tensor> use = {at::tensor({4.0, 3.0, 2.0, 1.0}).view({1, 4}),
                                          at::tensor({1.0, 2.0, 3.0, 4.0}).view({1, 4})};
     const InferenceModel::DenseOutput teacher{at::zeros({1, 2}), {}, use};
-    const LossSettings settings{.classification = 0, .kl = 0, .distill = 0, .ratio = 0, .saliency = 2};
+    const LossSettings settings = test::losses_of({{"saliency", 2}});
     const at::Tensor scores = at::randn({1, 4, 2}, test::generator(1)).log_softmax(-1);
     TrainingOutput masked{at::zeros({1, 2}), {}, {scores, scores}, {}, {}};
     masked.decisions = {at::tensor({1.0, 0.0, 1.0, 0.0}).view({1, 4}), at::ones({1, 4})};
@@ -66,9 +68,56 @@ TEST(Losses, SaliencyOfMaskedAndOfRemovedTokens) {
         (saliency_loss(scores, use[0]) + saliency_loss(removed.log_probs[1], use[1].gather(1, places))).item<double>();
     for (const TrainingOutput& output : {masked, removed}) {
         const Losses losses = compute_losses(settings, output, teacher, {}, {0.5, 0.25});
-        EXPECT_NEAR(losses.saliency.item<double>(), expected / 2, 1e-6) << "the mean over the stages";
+        EXPECT_NEAR(losses.each.at("saliency").item<double>(), expected / 2, 1e-6) << "the mean over the stages";
         EXPECT_NEAR(losses.total.item<double>(), expected, 1e-6);
     }
+}
+
+// The teacher's features stay those of all tokens: each output says which of them it has.
+TEST(Losses, RemovedTokensAreComparedWithTheTeachersOfTheSamePlaces) {
+    const at::Tensor kept = at::tensor({0, 3, 1, 2}).view({2, 2});
+    const at::Tensor all = at::randn({2, 4, 3}, test::generator(1)),
+                     features = at::randn({2, 2, 3}, test::generator(2));
+    const InferenceModel::DenseOutput teacher{at::zeros({2, 2}), all, {}};
+    const TrainingOutput removed{at::zeros({2, 2}), features, {}, {}, {}, kept};
+    const Losses losses = compute_losses(test::losses_of({{"distill", 1}}), removed, teacher, {}, {0.5});
+    const at::Tensor same_places =
+        at::stack({all[0].index_select(0, kept[0]), all[1].index_select(0, kept[1])});  // (2, 2, 3)
+    EXPECT_NEAR(losses.each.at("distill").item<double>(), (features - same_places).square().mean().item<double>(),
+                1e-6);
+    EXPECT_EQ(losses.each.size(), 1u);
+}
+
+TEST(Losses, SettingsAreTheList) {
+    const std::string text = write_config(LossSettings());
+    EXPECT_EQ(text.find("classification: 1 "), 0u) << text;
+    std::vector<std::string> keys;
+    for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+        keys.push_back(text.substr(at, text.find(':', at) - at));
+    }
+    EXPECT_EQ(keys, (std::vector<std::string>{"classification", "kl", "distill", "ratio", "saliency", "kl_direction",
+                                              "distill_kind", "label_smoothing"}));
+    const auto read = [](const std::string& yaml) { return read_config<LossSettings>({yaml, "a.yaml", {}}); };
+    const LossSettings settings = read("{kl: 3, kl_direction: student_teacher}");
+    EXPECT_EQ(settings.weights.at("kl"), 3);
+    EXPECT_EQ(settings.weights.at("ratio"), 2);
+    EXPECT_EQ(settings.choices.at("kl_direction"), "student_teacher");
+    EXPECT_EQ(settings.choices.at("distill_kind"), "mse");
+    EXPECT_EQ(test::error_of([&] { read("{distill_kind: kl_}"); }),
+              "[config] a.yaml:1: distill_kind: found 'kl_', expected one of mse, kl");
+    EXPECT_EQ(test::error_of([&] { read("{ratio: -1}"); }),
+              "[config] a.yaml:1: ratio: found '-1', expected a number of at least 0");
+}
+
+TEST(Losses, NeedsAreThoseOfTheLossesWithAWeight) {
+    EXPECT_EQ(loss_names(&Loss::needs_teacher), (std::vector<std::string>{"kl", "distill", "saliency"}));
+    const auto needs = [](const LossSettings& s) {
+        return std::vector{s.need_labels(), s.need_teacher(), s.need_saliency(), s.teach(true), s.teach(false)};
+    };
+    EXPECT_EQ(needs(test::losses_of({})), (std::vector{false, false, false, false, false}));
+    EXPECT_EQ(needs(test::losses_of({{"classification", 1}})), (std::vector{true, false, false, true, true}));
+    EXPECT_EQ(needs(test::losses_of({{"ratio", 1}})), (std::vector{false, false, false, true, false}));
+    EXPECT_EQ(needs(test::losses_of({{"saliency", 1}})), (std::vector{false, true, true, true, true}));
 }
 
 // Pictures of 96 x 160, patch 8, two stages, seven classes, one image; and an image whose first stage keeps nothing.

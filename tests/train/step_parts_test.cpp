@@ -3,13 +3,16 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/train/adamw.hpp"
+#include "dynvit/train/blend.hpp"
 #include "dynvit/train/ema.hpp"
 #include "dynvit/train/loss_scaler.hpp"
 #include "dynvit/train/metrics.hpp"
 #include "dynvit/train/selection_schedule.hpp"
+#include "dynvit/weights/state_dict.hpp"
 #include "tensor_support.hpp"
 
 namespace dynvit {
@@ -46,6 +49,50 @@ TEST(Ema, FollowsTheRecursion) {
         EXPECT_CLOSE(ema.average()->named_parameters()["head.weight"], expected, 1e-6);
         EXPECT_FALSE(ema.average()->named_parameters()["head.weight"].requires_grad());
     }
+}
+
+// A model with buffers, which none of dynvit's has.
+void add_buffers(DynamicVit& model, double level, std::int64_t count) {
+    model->register_buffer("level", at::full({3}, level));
+    model->register_buffer("count", at::full({}, count, at::kLong));
+}
+
+TEST(StateDict, HasBuffersToo) {
+    DynamicVit from = small_model(), to = small_model();
+    add_buffers(from, 2.5, 7);
+    add_buffers(to, 0, 0);
+    const TensorMap state = state_dict(*from);
+    EXPECT_CLOSE(state.at("level"), at::full({3}, 2.5), 0);
+    EXPECT_TRUE(load_state_dict(*to, state).clean());
+    EXPECT_EQ(to->named_buffers()["level"][2].item<double>(), 2.5);
+    EXPECT_EQ(to->named_buffers()["count"].item<std::int64_t>(), 7);
+    DynamicVit without = small_model();
+    EXPECT_EQ(load_state_dict(*without, state).unexpected, (std::vector<std::string>{"count", "level"}));
+    EXPECT_EQ(load_state_dict(*to, state_dict(*without)).missing, (std::vector<std::string>{"level", "count"}));
+}
+
+TEST(Ema, AveragesFloatingBuffersAndCopiesOthers) {
+    DynamicVit model = small_model();
+    Ema ema(*model, {.decay = 0.75, .warmup = false});
+    DynamicVit average = ema.average();
+    add_buffers(model, 8, 5);
+    add_buffers(average, 4, 1);
+    ema.update(*model, 0);
+    EXPECT_CLOSE(average->named_buffers()["level"], at::full({3}, 0.75 * 4 + 0.25 * 8), 1e-7);
+    EXPECT_EQ(average->named_buffers()["count"].item<std::int64_t>(), 5);
+}
+
+TEST(Blend, BlendsFloatingBuffersAndTakesOthersAsTheyAre) {
+    DynamicVit model = small_model();
+    add_buffers(model, 4, 1);
+    Blend blend(*model, 0.25);
+    DynamicVit blended = blend.with(*small_model());  // the parameters alone
+    add_buffers(blended, 0, 0);
+    DynamicVit trained = small_model();
+    add_buffers(trained, 8, 5);
+    blend.with(*trained);
+    EXPECT_CLOSE(blended->named_buffers()["level"], at::full({3}, 0.75 * 4 + 0.25 * 8), 1e-7);
+    EXPECT_EQ(blended->named_buffers()["count"].item<std::int64_t>(), 5);
 }
 
 TEST(LossScaler, UnscalesAndFindsWhatIsNotFinite) {
@@ -168,11 +215,15 @@ TEST(SelectionSchedule, DrawsRatiosInItsLastPartOnly) {
     EXPECT_EQ(fixed.targets, targets);
     settings.keep_ratio_range = {0.5, 0.9};
     EXPECT_EQ(step_selection(settings, targets, 0, 100, Random(0)).targets, targets);
+    const std::vector<double> ratios = drawn_ratios(settings);
+    EXPECT_EQ(ratios.size(), 10u);
+    std::set<double> drawn_ones;
     double least = 1, most = 0;
     for (std::uint64_t seed = 0; seed < 200; ++seed) {
         const StepSelection drawn = step_selection(settings, targets, 60, 100, Random(seed));
         ASSERT_EQ(drawn.targets.size(), 3u);
         EXPECT_DOUBLE_EQ(drawn.targets[2], std::pow(drawn.targets[0], 3));
+        drawn_ones.insert(drawn.targets[0]);
         least = std::min(least, drawn.targets[0]);
         most = std::max(most, drawn.targets[0]);
     }
@@ -180,6 +231,7 @@ TEST(SelectionSchedule, DrawsRatiosInItsLastPartOnly) {
     EXPECT_LT(least, 0.52);
     EXPECT_LE(most, 0.9);
     EXPECT_GT(most, 0.88);
+    EXPECT_EQ(drawn_ones, std::set<double>(ratios.begin(), ratios.end())) << "so few that each can be recorded";
     EXPECT_FALSE(step_selection(settings, {}, 99, 100, Random(0)).deterministic) << "a dense model selects nothing";
 }
 

@@ -11,11 +11,13 @@
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
+#include "dynvit/core/sha256.hpp"
 #include "dynvit/io/image.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/weights/model_file.hpp"
 #include "support.hpp"
+#include "train_support.hpp"
 
 namespace dynvit {
 namespace {
@@ -50,7 +52,7 @@ Experiment experiment() {
     e.train.schedule.warmup_epochs = 0.5;
     e.train.schedule.backbone_lr_scale = 0.5;
     e.train.schedule.backbone_freeze_epochs = 0.25;
-    e.train.loss.kl = e.train.loss.distill = 0;
+    e.train.loss.weights["kl"] = e.train.loss.weights["distill"] = 0;
     return e;
 }
 
@@ -226,7 +228,7 @@ TEST_F(Trainer, StagesComeToTheirTargets) {  // the ratio loss alone, far from t
     e.train.log_every = 10;
     e.train.schedule = {
         .lr = 1e-2, .min_lr = 1e-3, .warmup_epochs = 0, .backbone_lr_scale = 0, .backbone_freeze_epochs = 0};
-    e.train.loss = {.classification = 0, .kl = 0, .distill = 0, .ratio = 2};
+    e.train.loss = test::losses_of({{"ratio", 2}});
     train_to(0, e, "run");
     const std::vector<json> lines = metrics("run", "train");
     const std::vector<double> kept = lines.back().at("keep_ratio");
@@ -286,7 +288,7 @@ TEST_F(Trainer, LearnsFromATeacherWithoutLabels) {
     train_to(2, e, "dense");
     e = experiment();
     e.train.weights = checkpoint("dense", "last").string();
-    e.train.loss = {.classification = 0, .kl = 0.5, .distill = 0.5, .ratio = 2};
+    e.train.loss = test::losses_of({{"kl", 0.5}, {"distill", 0.5}, {"ratio", 2}});
     train_to(0, e, "a");
     const json line = metrics("a", "train").at(0);
     EXPECT_FALSE(line.contains("classification"));
@@ -300,17 +302,17 @@ TEST_F(Trainer, LearnsFromATeacherWithoutLabels) {
     train_to(0, e, "b");
     expect_equal_checkpoints("a", "b");
     e.model.num_classes = 4;
-    e.train.loss.kl = 0;
+    e.train.loss.weights["kl"] = 0;
     e.train.weights.clear();
-    e.train.loss.distill = 0;
+    e.train.loss.weights["distill"] = 0;
     EXPECT_EQ(train_to(0, e, "few classes").steps, kSteps);
-    e.train.loss.classification = 1;
+    e.train.loss.weights["classification"] = 1;
     EXPECT_EQ(error_of([&] { train_to(0, e, "too few classes"); }),
               "[train] found 10 classes in the data, expected at most model.num_classes, 4");
 
     e.model.num_classes = 12;
     e.train.weights = checkpoint("dense", "last").string();
-    e.train.loss.kl = 0.5;
+    e.train.loss.weights["kl"] = 0.5;
     EXPECT_EQ(error_of([&] { train_to(0, e, "other classes"); }).rfind("[train] the teacher, train.weights: ", 0), 0u);
     e.train.teacher = "nowhere.safetensors";
     const std::string missing = error_of([&] { train_to(0, e, "no teacher"); });
@@ -324,7 +326,7 @@ TEST_F(Trainer, TeacherStaysAsItIs) {  // the student's tokens at step 0 are the
     e.model.drop_path = 0;
     train_to(3, e, "dense");
     e.train.weights = checkpoint("dense", "last").string();
-    e.train.loss.kl = e.train.loss.distill = 0.5;
+    e.train.loss.weights["kl"] = e.train.loss.weights["distill"] = 0.5;
     e.train.schedule.warmup_epochs = 0;
     e.train.schedule.backbone_freeze_epochs = 0;
     const std::vector<std::uint8_t> before = bytes(checkpoint("dense", "last"));
@@ -349,7 +351,7 @@ TEST_F(Trainer, LearnsTheTeachersSaliency) {
     e.train.schedule = {
         .lr = 1e-2, .min_lr = 1e-3, .warmup_epochs = 0, .backbone_lr_scale = 0.1, .backbone_freeze_epochs = 0};
     e.train.selection.deterministic_from = 0;
-    e.train.loss = {.classification = 0, .kl = 1, .distill = 0, .ratio = 0, .saliency = 1};
+    e.train.loss = test::losses_of({{"kl", 1}, {"saliency", 1}});
     e.train.optimizer.frozen_blocks = 1;
     e.train.optimizer.train_embeddings = true;
     train_to(0, e, "run");
@@ -393,6 +395,44 @@ TEST_F(Trainer, BlendsWithTheStartingWeights) {  // the training is the same, wh
         moved = moved || (!learnt && !at::equal(tensor, whole));
     }
     EXPECT_TRUE(moved);
+}
+
+TEST_F(Trainer, ResumeVerifiesTheFilesThatItReadsAgain) {
+    Experiment e = experiment();
+    train_to(1, e, "start");
+    train_to(2, e, "other");
+    const fs::path weights = folder_ / "weights.safetensors";
+    const auto put = [&](const char* run) {
+        fs::copy_file(checkpoint(run, "last"), weights, fs::copy_options::overwrite_existing);
+        return sha256_of_file(weights, "test");
+    };
+    const std::string expected = put("start");
+    e.train.weights = weights.string();
+    train_to(3, e, "plain");
+    e.train.blend = 0.5;
+    train_to(3, e, "blend");
+    e.train.blend = 1;
+    e.train.teacher = e.train.weights;
+    e.train.loss.weights.at("kl") = 1;
+    train_to(3, e, "taught");
+    const std::string found = put("other");
+    const auto refusal = [&](const std::string& setting) {
+        return "[run] " + weights.string() + " (train." + setting + "): found a file with SHA-256 " + found +
+               ", expected the one that the run started from, " + expected;
+    };
+    EXPECT_EQ(error_of([&] { train_to(0, e, "taught"); }), refusal("teacher"));
+    e.train.teacher.clear();
+    EXPECT_EQ(error_of([&] { train_to(0, e, "taught"); }), refusal("weights")) << "they are the teacher now";
+    e.train.loss.weights.at("kl") = 0;
+    EXPECT_EQ(train_to(0, e, "plain").steps, kSteps) << "what it started from is in the checkpoint";
+    e.train.blend = 0.5;
+    EXPECT_EQ(error_of([&] { train_to(0, e, "blend"); }), refusal("weights"));
+
+    // A checkpoint of an earlier dynvit, which has no hashes.
+    write_safetensors(checkpoint("blend", "state"), read_safetensors(checkpoint("blend", "state")).tensors);
+    EXPECT_EQ(train_to(0, e, "blend").steps, kSteps);
+    EXPECT_EQ(read_safetensors(checkpoint("blend", "state")).metadata,
+              (std::map<std::string, std::string>{{"dynvit.sha256.weights", found}}));
 }
 
 TEST_F(Trainer, BestCheckpointIsTheBestEvaluation) {
@@ -509,7 +549,7 @@ Experiment whole_recipe(const std::string& weights) {
     e.data.repeats = 2;
     e.train.accumulate = 2;
     e.train.weights = weights;
-    e.train.loss.kl = e.train.loss.distill = 0.5;
+    e.train.loss.weights["kl"] = e.train.loss.weights["distill"] = 0.5;
     e.train.mixup = {.mixup = 0.8, .cutmix = 1, .mode = "elem"};
     e.train.ema.decay = 0.99;
     e.train.optimizer.clip_grad = 1;
@@ -547,8 +587,14 @@ TEST_F(Trainer, RecordedStepsMoveTheSame) {
     e.train.device = "cuda";
     e.train.epochs = 6;
     e.train.selection.keep_ratio_range.clear();
-    for (const char* precision : {"float32", "bfloat16", "float16"}) {
-        e.train.precision = precision;
+    for (const char* precision : {"float32", "bfloat16", "float16", "drawn ratios"}) {
+        const bool draws_ratios = std::string(precision) == "drawn ratios";
+        if (draws_ratios) {  // so many steps that each ratio comes several times after it was recorded
+            e.train.epochs = 40;
+            e.train.selection.deterministic_from = 0.1;
+            e.train.selection.keep_ratio_range = {0.4, 0.9};
+        }
+        e.train.precision = draws_ratios ? "bfloat16" : precision;
         e.train.record_steps = false;
         train_to(0, e, str("made ", precision));
         e.train.record_steps = true;
@@ -578,7 +624,7 @@ TEST_F(Trainer, AccumulatedBatchesAreOneLargeBatch) {  // but for the noise, whi
 
 TEST_F(Trainer, ModulesRestInTheDeterministicPart) {
     Experiment e = whole_recipe("");
-    e.train.loss.kl = e.train.loss.distill = 0;
+    e.train.loss.weights["kl"] = e.train.loss.weights["distill"] = 0;
     e.train.optimizer.clip_grad = 0;
     train_to(3, e, "half");
     train_to(0, e, "whole");
@@ -624,20 +670,28 @@ TEST_F(Trainer, AveragedWeightsAreEvaluatedAndMayBeTheBest) {
 TEST_F(Trainer, LeavesWhatTensorBoardReads) {
     Experiment e = experiment();
     e.train.eval_every = 1;
-    train_to(4, e, "run");
+    e.train.max_steps = 4;
+    std::vector<std::int64_t> drawn;  // stages of the models
+    const DrawKept draw_kept = [&](const DynamicVitImpl& model) {
+        drawn.push_back(model.settings().stages());
+        return std::vector<std::pair<std::string, Image>>{{"a picture", Image(8, 8)}};
+    };
+    train(e, folder_ / "run", false, draw_kept);
+    EXPECT_EQ(drawn, std::vector<std::int64_t>{2}) << "one evaluation";
     std::int64_t files = 0;
     for (const auto& entry : fs::directory_iterator(folder_ / "run/tensorboard")) {
         ++files;
         const std::vector<std::uint8_t> content = bytes(entry.path());
         const std::string text(content.begin(), content.end());
-        for (const char* tag : {"train/loss", "keep_ratio/stage 2", "top1/pruned", "kept tokens/"}) {
+        for (const char* tag : {"train/loss", "keep_ratio/stage 2", "top1/pruned", "kept tokens/a picture"}) {
             EXPECT_NE(text.find(tag), std::string::npos) << tag;
         }
     }
     EXPECT_EQ(files, 1);
     e.train.tensorboard = false;
-    train_to(1, e, "without");
+    train(e, folder_ / "without", false, draw_kept);
     EXPECT_FALSE(fs::exists(folder_ / "without/tensorboard"));
+    EXPECT_EQ(drawn.size(), 1u) << "nobody would see it";
 }
 
 TEST(TrainSettings, GmacsGiveTheRatio) {

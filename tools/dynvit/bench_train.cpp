@@ -17,6 +17,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/io/safetensors.hpp"
+#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/runtime/timing.hpp"
 #include "dynvit/train/train_step.hpp"
@@ -89,21 +90,27 @@ void run(const Arguments& arguments) {
     std::vector<std::function<void()>> cases;
     std::vector<std::int64_t> peaks;
     std::int64_t step = 0;
+    const std::vector<double> ratios = drawn_ratios(settings.selection);
     for (const std::int64_t size : sizes) {
-        cases.emplace_back([&, make_step = std::make_shared<TrainStep>(learner, settings),
-                            batches = std::vector<Batch>(static_cast<std::size_t>(settings.accumulate),
-                                                         random_batch(experiment.model, size, options.device))] {
-            StepPlan plan;
-            plan.step = step++;
-            plan.lr = plan.backbone_lr = settings.schedule.min_lr;
-            plan.selection = step_selection(settings.selection, targets, plan.step, /*all_steps=*/1 << 30,
-                                            Random(static_cast<std::uint64_t>(plan.step)));
-            (*make_step)(plan, batches);
-        });
-        cases.back()();  // the first step sets things up
+        cases.emplace_back(
+            [&, turn = std::size_t{0}, make_step = std::make_shared<TrainStep>(learner, settings),
+             batches = std::vector<Batch>(static_cast<std::size_t>(settings.accumulate),
+                                          random_batch(experiment.model, size, options.device))]() mutable {
+                StepPlan plan;
+                plan.step = step++;
+                plan.lr = plan.backbone_lr = settings.schedule.min_lr;
+                plan.selection = step_selection(settings.selection, targets, plan.step, /*all_steps=*/1 << 30,
+                                                Random(static_cast<std::uint64_t>(plan.step)));
+                if (plan.selection.deterministic && !ratios.empty()) {  // in turn, so that all steps repeat
+                    plan.selection.targets = stage_ratios(ratios[turn++ % ratios.size()], std::ssize(targets));
+                }
+                (*make_step)(plan, batches);
+            });
+        const std::size_t kinds = std::max<std::size_t>(1, ratios.size());
+        for (std::size_t i = 0; i < kinds; ++i) cases.back()();  // a first step sets things up
         std::int64_t peak = 0;
-        for (int i = 0; i < 2; ++i) {       // the second of these records
-            learner.optimizer.zero_grad();  // what is freed must have been counted
+        for (std::size_t i = 0; i < 2 * kinds; ++i) {  // the second of each kind records
+            learner.optimizer.zero_grad();             // what is freed must have been counted
             peak = std::max(peak, peak_tensor_bytes(cases.back(), options.device));
         }
         peaks.push_back(resident_bytes(learner, experiment.model, parse_precision(settings.precision)) + peak);

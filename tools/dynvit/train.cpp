@@ -4,9 +4,13 @@
 #include "command.hpp"
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/infer/eval_report.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/runtime/device.hpp"
 #include "dynvit/train/trainer.hpp"
+#include "dynvit/viz/stage_panels.hpp"
 
 namespace dynvit::tool {
 
@@ -26,6 +30,39 @@ std::string summary(const TrainResult& result, const std::string& output) {
     if (!result.last_ema_eval.empty()) text += "averaged weights (ema):\n" + eval_table(result.last_ema_eval);
     return text;
 }
+
+// Draws a few validation pictures, each beside what every stage keeps of it.
+class StagePictures {
+  public:
+    explicit StagePictures(const Experiment& experiment) : experiment_(experiment) {}
+
+    std::vector<std::pair<std::string, Image>> operator()(const DynamicVitImpl& model) {
+        constexpr std::int64_t kPictures = 6;
+        const ModelSettings& settings = model.settings();
+        if (settings.stages() == 0) return {};
+        if (!samples_) {
+            try {
+                samples_ = sample_pictures(experiment_.data, settings, kPictures);
+                make_names_unique(*samples_);
+            } catch (const Error& error) {
+                log::warn(str("no pictures for TensorBoard: ", error.what()));
+                samples_.emplace();
+            }
+        }
+        const auto engine = std::make_shared<const InferenceModel>(model, parse_precision(experiment_.train.precision));
+        const auto policy = make_policy("predicted", engine);
+        const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
+        std::vector<std::pair<std::string, Image>> drawn;
+        for (const NamedImage& sample : *samples_) {
+            drawn.emplace_back(sample.name, draw_stages(*engine, *policy, tokens, sample.image).row);
+        }
+        return drawn;
+    }
+
+  private:
+    const Experiment& experiment_;
+    std::optional<std::vector<NamedImage>> samples_;  // read when they are first drawn
+};
 
 }  // namespace
 
@@ -49,7 +86,8 @@ void add_train(CLI::App& program) {
                 throw Error("train", "--config is missing; `dynvit config` prints a file to start from");
             config.config = (std::filesystem::path(arguments->output) / "config.yaml").string();
         }
-        const TrainResult result = train(config.read(), arguments->output, arguments->resume);
+        const Experiment experiment = config.read();
+        const TrainResult result = train(experiment, arguments->output, arguments->resume, StagePictures(experiment));
         std::cout << summary(result, arguments->output);
     });
 }

@@ -42,7 +42,9 @@ struct LoaderOptions {
     bool drop_last = false;  // leave out a last batch that is not full
     bool pin_memory = false;
     std::uint64_t seed = 0;
-    std::int64_t epoch = 0;
+    std::int64_t epoch = 0;           // the first
+    std::int64_t epochs = 1;          // one after the other; the next one's batches are begun while this one's are used
+    std::int64_t epoch_batches = 0;   // of each epoch only the first so many; 0: all
     std::int64_t first_batch = 0;     // where a resumed epoch goes on; batches before it are never decoded
     std::int64_t shuffle_window = 0;  // samples; for data sets of shards, see training_order()
     /// Repeated augmentation (Hoffer et al., 2020; DeiT has 3): the epoch's order has every sample so many times in a
@@ -57,17 +59,19 @@ struct LoaderOptions {
 /// sample.object_mask; any other must clear it.
 using SampleTransform = std::function<Image(Sample& sample, Random& random)>;
 
-/// How many batches an epoch has.
+/// How many batches an epoch has, LoaderOptions::epoch_batches left aside.
 std::int64_t batch_count(std::size_t samples, const LoaderOptions& options);
 
-/// One pass over a data set. Workers start with the object and end with it, also when it is left half-way.
+/// Passes over a data set, each in an order of its own. Workers start with the object and end with it, also when it is
+/// left half-way.
 class Loader {
   public:
     Loader(const Dataset& dataset, SampleTransform transform, const LoaderOptions& options);
     ~Loader();
 
-    /// The next batch in order, or nothing at the end; never an empty one. An Error of a worker is thrown here, at its
-    /// batch's turn. With OnCorrupt::kReplace, so is one where several replacements in a row were corrupt as well.
+    /// The next batch in order, or nothing at the end of the last epoch; never an empty one. An Error of a worker is
+    /// thrown here, at its batch's turn. With OnCorrupt::kReplace, so is one where several replacements in a row were
+    /// corrupt as well.
     std::optional<Batch> next();
 
     /// The samples that were replaced or left out of the batches so far handed out, each once, in the order in which

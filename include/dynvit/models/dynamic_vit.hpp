@@ -22,6 +22,7 @@ struct TrainingOutput {
     std::vector<at::Tensor> log_probs;  // a stage: (B, N, 2); where tokens are removed, (B, n, 2) of those left
     std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw; empty if removed
     std::vector<at::Tensor> positions;  // a stage: (B, n), the places that log_probs speaks of; empty if masked
+    at::Tensor kept = {};               // (B, n), the places that features speaks of; undefined: all
 };
 
 /// Whether a parameter of that name belongs to a prediction module, and not to the backbone.

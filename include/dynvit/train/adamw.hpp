@@ -48,18 +48,18 @@ class AdamW {
     /// Of the steps that follow. @param lr the prediction modules'; @param backbone_lr everything else's
     void set_learning_rates(double lr, double backbone_lr);
 
-    /// One step from the gradients that stand in the parameters. A parameter without one is left alone.
+    /// One step from gradients(). A parameter without one is left alone.
     /// @param skip (1), float32, on the parameters' device: where it is 1, nothing changes; undefined: 0
     void step(const at::Tensor& skip = {});
 
-    /// Those that stand in the parameters.
+    /// The gradients that backward passes have left in the parameters since zero_grad(), group by group.
     std::vector<at::Tensor> gradients() const;
 
     void zero_grad();
 
     /// Moments and step counts under "exp_avg.NAME", "exp_avg_sq.NAME" and "step.NAME".
     TensorMap state() const;
-    /// Throws Error as copy_state does.
+    /// Puts back what state() gave. Throws Error naming the file and the tensor that is missing or of another shape.
     void load_state(const TensorMap& state, const std::string& file);
 
   private:

@@ -7,7 +7,7 @@ namespace dynvit {
 
 /// A straight line through weight space from a pretrained model to the fine-tuned one: points on it often forget less
 /// and learn as much (Wortsman et al., 2022, "Robust fine-tuning of zero-shot models"). The prediction modules, which a
-/// dense model lacks, are the fine-tuned model's own.
+/// dense model lacks, are the fine-tuned model's own, and so are buffers that hold no floating-point numbers.
 class Blend {
   public:
     /// Starts from the model's present weights, on its device.
@@ -19,7 +19,7 @@ class Blend {
 
   private:
     double share_;
-    std::vector<at::Tensor> start_;
+    std::vector<at::Tensor> start_;  // parameters and buffers, see named_state
     DynamicVit blended_;
 };
 

@@ -18,7 +18,8 @@ struct EmaSettings {
     bool on() const { return decay > 0; }
 };
 
-/// Exponential moving average of a model's parameters (Polyak and Juditsky, 1992; the form of timm's ModelEma).
+/// Exponential moving average of a model's weights (Polyak and Juditsky, 1992). Like timm's ModelEmaV3 it averages
+/// parameters and those buffers that hold floating-point numbers; other buffers are copied.
 class Ema {
   public:
     /// Starts from the model's present weights, on its device.

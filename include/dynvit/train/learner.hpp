@@ -1,8 +1,10 @@
-// Everything that a training step moves.
+// Everything that a training step reads and moves.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "dynvit/infer/inference_model.hpp"
 #include "dynvit/train/adamw.hpp"
@@ -13,6 +15,14 @@
 
 namespace dynvit {
 
+/// A file of weights that a run was started from.
+struct SourceFile {
+    std::string setting;  // "weights" or "teacher", a key of train
+    std::string path;
+    std::string sha256;
+    bool stays = false;  // a resumed run reads it again: what it says is not in the checkpoint
+};
+
 struct Learner {
     DynamicVit student;
     std::unique_ptr<const InferenceModel> teacher;  // dense, in the run's precision; null where no loss asks for one
@@ -20,11 +30,12 @@ struct Learner {
     LossScaler scaler;
     std::optional<Ema> ema;
     std::optional<Blend> blend;
+    std::vector<SourceFile> sources;
 
     /// The model that is evaluated and saved: the student, or its blend with the starting weights as it stands now.
     DynamicVit outcome() { return blend ? blend->with(*student) : student; }
 
-    /// All that a resumed run needs: "parameter.NAME", "ema.NAME", the optimizer's and the scaler's state.
+    /// What training has moved: "parameter.NAME", "ema.NAME", the optimizer's and the scaler's state.
     TensorMap state() const;
     /// Throws Error naming the file and what of it is of another model.
     void load_state(const TensorMap& state, const std::string& file);

@@ -13,20 +13,20 @@ class LossScaler {
     /// @param active whether the run is in float16
     LossScaler(const at::Device& device, bool active);
 
-    bool active() const { return active_; }
-
     at::Tensor scale(const at::Tensor& loss) const { return active_ ? loss * scale_.squeeze(0) : loss; }
 
     /// Divides the gradients by the factor, in place.
     /// @return (1), float32: 1 where any gradient is not finite, else 0
     at::Tensor unscale(const std::vector<at::Tensor>& gradients) const;
 
-    /// Adjusts the factor. @param skipped what unscale() returned
+    /// Halves the factor after a step that was skipped; doubles it after 2,000 in a row that were not.
+    /// @param skipped (1), float32, on the factor's device: 1 where the step's loss or a gradient was not finite, else
+    /// 0
     void update(const at::Tensor& skipped);
 
     /// "scaler.scale" and "scaler.growth"; empty where it isn't active.
     TensorMap state() const;
-    /// Throws Error as copy_state does.
+    /// Puts back what state() gave. Throws Error naming the file and the tensor that is missing or of another shape.
     void load_state(const TensorMap& state, const std::string& file);
 
   private:

@@ -1,45 +1,86 @@
-// The four losses of DynamicViT (Rao et al., 2021, section 3.3), one that teaches the selection, and their sum.
+// The losses: the four of DynamicViT (Rao et al., 2021, section 3.3), one that teaches the selection, and the list of
+// all.
 #pragma once
 
+#include <map>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "dynvit/core/fields.hpp"
 #include "dynvit/infer/inference_model.hpp"
+#include "dynvit/io/safetensors.hpp"
 
 namespace dynvit {
 
+/// The section train.loss. Its keys, defaults and comments come from the list of losses, see all_losses().
 struct LossSettings {
-    double classification = 1.0;
-    double kl = 0.5;
-    double distill = 0.5;
-    double ratio = 2.0;
-    double saliency = 0.0;
-    std::string kl_direction = "teacher_student";
-    std::string distill_kind = "mse";
+    LossSettings();
+
+    std::map<std::string, double> weights;       // of every loss, by its name; 0: it is not computed
+    std::map<std::string, std::string> choices;  // of every LossChoice, by its key
     double label_smoothing = 0.1;
 
-    void fields(FieldVisitor& v) {
-        v.field("classification", classification, "weight of the cross-entropy with the labels", at_least(0));
-        v.field("kl", kl, "weight of the KL divergence to the teacher's class probabilities", at_least(0));
-        v.field("distill", distill, "weight of the distance to the teacher's tokens", at_least(0));
-        v.field("ratio", ratio, "weight of the squared distance to the target keep ratios", at_least(0));
-        v.field("saliency", saliency,
-                "weight of the distance between the modules' scores of the tokens and the teacher's use of them",
-                at_least(0));
-        v.field("kl_direction", kl_direction, "which of the two KL(teacher || student) or its reverse",
-                std::vector<std::string>{"teacher_student", "student_teacher"});
-        v.field("distill_kind", distill_kind, "that distance: mean square, or KL divergence over the channels' softmax",
-                std::vector<std::string>{"mse", "kl"});
-        v.field("label_smoothing", label_smoothing, "share of the target spread over all classes", between(0, 1));
-    }
+    void fields(FieldVisitor& v);
 
-    bool need_teacher() const { return kl > 0 || distill > 0 || saliency > 0; }
+    bool need_labels() const;
+    bool need_teacher() const;
+    bool need_saliency() const;
+    /// Whether a loss with a weight has a value in a run's last step.
+    /// @param draws whether that step draws decisions
+    bool teach(bool draws) const;
 };
 
-/// Each as a 0-dimensional tensor on the model's device; undefined where its weight is 0.
+/// What losses are computed from.
+struct LossInputs {
+    const LossSettings& settings;
+    const TrainingOutput& student;
+    const InferenceModel::DenseOutput* teacher;  // null where no loss needs one
+    const at::Tensor& target;                    // (B, K), soft; undefined where no loss needs labels
+    const std::vector<double>& keep_ratios;      // a target a stage
+};
+
+/// One of several ways to compute a loss: a key of train.loss beside the weights.
+struct LossChoice {
+    std::string key, comment;
+    std::vector<std::string> values;  // the first where train.loss says nothing
+};
+
+/// An entry of the list: all that the rest of training knows of a loss.
+struct Loss {
+    std::string name;     // the key of its weight in train.loss, and of its mean in metrics.jsonl
+    double weight = 0.0;  // where train.loss says nothing
+    std::string comment;  // on the weight
+    /// 0-dimensional, on the model's device; undefined where the student's output holds nothing that it speaks of.
+    at::Tensor (*compute)(const LossInputs& inputs) = nullptr;
+    bool needs_labels = false;
+    bool needs_teacher = false;   // the dense model's output on the same images
+    bool needs_saliency = false;  // with each stage's saliency in it, and the modules' scores with a gradient
+    bool needs_draws = false;     // it has no value where tokens are removed and not drawn
+    std::optional<LossChoice> choice = {};
+};
+
+/// Every loss, in the order of train.loss and of the sum. To add one: a file that defines make_NAME_loss(), and a line
+/// in losses.cpp.
+const std::vector<Loss>& all_losses();
+
+/// Names of the losses that have a need: loss_names(&Loss::needs_teacher).
+std::vector<std::string> loss_names(bool Loss::*need);
+
+/// A step's losses, each as a 0-dimensional tensor on the model's device.
 struct Losses {
-    at::Tensor classification, kl, distill, ratio, saliency;
+    TensorMap each;    // by name; those of weight 0, or without a value, are not there
     at::Tensor total;  // the weighted sum
 };
+
+/// All of them.
+/// @param target (B, K) soft targets; undefined where no loss needs labels
+/// @param teacher the dense model's output on the same images, with the stages' saliency if a loss needs it; empty
+/// without teacher losses
+/// @param keep_ratios a target a stage
+Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
+                      const std::optional<InferenceModel::DenseOutput>& teacher, const at::Tensor& target,
+                      const std::vector<double>& keep_ratios);
 
 /// Cross-entropy with soft targets, mean over images.
 /// @param logits (B, K); @param target (B, K), rows that sum to 1
@@ -69,14 +110,5 @@ at::Tensor keep_ratio_loss(const std::vector<at::Tensor>& decisions, const std::
 /// @param log_prob (B, n, 2), the stage's; its score is log pi_keep - log pi_drop
 /// @param saliency (B, n), at least 0, in any unit: the teacher's; 0 for a token that is no longer there
 at::Tensor saliency_loss(const at::Tensor& log_prob, const at::Tensor& saliency);
-
-/// All of them.
-/// @param target (B, K) soft targets; undefined without classification loss
-/// @param teacher the dense model's output on the same images, with the stages' saliency if that has a weight; empty
-/// without teacher losses
-/// @param keep_ratios a target a stage
-Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
-                      const std::optional<InferenceModel::DenseOutput>& teacher, const at::Tensor& target,
-                      const std::vector<double>& keep_ratios);
 
 }  // namespace dynvit

@@ -5,7 +5,8 @@
 //     RUN/checkpoints/last.safetensors   the weights, with the model's settings
 //     RUN/checkpoints/ema.safetensors    their running average, where there is one
 //     RUN/checkpoints/best.safetensors   those (or the averages) with the best accuracy, as train.best_by says
-//     RUN/checkpoints/state.safetensors  everything that --resume needs
+//     RUN/checkpoints/state.safetensors  all that training has moved, and hashes of the files that it started from:
+//                                        --resume reads the teacher's, and for train.blend the starting weights', again
 //     RUN/tensorboard/                   the same numbers, and pictures of kept tokens, for TensorBoard
 #pragma once
 
@@ -44,7 +45,8 @@ class RunFolder {
               at::ScalarType type = at::kFloat) const;
 
     /// Puts the learner where the run stopped. Throws Error naming the file if it is of another model, or of a run
-    /// whose epochs have another number of steps.
+    /// whose epochs have another number of steps; and for a file of weights that the run goes on reading and that is no
+    /// longer what it was when the checkpoint was written.
     RunProgress restore(Learner& learner, std::int64_t steps_per_epoch) const;
 
     const std::filesystem::path& path() const { return path_; }

@@ -23,10 +23,14 @@ struct StepSelection {
     bool operator==(const StepSelection&) const = default;
 };
 
+/// The base ratios that keep_ratio_range draws from, ascending: a small set, so that steps at one of them come again.
+/// Empty where it is.
+std::vector<double> drawn_ratios(const SelectionSettings& settings);
+
 /// Until `deterministic_from` of the run, decisions are drawn (Gumbel-Softmax) and train the prediction modules. After
 /// it each stage keeps its best tokens exactly as at inference: the backbone learns to work with what it will get, and
-/// the modules rest, or learn from the saliency loss. There, keep_ratio_range draws a base ratio for each step, so that
-/// one model serves all of them.
+/// the modules rest, or learn from the saliency loss. There, keep_ratio_range draws one of drawn_ratios() for each
+/// step, so that one model serves all ratios.
 /// @param targets of the experiment, a stage: used wherever no ratio is drawn
 /// @param step of `steps`, from 0
 /// @param random the step's own generator

@@ -22,13 +22,16 @@ struct StepOutput {
     std::vector<at::Tensor> keep_ratios;  // a stage: share of the patches that went on, 0-dimensional
     at::Tensor bad_loss;                  // (1): 1 where the loss was not finite
     at::Tensor skipped;                   // (1): 1 where it or a gradient was not, and the weights were left alone
+
+    /// Every tensor of it that is defined.
+    std::vector<at::Tensor*> tensors();
 };
 
 class RecordedStep;
 
 /// Makes steps: student, teacher and losses of each batch, their gradients' sum, one AdamW step and the running
-/// average's. On a GPU a step whose shapes and targets repeat is recorded and from then on started as a whole, unless
-/// settings.record_steps is off.
+/// average's. On a GPU steps whose shapes and targets come again are recorded and from then on started as a whole,
+/// unless settings.record_steps is off.
 class TrainStep {
   public:
     /// Both must stay where they are.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "dynvit/infer/evaluate.hpp"
-#include "dynvit/train/run_folder.hpp"
+#include "dynvit/train/run_log.hpp"
 
 namespace dynvit {
 
@@ -17,8 +17,10 @@ struct TrainResult {
     bool reached_target = false;  // stopped early, at train.stop_at
 };
 
-/// Trains as the experiment says and leaves a run folder. On one machine's CPU, equal settings and seed give equal
-/// bytes, also when the run was stopped between two steps and resumed. Throws Error for what a user can put right.
-TrainResult train(const Experiment& experiment, const std::filesystem::path& output, bool resume);
+/// Trains as the experiment says and leaves a run folder. `draw_kept` gives TensorBoard pictures of the evaluated
+/// model. On one machine's CPU, equal settings and seed give equal bytes, also when the run was stopped between two
+/// steps and resumed. Throws Error for what a user can put right.
+TrainResult train(const Experiment& experiment, const std::filesystem::path& output, bool resume,
+                  const DrawKept& draw_kept = {});
 
 }  // namespace dynvit

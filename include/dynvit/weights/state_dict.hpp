@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dynvit/io/safetensors.hpp"
@@ -21,12 +22,14 @@ struct LoadReport {
     std::string text(std::size_t most = 4) const;
 };
 
-/// The model's parameters, detached, on their device.
+/// The module's parameters and then its buffers, in the order in which they were registered.
+std::vector<std::pair<std::string, at::Tensor>> named_state(const torch::nn::Module& module);
+
+/// The same, detached, on their device.
 TensorMap state_dict(const torch::nn::Module& module);
 
-/// Copies tensors of equal name and shape, the target's as they are called there. Throws Error("run", file ...) naming
-/// the first that is missing or of another shape. @param file what the error calls the source
-void copy_state(const TensorMap& from, const TensorMap& to, const std::string& file);
+/// "(3, 224, 224)"
+std::string shape_text(at::IntArrayRef shape);
 
 /// Copies weights into the model, converting their type. A position embedding of another grid is resampled (see
 /// resize_pos_embed); its grid is a square. What doesn't fit is left as it was and reported.

@@ -13,6 +13,9 @@ namespace dynvit {
 struct DeviceGraphs::Impl {
     at::Device device;
     at::cuda::MempoolId_t memory = at::cuda::graph_pool_handle();
+    // All are recorded on one stream: what is freed on one stream serves that stream alone, so that recordings of
+    // several would not work in the same memory. The default stream can't be recorded.
+    c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index());
     std::vector<std::unique_ptr<at::cuda::CUDAGraph>> graphs{};
     at::cuda::CUDAEvent done{};  // when the last run's outputs have been read
 };
@@ -39,11 +42,10 @@ std::size_t DeviceGraphs::record(const std::function<void()>& work) {
     auto graph = std::make_unique<at::cuda::CUDAGraph>();
     c10::cuda::CUDACachingAllocator::emptyCache();  // a recording's memory is its own: it can't take what is kept there
     {
-        const c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool();  // the default stream can't be recorded
         at::cuda::CUDAEvent before{};
         before.record(caller);
-        before.block(side);
-        const c10::cuda::CUDAStreamGuard stream(side);
+        before.block(impl_->side);
+        const c10::cuda::CUDAStreamGuard stream(impl_->side);
         graph->capture_begin(impl_->memory, cudaStreamCaptureModeThreadLocal);
         try {
             work();

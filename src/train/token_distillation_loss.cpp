@@ -1,0 +1,40 @@
+// How far the kept tokens are from the teacher's.
+#include <ATen/ATen.h>
+
+#include "dynvit/ops/token_gather.hpp"
+#include "dynvit/train/losses.hpp"
+
+namespace dynvit {
+
+at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features,
+                                   const at::Tensor& decision, bool kl) {
+    at::Tensor distance;  // (B, N)
+    if (kl) {
+        const at::Tensor teacher = at::log_softmax(teacher_features, -1, at::kFloat);
+        distance = (teacher.exp() * (teacher - at::log_softmax(features, -1, at::kFloat))).sum(-1);
+    } else {
+        distance = at::mse_loss(features.to(at::kFloat), teacher_features.to(at::kFloat), at::Reduction::None).mean(-1);
+    }
+    const at::Tensor kept = decision.detach();
+    return (distance * kept).sum() / kept.sum().clamp_min(1.0);
+}
+
+Loss make_distill_loss() {
+    Loss loss{"distill", 0.5, "weight of the distance to the teacher's tokens"};
+    loss.choice = {"distill_kind", "that distance: mean square, or KL divergence over the channels' softmax",
+                   std::vector<std::string>{"mse", "kl"}};
+    loss.compute = [](const LossInputs& in) {
+        const TrainingOutput& student = in.student;
+        // Of the tokens that are left, all count; of masked ones, those that the last stage kept.
+        const at::Tensor teacher =
+            student.kept.defined() ? gather_tokens(in.teacher->features, student.kept) : in.teacher->features;
+        const at::Tensor decision = student.decisions.empty() ? at::ones_like(student.features.select(2, 0), at::kFloat)
+                                                              : student.decisions.back();
+        return token_distillation_loss(student.features, teacher, decision,
+                                       in.settings.choices.at("distill_kind") == "kl");
+    };
+    loss.needs_teacher = true;
+    return loss;
+}
+
+}  // namespace dynvit
