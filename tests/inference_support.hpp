@@ -5,15 +5,14 @@
 
 namespace dynvit::test {
 
-inline std::shared_ptr<const InferenceModel> engine_of(const DynamicVit& model,
-                                                       at::ScalarType precision = at::kFloat) {
+inline std::shared_ptr<const InferenceModel> engine_of(const DynamicVit& model, at::ScalarType precision = at::kFloat) {
     return std::make_shared<const InferenceModel>(*model, precision);
 }
 
 inline PrunedOutput prune(const DynamicVit& model, const at::Tensor& images, const std::vector<std::int64_t>& tokens,
                           const std::string& policy = "predicted", std::uint64_t seed = 0) {
     const auto engine = engine_of(model);
-    return pruned_forward(*engine, images, *make_policy(policy, engine, seed), tokens);
+    return pruned_forward(*engine, images, *make_policy(policy, engine, {.seed = seed}), tokens);
 }
 
 }  // namespace dynvit::test

@@ -50,6 +50,10 @@ double number(const std::string& key, const std::string& value) {
 void set_option(const std::string& key, const std::string& value, dynvit::ClassifierOptions& options) {
     if (key == "keep_ratio") {
         options.keep_ratio = number(key, value);
+    } else if (key == "policy") {
+        options.policy = value;
+    } else if (key == "threshold") {
+        options.thresholds = {number(key, value)};
     } else if (key == "device") {
         options.device = dynvit::parse_device(value);
     } else if (key == "precision") {
@@ -57,7 +61,7 @@ void set_option(const std::string& key, const std::string& value, dynvit::Classi
     } else if (key == "model") {
         options.model = value;
     } else {
-        throw Error("options", "found '", key, "', expected keep_ratio, device, precision or model");
+        throw Error("options", "found '", key, "', expected keep_ratio, policy, threshold, device, precision or model");
     }
 }
 

@@ -113,8 +113,13 @@ class Reader : public FieldVisitor {
         read_list(key, value, "texts", [&](const YAML::Node& item) { return words(key, item); });
     }
 
-    void reject(const std::string& key, const std::string& found_and_expected) override {
-        throw Error("config", place(path(key)), ": ", path(key), ": ", found_and_expected);
+    void reject(const std::string& key, const std::string& found_and_expected,
+                const std::vector<std::string>& beside) override {
+        std::string where = given_at(path(key));
+        for (const std::string& other : beside) {
+            if (where.empty()) where = given_at(path(other));
+        }
+        throw Error("config", where.empty() ? name_ : where, ": ", path(key), ": ", found_and_expected);
     }
 
   protected:
@@ -264,8 +269,8 @@ class Reader : public FieldVisitor {
 
     std::string path(const std::string& key) const { return levels_.empty() ? key : below(levels_.back().path, key); }
 
-    // Where a value stands: "FILE:LINE", or the --set that gave it; the file alone where nobody did.
-    std::string place(const std::string& path) const {
+    // Where a value was given: "FILE:LINE", or the --set; empty where nobody did.
+    std::string given_at(const std::string& path) const {
         for (std::string part = path;;) {
             if (const auto found = overridden_.find(part); found != overridden_.end()) return found->second;
             const std::size_t dot = part.rfind('.');
@@ -273,7 +278,12 @@ class Reader : public FieldVisitor {
             part.resize(dot);
         }
         const auto found = places_.find(path);
-        return found != places_.end() ? found->second : name_;
+        return found != places_.end() ? found->second : "";
+    }
+
+    std::string place(const std::string& path) const {
+        const std::string given = given_at(path);
+        return given.empty() ? name_ : given;
     }
 
     YAML::Node find(const std::string& key) {
@@ -362,7 +372,7 @@ class Writer : public FieldVisitor {
     void field(const std::string& key, std::vector<std::string>& value, const std::string& comment) override {
         list(key, value, comment, quoted_in_list);
     }
-    void reject(const std::string&, const std::string&) override {}
+    void reject(const std::string&, const std::string&, const std::vector<std::string>&) override {}
 
   protected:
     void begin_section(const std::string& key, const std::string& comment) override {

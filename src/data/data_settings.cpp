@@ -86,7 +86,8 @@ void DataSettings::fields(FieldVisitor& v) {
             between(0, 1024));
     v.section("augment", augment, "training: what is done to a cropped picture");
     for (const auto& [key, range] : {std::pair{"scale", scale}, std::pair{"ratio", ratio}}) {
-        if (range.size() != 2 || range[0] > range[1]) v.reject(key, "expected [least, most]");
+        if (range.size() == 2 && range[0] <= range[1]) continue;
+        v.reject(key, "found [" + join(range, ", ") + "], expected [least, most]");
     }
     if (train_folders.empty() || (kind == kFolder && labelled && train_folders.size() > 1)) {
         v.reject("train_folders", str("found ", train_folders.size(), " folders, expected ",

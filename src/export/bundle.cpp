@@ -12,7 +12,7 @@ void export_bundle(const std::filesystem::path& path, DynamicVit model, const Ex
         throw Error("export", "a bundle is run by dynvit, which gives the kept tokens: --kept-tokens is not for it");
     }
     BundleSettings settings;
-    settings.tokens_per_stage = options.tokens;
+    settings.plan = options.plan;
     settings.resize = options.resize;
     settings.class_names = options.class_names;
     const TensorMap weights = state_dict(*model);
@@ -21,8 +21,7 @@ void export_bundle(const std::filesystem::path& path, DynamicVit model, const Ex
     const ModelFile read = read_model_file(path);
     const auto equal = [](const auto& a, const auto& b) { return a.first == b.first && at::equal(a.second, b.second); };
     if (!std::equal(weights.begin(), weights.end(), read.weights.begin(), read.weights.end(), equal) || !read.bundle ||
-        read.bundle->tokens_per_stage != settings.tokens_per_stage ||
-        read.bundle->class_names != settings.class_names) {
+        read.bundle->plan != settings.plan || read.bundle->class_names != settings.class_names) {
         throw Error("export", path.string(), ": does not hold what was written; is the disk in order?");
     }
 }

@@ -6,6 +6,7 @@
 #include "dynvit/export/bundle.hpp"
 #include "dynvit/export/onnx.hpp"
 #include "dynvit/export/torchscript.hpp"
+#include "dynvit/infer/selection_policy.hpp"
 #include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
@@ -18,21 +19,15 @@ struct Format {
 
 constexpr Format kFormats[] = {{"bundle", export_bundle}, {"torchscript", export_torchscript}, {"onnx", export_onnx}};
 
-void check_counts(const ExportOptions& options, const ModelSettings& settings) {
-    if (options.tokens.empty()) {
-        if (options.kept_tokens)
-            throw Error("export", "a dense model keeps every token: it has no kept tokens to give");
-        return;
+void check_options(const ExportOptions& options, const ModelSettings& settings) {
+    if (options.plan.dense() && options.kept_tokens) {
+        throw Error("export", "a dense model keeps every token: it has no kept tokens to give");
     }
-    if (std::ssize(options.tokens) != settings.stages()) {
-        throw Error("export", "found ", options.tokens.size(), " counts of tokens, expected one for each of the ",
-                    settings.stages(), " stages");
+    if (!find_policy(options.plan.policy).is_prediction || !options.plan.thresholds.empty()) {
+        throw Error("export", "found a plan of policy ", options.plan.policy, ", expected ", kPredicted,
+                    " with a count of tokens a stage");
     }
-    std::int64_t most = settings.patches();
-    for (const std::int64_t count : options.tokens) {
-        if (count < 0 || count > most) throw Error("export", "found ", count, " tokens kept of ", most);
-        most = count;
-    }
+    check_plan(options.plan, settings);
 }
 
 void check_weights(const DynamicVitImpl& model) {
@@ -56,7 +51,7 @@ const std::vector<std::string>& export_formats() {
 
 void export_model(const std::filesystem::path& path, DynamicVit model, const ExportOptions& options,
                   const std::string& format) {
-    check_counts(options, model->settings());
+    check_options(options, model->settings());
     check_weights(*model);
     for (const Format& known : kFormats) {
         if (format == known.name) return known.write(path, std::move(model), options);

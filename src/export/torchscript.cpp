@@ -44,9 +44,9 @@ class Script {
                      ", \"images must be (B, 3, ", height, ", ", width, ")\"\n");
         std::string x = embed(*this, parts_.stem, "images"), results;
         walk_blocks(
-            settings_, std::ssize(options.tokens),
+            settings_, std::ssize(options.plan.tokens),
             [&](std::int64_t stage, std::int64_t) {
-                select(x, stage, options.tokens[static_cast<std::size_t>(stage)]);
+                select(x, stage, options.plan.tokens[static_cast<std::size_t>(stage)]);
                 if (options.kept_tokens) results += str(", kept_", stage + 1);
             },
             [&](std::int64_t block) { run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x); });
@@ -137,7 +137,7 @@ jit::Module mirror(const torch::nn::Module& module, const ExportOptions& options
         made.register_parameter(item.key(), item.value().detach(), /*is_buffer=*/false);
     }
     for (const auto& item : module.named_children()) {
-        const bool unused = options.tokens.empty() && is_of_prediction_module(item.key() + '.');
+        const bool unused = options.plan.tokens.empty() && is_of_prediction_module(item.key() + '.');
         if (unused || item.value()->parameters().empty()) continue;
         made.register_module(item.key(), mirror(*item.value(), options, unit));
     }
@@ -180,12 +180,12 @@ void check(const std::filesystem::path& path, const std::filesystem::path& writt
     const ModelSettings& settings = model->settings();
     jit::Module loaded = jit::load(written.string());
     const auto engine = std::make_shared<const InferenceModel>(*model);
-    const auto policy = make_policy("predicted", engine);
+    const auto policy = make_policy(kPredicted, engine);
     auto generator = at::make_generator<at::CPUGeneratorImpl>(0);
     for (const std::int64_t batch : {1, 3}) {
         const at::Tensor images =
             at::randn({batch, 3, settings.image_height(), settings.image_width()}, generator, at::kFloat);
-        compare(run(loaded, images), pruned_forward(*engine, images, *policy, options.tokens), path.string());
+        compare(run(loaded, images), pruned_forward(*engine, images, *policy, options.plan.tokens), path.string());
     }
 }
 

@@ -7,12 +7,9 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 
 namespace dynvit {
 namespace {
-
-constexpr double kPublishedKeepRatio = 0.7;
 
 ModelSettings settings_of(const ModelFile& file, const std::string& model) {
     if (file.settings) return *file.settings;
@@ -25,18 +22,23 @@ ModelSettings settings_of(const ModelFile& file, const std::string& model) {
     return settings;
 }
 
-PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, double keep_ratio) {
-    if (!(keep_ratio >= 0 && keep_ratio <= 1)) {
-        throw Error("keep-ratio", "found ", keep_ratio, ", expected 0 (what the file says) to 1");
+PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, const ClassifierOptions& options) {
+    const double ratio = options.keep_ratio;
+    if (!(ratio >= 0 && ratio <= 1)) {
+        throw Error("keep-ratio", "found ", ratio, ", expected 0 (what the file says) to 1");
     }
-    if (keep_ratio == 0 && file.bundle) return {.tokens = file.bundle->tokens_per_stage};
-    if (settings.stages() == 0) {
-        if (keep_ratio == 0 || keep_ratio == 1) return {};
-        throw Error("keep-ratio", file.path.string(), ": has no prediction modules: expected 1, found ", keep_ratio);
+    find_policy(options.policy, learns_nothing);
+    if (!options.thresholds.empty()) return plan_for_thresholds(settings, options.thresholds);
+    PruningPlan plan;
+    if (ratio > 0) {
+        plan = plan_for_ratio(settings, ratio, file.path.string() + ":");
+    } else if (file.bundle) {
+        plan = file.bundle->plan;
+    } else if (settings.stages() > 0) {
+        plan = plan_for_ratio(settings, kDefaultKeepRatio);
     }
-    if (keep_ratio == 1) return {};
-    const double ratio = keep_ratio == 0 ? kPublishedKeepRatio : keep_ratio;
-    return {.tokens = tokens_per_stage(stage_ratios(ratio, settings.stages()), settings.patches())};
+    if (!plan.dense()) plan.policy = options.policy;
+    return plan;
 }
 
 }  // namespace
@@ -47,8 +49,7 @@ Classifier::Classifier(const std::filesystem::path& path, const ClassifierOption
     DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
     load_weights(*model, file, Fit::kEvaluate);
     model->to(options.device);
-    session_ = std::make_unique<const InferenceSession>(*model, plan_of(file, settings, options.keep_ratio),
-                                                        options.precision);
+    session_ = std::make_unique<const InferenceSession>(*model, plan_of(file, settings, options), options.precision);
     if (!file.bundle) return;
     resize_ = file.bundle->resize;
     class_names_ = file.bundle->class_names;

@@ -37,11 +37,11 @@ nlohmann::json eval_json(const EvalResult& r) {
 
 namespace {
 
-// How the images of a per_image row differ; "" for others.
+// How the images of a row with an own number in each differ; "" for others.
 std::string spread_text(const EvalResult& r) {
     std::string text;
     for (std::size_t s = 0; s < r.spread.size(); ++s) {
-        text += str("per_image ", fixed(r.keep_ratio, 2), ", stage ", s + 1, ": pi_keep > ", fixed(r.thresholds[s], 4),
+        text += str(r.policy, ' ', fixed(r.keep_ratio, 2), ", stage ", s + 1, ": pi_keep > ", fixed(r.thresholds[s], 4),
                     " keeps ", r.spread[s][0], " to ", r.spread[s][4], " tokens, quartiles ", r.spread[s][1], ", ",
                     r.spread[s][2], ", ", r.spread[s][3], '\n');
     }

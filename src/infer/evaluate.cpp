@@ -5,20 +5,18 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <optional>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
-#include "dynvit/infer/calibration.hpp"
 #include "dynvit/infer/inference_session.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 
 namespace dynvit {
 namespace {
 
-constexpr std::int64_t kCalibrationPictures = 128;
 constexpr std::int64_t kNoLabel = -1;
 
 // Sums over the batches of one case; on the device until the end, so that no batch waits for the host.
@@ -29,7 +27,7 @@ struct Tally {
     at::Tensor named, right;        // of this batch: (B) the class named, (B) whether it is the label
     at::Tensor log_probs;           // of this batch: (B, K)
     std::vector<at::Tensor> found;  // a stage: object patches kept
-    std::vector<std::vector<std::int64_t>> counts;  // per_image, a stage: of every image so far
+    std::vector<std::vector<std::int64_t>> counts;  // of an own number in each image, a stage: of every image so far
 
     // @param labels (B), or undefined: there are none
     // @param objects (B, N), bool, or undefined
@@ -110,70 +108,52 @@ struct Tally {
     }
 };
 
-const at::Tensor& calibration(const EvalOptions& options, const std::string& policy) {
-    if (options.calibration.defined()) return options.calibration;
-    throw Error("eval", "policy ", policy, " learns from pictures, expected some in EvalOptions::calibration");
-}
-
-PruningPlan plan_of(const EvalCase& one, const InferenceModel& model, const EvalOptions& options) {
-    const ModelSettings& settings = model.settings();
-    PruningPlan plan{one.policy, {}, one.thresholds, {}, options.seed};
-    if (one.dense() || settings.stages() == 0) return {};
-    const auto shares = one.per_stage.empty() ? stage_ratios(one.keep_ratio, settings.stages()) : one.per_stage;
-    plan.tokens = tokens_per_stage(shares, settings.patches());
-    if (one.policy == "static") {
-        plan.static_scores = find_static_scores(model, calibration(options, one.policy));
-    }
-    if (one.policy == "per_image" && plan.thresholds.empty()) {
-        plan.thresholds = find_thresholds(model, calibration(options, one.policy), plan.tokens);
-    }
-    return plan;
-}
-
 using Engine = std::shared_ptr<const InferenceModel>;
+
+// Weights laid out for inference, once for each model.
+class Engines {
+  public:
+    explicit Engines(at::ScalarType precision) : precision_(precision) {}
+    const Engine& of(const DynamicVit& model) {
+        Engine& engine = engines_[model.get()];
+        if (!engine) engine = std::make_shared<const InferenceModel>(*model, precision_);
+        return engine;
+    }
+
+  private:
+    at::ScalarType precision_;
+    std::map<const DynamicVitImpl*, Engine> engines_;
+};
 
 Tally prepare_case(const EvalCase& one, const Engine& model, const EvalOptions& options) {
     Tally tally;
-    tally.session = std::make_shared<InferenceSession>(model, plan_of(one, *model, options));
+    tally.session =
+        std::make_shared<InferenceSession>(model, one.plan, PolicyInputs{options.calibration, options.seed});
     const PruningPlan& plan = tally.session->plan();
-    const bool dense = plan.tokens.empty();
-    tally.result.policy = dense ? "dense" : plan.policy;
-    tally.result.keep_ratio = dense ? 1.0 : one.keep_ratio;
+    tally.result.policy = plan.dense() ? "dense" : plan.policy;
+    tally.result.keep_ratio = plan.dense() ? 1.0 : one.keep_ratio;
     tally.result.tokens_per_stage = plan.tokens;
     tally.result.thresholds = plan.thresholds;
     tally.result.gmacs = tally.session->gmacs();
     tally.result.gmacs_per_stage = tally.session->gmacs_per_stage();
-    if (plan.policy == "structural") {
-        const std::int64_t pooled = structural_tokens(model->settings());
-        tally.result.tokens_per_stage = {pooled};
-        tally.result.keep_ratio = static_cast<double>(pooled) / static_cast<double>(model->settings().patches());
+    if (tally.session->policy().selects == Selects::kAveraged) {
+        tally.result.keep_ratio =
+            static_cast<double>(plan.tokens.front()) / static_cast<double>(model->settings().patches());
     }
     return tally;
 }
 
 std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, const EvalOptions& options) {
-    const auto prepared = [&](const DynamicVit& weights) {
-        return std::make_shared<const InferenceModel>(*weights, options.precision);
-    };
+    Engines engines(options.precision);
     std::vector<Tally> tallies;
     if (options.baseline) {
-        tallies.push_back(prepare_case({}, prepared(options.baseline), options));
+        tallies.push_back(prepare_case({}, engines.of(options.baseline), options));
         tallies.back().result.policy = "baseline";
     }
-    const Engine shared = prepared(model);
     for (const EvalCase& one : cases) {
-        tallies.push_back(prepare_case(one, one.model ? prepared(one.model) : shared, options));
+        tallies.push_back(prepare_case(one, engines.of(one.model ? one.model : model), options));
     }
     return tallies;
-}
-
-// Pictures from all over the data set, as they go into the model.
-at::Tensor calibration_pictures(const Dataset& pictures, const SampleTransform& transform, LoaderOptions options) {
-    options.batch_size = std::min(kCalibrationPictures, static_cast<std::int64_t>(pictures.size()));
-    options.shuffle = true;
-    Loader loader(pictures, transform, options);
-    const std::optional<Batch> first = loader.next();
-    return first ? first->images : at::Tensor();
 }
 
 void check_labels(const at::Tensor& labels, std::int64_t classes) {
@@ -185,6 +165,14 @@ void check_labels(const at::Tensor& labels, std::int64_t classes) {
 }
 
 }  // namespace
+
+at::Tensor calibration_pictures(const Dataset& pictures, const SampleTransform& transform, LoaderOptions options) {
+    options.batch_size = std::min(kCalibrationPictures, static_cast<std::int64_t>(pictures.size()));
+    options.shuffle = true;  // from all over the data set
+    Loader loader(pictures, transform, options);
+    const std::optional<Batch> first = loader.next();
+    return first ? first->images : at::Tensor();
+}
 
 double EvalResult::drop_error() const {  // of the mean of images values that are 1, -1 or 0
     if (images == 0) return 0.0;
@@ -223,7 +211,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         }
         const Tally* dense = nullptr;
         for (Tally& tally : tallies) {
-            const bool is_dense = tally.result.tokens_per_stage.empty();
+            const bool is_dense = tally.session->plan().dense();
             const Tally* beside = is_dense && !options.baseline ? nullptr : dense;
             tally.add(tally.session->run(inputs), labels, objects, beside);
             if (is_dense && (!dense || !options.baseline)) dense = &tally;
@@ -252,9 +240,7 @@ std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalC
     const SampleTransform transform =
         make_transform(data, Split::kVal, settings.image_height(), settings.image_width());
     EvalOptions run = options;
-    const auto learns = [](const EvalCase& one) {
-        return one.policy == "static" || (one.policy == "per_image" && one.thresholds.empty());
-    };
+    const auto learns = [](const EvalCase& one) { return needs_pictures(one.plan); };
     if (!run.calibration.defined() && std::ranges::any_of(cases, learns)) {
         run.calibration = calibration_pictures(pictures, transform, loading);
     }

@@ -4,47 +4,12 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <numeric>
 
-#include "dynvit/core/error.hpp"
-#include "dynvit/data/data_settings.hpp"
 #include "dynvit/models/macs.hpp"
 
 namespace dynvit {
 namespace {
-
-void check(const PruningPlan& plan, const ModelSettings& settings) {
-    const std::vector<std::string>& known = plan_policy_names();
-    if (std::ranges::find(known, plan.policy) == known.end()) {
-        throw Error("policy", "unknown selection policy '", plan.policy, "'; expected one of ", join(known, ", "));
-    }
-    const std::int64_t stages = settings.stages();
-    const auto check_size = [&](const char* name, std::int64_t found) {
-        if (found != stages) {
-            throw Error("policy", plan.policy, ": found ", found, ' ', name, ", expected one a stage, ", stages);
-        }
-    };
-    if (plan.policy == "per_image") {
-        check_size("thresholds", std::ssize(plan.thresholds));
-        for (const double threshold : plan.thresholds) {
-            if (threshold >= 0 && threshold <= 1) continue;
-            throw Error("policy", "per_image: found a threshold of ", threshold, ", expected 0 to 1");
-        }
-    } else if (plan.policy == "structural") {
-        if (stages == 0) throw Error("policy", "structural: the model has no stage, expected one to pool at");
-    } else if (!plan.tokens.empty()) {
-        check_size("token counts", std::ssize(plan.tokens));
-        std::int64_t before = settings.patches();
-        for (const std::int64_t count : plan.tokens) {
-            if (count < 0 || count > before) {
-                throw Error("policy", plan.policy, ": found a count of ", count, ", expected 0 to ", before);
-            }
-            before = count;
-        }
-        if (plan.policy == "static") check_size("static scores", std::ssize(plan.static_scores));
-    }
-}
 
 SessionOutput with_counts(const PrunedOutput& output, std::int64_t patches) {
     SessionOutput result{output.logits, {}, {}};
@@ -59,12 +24,6 @@ SessionOutput with_counts(const PrunedOutput& output, std::int64_t patches) {
 
 }  // namespace
 
-const std::vector<std::string>& plan_policy_names() {
-    static const std::vector<std::string> names = {"predicted", "per_image",     "random",
-                                                   "static",    "cls_attention", "structural"};
-    return names;
-}
-
 std::vector<std::int64_t> SessionOutput::kept_of(std::int64_t index, std::size_t stage, std::int64_t patches) const {
     std::int64_t first = 0;
     for (std::int64_t i = 0; i < index; ++i) first += counts[stage][i];
@@ -72,28 +31,35 @@ std::vector<std::int64_t> SessionOutput::kept_of(std::int64_t index, std::size_t
     return {places.const_data_ptr<std::int64_t>(), places.const_data_ptr<std::int64_t>() + places.numel()};
 }
 
-InferenceSession::InferenceSession(std::shared_ptr<const InferenceModel> model, PruningPlan plan)
+InferenceSession::InferenceSession(std::shared_ptr<const InferenceModel> model, PruningPlan plan,
+                                   const PolicyInputs& inputs)
     : model_(std::move(model)) {
-    set_plan(std::move(plan));
+    set_plan(std::move(plan), inputs);
 }
 
-InferenceSession::InferenceSession(const DynamicVitImpl& model, PruningPlan plan, at::ScalarType precision)
-    : InferenceSession(std::make_shared<InferenceModel>(model, precision), std::move(plan)) {}
+InferenceSession::InferenceSession(const DynamicVitImpl& model, PruningPlan plan, at::ScalarType precision,
+                                   const PolicyInputs& inputs)
+    : InferenceSession(std::make_shared<InferenceModel>(model, precision), std::move(plan), inputs) {}
 
 InferenceSession::~InferenceSession() = default;
 
-void InferenceSession::set_plan(PruningPlan plan) {
-    check(plan, settings());
-    policy_.reset();
-    if (plan.policy == "static" && !plan.tokens.empty()) {
-        policy_ = make_static_policy(plan.static_scores);
-    } else if (plan.policy != "per_image" && plan.policy != "structural") {
-        policy_ = make_policy(plan.tokens.empty() ? "predicted" : plan.policy, model_, plan.seed);
-    }
+void InferenceSession::set_plan(PruningPlan plan, const PolicyInputs& inputs) {
+    plan = complete_plan(std::move(plan), *model_, inputs);
+    const bool scores = !plan.dense() && find_policy(plan.policy).selects == Selects::kBest;
+    use(plan, scores ? make_policy(plan.policy, model_, inputs) : nullptr);
+}
+
+void InferenceSession::set_plan(PruningPlan plan, std::unique_ptr<SelectionPolicy> policy) {
+    use(complete_plan(std::move(plan), *model_, {}), std::move(policy));
+}
+
+void InferenceSession::use(PruningPlan plan, std::unique_ptr<SelectionPolicy> policy) {
+    entry_ = &find_policy(plan.policy);
+    policy_ = std::move(policy);
     plan_ = std::move(plan);
     recorded_.reset();
-    const bool draws = plan_.policy == "random" && !plan_.tokens.empty();  // on the CPU, anew each time
-    if (plan_.policy != "per_image" && !draws && DeviceGraphs::supported(device())) {
+    const bool draws = entry_->draws && !plan_.dense();  // on the processor, anew each time
+    if (entry_->selects != Selects::kAbove && !draws && DeviceGraphs::supported(device())) {
         recorded_ = std::make_unique<RecordedForward>(
             model_,
             [this](const at::Tensor& inputs, bool recording) {
@@ -105,14 +71,12 @@ void InferenceSession::set_plan(PruningPlan plan) {
 
 std::vector<double> InferenceSession::gmacs_per_stage(const std::vector<std::int64_t>& counts) const {
     ModelSettings sizes = settings();
-    std::vector<std::int64_t> tokens = counts.empty() ? plan_.tokens : counts;
-    if (plan_.policy == "structural") {
+    const std::vector<std::int64_t>& tokens = counts.empty() ? plan_.tokens : counts;
+    if (entry_->selects == Selects::kAveraged) {
         sizes.pruning_loc = {sizes.pruning_loc[static_cast<std::size_t>(structural_stage(sizes))]};
-        tokens = {structural_tokens(settings())};
     }
-    const bool predicts = plan_.policy == "predicted" || plan_.policy == "per_image";
     std::vector<double> parts;
-    for (const std::int64_t macs : count_macs_per_stage(sizes, tokens, predicts)) {
+    for (const std::int64_t macs : count_macs_per_stage(sizes, tokens, entry_->predicts)) {
         parts.push_back(1e-9 * static_cast<double>(macs));
     }
     return parts;
@@ -125,7 +89,7 @@ double InferenceSession::gmacs(const std::vector<std::int64_t>& counts) const {
 
 SessionOutput InferenceSession::run(const at::Tensor& images) const {
     const torch::NoGradGuard no_grad;
-    if (plan_.policy == "per_image") {
+    if (entry_->selects == Selects::kAbove) {
         PerImageOutput output = per_image_forward(*model_, images, plan_.thresholds);
         return {output.logits, std::move(output.counts), std::move(output.kept)};
     }
@@ -133,8 +97,7 @@ SessionOutput InferenceSession::run(const at::Tensor& images) const {
 }
 
 OneImageBlocks* InferenceSession::one_image_blocks(std::int64_t batch) {
-    const bool decides = !plan_.tokens.empty() || plan_.policy == "structural";
-    if (batch != 1 || (decides && plan_.policy != "predicted")) return nullptr;
+    if (batch != 1 || !(plan_.dense() || entry_->is_prediction)) return nullptr;
     if (!one_image_) one_image_ = model_->one_image_blocks();
     if (!one_image_) return nullptr;
     one_image_->prepare(1 + settings().patches());
@@ -143,13 +106,16 @@ OneImageBlocks* InferenceSession::one_image_blocks(std::int64_t batch) {
 
 SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs, OneImageBlocks* one_image) const {
     const at::Tensor x = model_->embed_prepared(inputs);
-    if (plan_.policy == "structural") {
-        const StageOperation pool = average_two_by_two(settings(), structural_stage(settings()));
-        return {staged_forward_embedded(*model_, x, pool).logits, {}, {}};
+    if (entry_->selects == Selects::kAveraged) {
+        const StageOperation average = average_two_by_two(settings(), structural_stage(settings()));
+        return {staged_forward_embedded(*model_, x, average).logits, {}, {}};
     }
-    return with_counts(one_image ? pruned_forward_embedded(*model_, x, *one_image, plan_.tokens)
-                                 : pruned_forward_embedded(*model_, x, *policy_, plan_.tokens),
-                       settings().patches());
+    const auto pruned = [&] {
+        if (one_image) return pruned_forward_embedded(*model_, x, *one_image, plan_.tokens);
+        if (plan_.dense()) return staged_forward_embedded(*model_, x, {});
+        return pruned_forward_embedded(*model_, x, *policy_, plan_.tokens);
+    };
+    return with_counts(pruned(), settings().patches());
 }
 
 }  // namespace dynvit

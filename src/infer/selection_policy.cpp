@@ -3,18 +3,26 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
+
 #include "dynvit/core/error.hpp"
+#include "dynvit/infer/calibration.hpp"
+#include "dynvit/infer/pruned_vit.hpp"
 
 namespace dynvit {
 namespace {
 
+using Model = std::shared_ptr<const InferenceModel>;
+using Policy = std::unique_ptr<SelectionPolicy>;
+
+// The prediction modules' log-probability to keep.
 class PredictedPolicy : public SelectionPolicy {
   public:
-    explicit PredictedPolicy(std::shared_ptr<const InferenceModel> model) : model_(std::move(model)) {}
+    explicit PredictedPolicy(Model model) : model_(std::move(model)) {}
     at::Tensor scores(const StageInput& input) override { return model_->keep_log_probability(input.stage, input.x); }
 
   private:
-    std::shared_ptr<const InferenceModel> model_;
+    Model model_;
 };
 
 class RandomPolicy : public SelectionPolicy {
@@ -41,37 +49,137 @@ class StaticPolicy : public SelectionPolicy {
     std::vector<at::Tensor> scores_;  // a stage: (N)
 };
 
+// Needs no training (EViT, Liang et al., 2022).
 class ClsAttentionPolicy : public SelectionPolicy {
   public:
-    explicit ClsAttentionPolicy(std::shared_ptr<const InferenceModel> model) : model_(std::move(model)) {}
-    at::Tensor scores(const StageInput& input) override {
-        if (!input.before.defined()) {
-            throw Error("policy", "cls_attention was asked for at a stage before block 0, expected a block before it");
-        }
-        return model_->cls_attention(input.block - 1, input.before);
-    }
+    explicit ClsAttentionPolicy(Model model) : model_(std::move(model)) {}
+    at::Tensor scores(const StageInput& input) override { return model_->cls_attention(input.block - 1, input.before); }
 
   private:
-    std::shared_ptr<const InferenceModel> model_;
+    Model model_;
 };
 
+Policy make_predicted(Model model, const PolicyInputs&) {
+    return std::make_unique<PredictedPolicy>(std::move(model));
+}
+Policy make_random(Model, const PolicyInputs& inputs) {
+    return std::make_unique<RandomPolicy>(inputs.seed);
+}
+Policy learn_static(Model model, const PolicyInputs& inputs) {
+    return make_static_policy(find_static_scores(*model, inputs.pictures));
+}
+Policy make_cls_attention(Model model, const PolicyInputs&) {
+    return std::make_unique<ClsAttentionPolicy>(std::move(model));
+}
+
+constexpr PolicyEntry kPolicies[] = {
+    {.name = kPredicted,
+     .description = "the prediction modules",
+     .predicts = true,
+     .is_prediction = true,
+     .make = make_predicted},
+    {.name = kPerImage,
+     .description = "what they find likelier needed than a threshold, in each image another number",
+     .selects = Selects::kAbove,
+     .predicts = true},
+    {.name = "random", .description = "chance", .draws = true, .make = make_random},
+    {.name = "static",
+     .description = "the same places of every image, learnt from some pictures",
+     .learns = true,
+     .make = learn_static},
+    {.name = "cls_attention",
+     .description = "how much [CLS] looks at a token in the block before",
+     .reads_attention = true,
+     .make = make_cls_attention},
+    {.name = "structural",
+     .description = "nobody: tokens are averaged two by two in the middle of the network",
+     .selects = Selects::kAveraged},
+};
+
+void check_pictures(const PolicyInputs& inputs, const std::string& learner, const char* instead = "") {
+    if (inputs.pictures.defined() && inputs.pictures.size(0) > 0) return;
+    throw Error("policy", learner, " learns from pictures: found none, expected some", instead);
+}
+
+void check_model(const PolicyEntry& policy, const ModelSettings& settings) {
+    if (!policy.reads_attention) return;
+    if (!settings.class_token) {
+        throw Error("policy", policy.name, " was asked for of a model without [CLS], expected one with class_token");
+    }
+    if (settings.stages() > 0 && settings.pruning_loc.front() == 0) {
+        throw Error("policy", policy.name, " was asked for at a stage before block 0, expected a block before it");
+    }
+}
+
 }  // namespace
+
+std::vector<std::string> policy_names(PolicyFilter serves) {
+    std::vector<std::string> names;
+    for (const PolicyEntry& policy : kPolicies) {
+        if (serves(policy)) names.emplace_back(policy.name);
+    }
+    return names;
+}
+
+std::string describe_policies(PolicyFilter serves) {
+    std::vector<std::string> parts;
+    for (const PolicyEntry& policy : kPolicies) {
+        if (serves(policy)) parts.push_back(str(policy.name, " (", policy.description, ')'));
+    }
+    return join(parts, ", ");
+}
+
+const PolicyEntry& find_policy(const std::string& name, PolicyFilter serves) {
+    const PolicyEntry* const found =
+        std::ranges::find_if(kPolicies, [&](const PolicyEntry& policy) { return name == policy.name; });
+    const bool known = found != std::end(kPolicies);
+    if (known && serves(*found)) return *found;
+    throw Error("policy", known ? "not served here: selection policy '" : "unknown selection policy '", name,
+                "'; expected one of ", join(policy_names(serves), ", "));
+}
+
+bool needs_pictures(const PruningPlan& plan) {
+    const PolicyEntry& policy = find_policy(plan.policy);
+    if (policy.selects == Selects::kAbove) return plan.thresholds.empty() && !plan.tokens.empty();
+    return policy.learns && !plan.dense();
+}
+
+std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
+                                             const PolicyInputs& inputs) {
+    const PolicyEntry& policy = find_policy(name, [](const PolicyEntry& entry) { return entry.make != nullptr; });
+    check_model(policy, model->settings());
+    if (policy.learns) check_pictures(inputs, policy.name);
+    return policy.make(std::move(model), inputs);
+}
 
 std::unique_ptr<SelectionPolicy> make_static_policy(std::vector<at::Tensor> scores) {
     return std::make_unique<StaticPolicy>(std::move(scores));
 }
 
-const std::vector<std::string>& policy_names() {
-    static const std::vector<std::string> names = {"predicted", "random", "cls_attention"};
-    return names;
-}
-
-std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
-                                             std::uint64_t seed) {
-    if (name == "predicted") return std::make_unique<PredictedPolicy>(std::move(model));
-    if (name == "random") return std::make_unique<RandomPolicy>(seed);
-    if (name == "cls_attention") return std::make_unique<ClsAttentionPolicy>(std::move(model));
-    throw Error("policy", "unknown selection policy '", name, "'; expected one of ", join(policy_names(), ", "));
+PruningPlan complete_plan(PruningPlan plan, const InferenceModel& model, const PolicyInputs& inputs) {
+    const ModelSettings& settings = model.settings();
+    const PolicyEntry& policy = find_policy(plan.policy);
+    if (policy.selects != Selects::kAveraged) check_plan(plan, settings);
+    switch (policy.selects) {
+        case Selects::kBest:
+            if (!plan.thresholds.empty()) {
+                throw Error("policy", policy.name, ": found thresholds, expected a count of tokens a stage");
+            }
+            break;
+        case Selects::kAbove:
+            if (plan.dense()) throw Error("policy", policy.name, ": found no thresholds, expected one a stage");
+            if (!plan.thresholds.empty()) break;
+            check_pictures(inputs, policy.name, ", or thresholds");
+            plan.thresholds = find_thresholds(model, inputs.pictures, plan.tokens);
+            break;
+        case Selects::kAveraged:
+            if (settings.stages() == 0) {
+                throw Error("policy", policy.name, ": the model has no stage, expected one to pool at");
+            }
+            plan.tokens = {structural_tokens(settings)};  // of one stage alone
+            break;
+    }
+    return plan;
 }
 
 }  // namespace dynvit

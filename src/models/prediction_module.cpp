@@ -43,7 +43,9 @@ at::Tensor PredictionModuleImpl::project(const at::Tensor& x) {
     return at::gelu(half_linear(normed, in_.weight, in_.bias));
 }
 
-// Each token's own features beside the mean, both (..., C/2).
+// Returns log pi_keep and log pi_drop of each token, (..., 2).
+// @param local a token's own features, (..., C/2)
+// @param mean the image's, (..., C/2), of one token's shape or as many
 at::Tensor PredictionModuleImpl::log_probabilities(const at::Tensor& local, const at::Tensor& mean) {
     at::Tensor h = at::cat({local, mean.to(local.scalar_type())}, -1);
     for (const std::size_t i : {0, 1}) h = at::gelu(half_linear(h, out_[i].weight, out_[i].bias));

@@ -1,7 +1,6 @@
 #include "dynvit/train/experiment.hpp"
 
 #include "dynvit/core/error.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 
 namespace dynvit {
@@ -43,72 +42,99 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.section("selection", selection, "which tokens go on in training");
     v.section("mixup", mixup, "pictures blended two by two");
     v.section("ema", ema, "running average of the weights");
-    if (v.reads() && blend < 1 && (weights.empty() || ema.on())) {
-        v.reject("blend", str("is ", blend, weights.empty() ? ", expected train.weights" : ", expected ema.decay 0",
-                              " with a blend below 1"));
-    }
-    if (ema.on() == false && best_by.ends_with("_ema"))
+    if (!v.reads()) return;
+    if (blend < 1 && weights.empty()) v.reject("blend", str("found ", blend, ", expected train.weights with it"));
+    if (blend < 1 && ema.on()) v.reject("blend", str("found ", blend, ", expected 1 with an ema.decay above 0"));
+    if (!ema.on() && best_by.ends_with("_ema")) {
         v.reject("best_by", "found " + best_by + ", expected ema.decay above 0 with it");
+    }
+    if (stop_at > 0 && eval_every == 0) {
+        v.reject("stop_at", str("found ", stop_at, ", expected eval_every above 0 with it"));
+    }
 }
 
 std::vector<double> TrainSettings::stage_targets(std::int64_t stages) const {
-    return static_cast<std::int64_t>(keep_ratio.size()) == stages && stages != 1
-               ? keep_ratio
-               : stage_ratios(keep_ratio.front(), stages);
+    return stage_shares(keep_ratio, stages);
 }
+
+namespace {
+
+// Finds the ratio that train.target_gmacs asks for.
+void find_ratio(FieldVisitor& v, const ModelSettings& model, TrainSettings& train) {
+    if (train.target_gmacs == 0) return;
+    const std::string found = str("found ", train.target_gmacs, ", expected ");
+    if (model.stages() == 0)
+        v.reject("train.target_gmacs", found + "model.pruning_loc to name stages that can save them");
+    const double rho = find_keep_ratio(model, train.target_gmacs);
+    if (!(rho > 0)) {
+        const std::vector<std::int64_t> none(model.pruning_loc.size(), 0);
+        v.reject("train.target_gmacs", str(found, "at least the ", 1e-9 * static_cast<double>(count_macs(model, none)),
+                                           " of a model that keeps no patch"));
+    }
+    train.keep_ratio = {rho};
+}
+
+void check_keep_ratio(FieldVisitor& v, const ModelSettings& model, const std::vector<double>& shares) {
+    const std::string key = "train.keep_ratio";
+    const std::int64_t given = std::ssize(shares), stages = model.stages();
+    if (given == 0 || (given > 1 && given != stages)) {
+        v.reject(key, str("found ", given, " numbers, expected one or as many as model.pruning_loc, ", stages));
+    }
+    for (std::size_t i = 1; i < shares.size(); ++i) {
+        if (shares[i] <= shares[i - 1]) continue;
+        v.reject(key, str("found ", shares[i], " after ", shares[i - 1],
+                          ", expected shares that do not grow: a dropped patch does not come back"));
+    }
+}
+
+// Each loss with a weight needs things that other settings may not give.
+void check_needs(FieldVisitor& v, const Experiment& e) {
+    for (const Loss& loss : all_losses()) {
+        const double weight = e.train.loss.weights.at(loss.name);
+        if (weight == 0) continue;
+        const std::string key = "train.loss." + loss.name, found = str("found ", weight, ", expected ");
+        if (loss.needs_labels && !e.data.labelled) {
+            v.reject(key, found + "0 where data.labelled is false", {"data.labelled"});
+        }
+        if (loss.needs_teacher && e.train.weights.empty() && e.train.teacher.empty()) {
+            v.reject(key, found + "0, or a teacher: give train.weights or train.teacher");
+        }
+        if (loss.needs_saliency && e.model.stages() > 0 && !e.model.class_token) {
+            v.reject(key, found + "0 where model.class_token is false: the teacher's [CLS] tells what is salient");
+        }
+    }
+}
+
+void check_losses(FieldVisitor& v, const Experiment& e) {
+    check_needs(v, e);
+    const bool draws_to_the_end = e.model.stages() > 0 && e.train.selection.deterministic_from >= 1;
+    if (e.train.loss.teach(draws_to_the_end)) return;
+    std::vector<std::string> always, drawing, beside;
+    for (const Loss& loss : all_losses()) {
+        (loss.needs_draws ? drawing : always).push_back(loss.name);
+        beside.push_back("train.loss." + loss.name);
+    }
+    v.reject("train.loss",
+             str("found no weight above 0 that moves the backbone, expected one of ", join(always, ", "),
+                 drawing.empty() ? "" : ", or " + join(drawing, ", ") + " with stages that are drawn to the end"),
+             beside);
+}
+
+}  // namespace
 
 void Experiment::fields(FieldVisitor& v) {
     v.section("model", model, "the network");
     v.section("data", data, "the pictures");
     v.section("train", train, "the training");
-    if (v.reads() && train.target_gmacs > 0 && model.stages() > 0) {
-        const double rho = find_keep_ratio(model, train.target_gmacs);
-        if (rho > 0) {
-            train.keep_ratio = {rho};
-        } else {
-            v.reject("train", str("target_gmacs is ", train.target_gmacs, ", expected at least the ",
-                                  1e-9 * static_cast<double>(
-                                             count_macs(model, std::vector<std::int64_t>(model.pruning_loc.size(), 0))),
-                                  " of a model that keeps no patch"));
-        }
+    if (!v.reads()) return;
+    find_ratio(v, model, train);
+    check_keep_ratio(v, model, train.keep_ratio);
+    const std::int64_t frozen = train.optimizer.frozen_blocks;
+    if (frozen > model.depth) {
+        v.reject("train.optimizer.frozen_blocks",
+                 str("found ", frozen, ", expected at most model.depth, ", model.depth));
     }
-    const auto given = static_cast<std::int64_t>(train.keep_ratio.size());
-    if (given == 0 || (given > 1 && given != model.stages())) {
-        v.reject("train", str("keep_ratio has ", given, " numbers, expected one or as many as model.pruning_loc, ",
-                              model.stages()));
-    }
-    for (std::size_t i = 1; i < train.keep_ratio.size(); ++i) {
-        if (train.keep_ratio[i] > train.keep_ratio[i - 1]) {
-            v.reject("train", str("keep_ratio has ", train.keep_ratio[i], " after ", train.keep_ratio[i - 1],
-                                  ", expected shares that do not grow: a dropped patch does not come back"));
-        }
-    }
-    if (v.reads() && train.optimizer.frozen_blocks > model.depth) {
-        v.reject("train", str("optimizer.frozen_blocks is ", train.optimizer.frozen_blocks,
-                              ", expected at most model.depth, ", model.depth));
-    }
-    const bool draws_to_the_end = model.stages() > 0 && train.selection.deterministic_from >= 1;
-    if (v.reads() && !train.loss.teach(draws_to_the_end)) {
-        v.reject("train",
-                 "loss has no weight above 0 that moves the backbone, expected classification, kl or distill "
-                 "above 0, or ratio with stages that are drawn to the end");
-    }
-    if (v.reads() && train.stop_at > 0 && train.eval_every == 0) {
-        v.reject("train", "stop_at is set, expected eval_every above 0 with it");
-    }
-    if (v.reads() && train.target_gmacs > 0 && model.stages() == 0) {
-        v.reject("train", "target_gmacs is set, expected model.pruning_loc to name stages that can save them");
-    }
-    for (const Loss& loss : all_losses()) {
-        if (v.reads() && !data.labelled && loss.needs_labels && train.loss.weights.at(loss.name) > 0) {
-            v.reject("train", str("loss.", loss.name, " is ", train.loss.weights.at(loss.name),
-                                  ", expected 0 where data.labelled is false"));
-        }
-    }
-    if (v.reads() && train.loss.need_teacher() && train.weights.empty() && train.teacher.empty()) {
-        v.reject("train", str("the losses ", join(loss_names(&Loss::needs_teacher), ", "),
-                              " need a teacher: give train.weights or train.teacher, or set them to 0 in loss"));
-    }
+    check_losses(v, *this);
 }
 
 }  // namespace dynvit

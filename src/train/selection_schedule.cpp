@@ -1,5 +1,6 @@
 #include "dynvit/train/selection_schedule.hpp"
 
+#include "dynvit/core/error.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 
 namespace dynvit {
@@ -19,12 +20,12 @@ void SelectionSettings::fields(FieldVisitor& v) {
     v.field("keep_ratio_range", keep_ratio_range,
             "there, each step draws its rho, one of ten spread evenly over [least, most]; []: train.keep_ratio",
             above_up_to(0, 1));
-    if (!keep_ratio_range.empty() && (keep_ratio_range.size() != 2 || keep_ratio_range[0] > keep_ratio_range[1])) {
-        v.reject("keep_ratio_range", "expected [least, most]");
+    if (keep_ratio_range.empty()) return;
+    const std::string found = str("found [", join(keep_ratio_range, ", "), "], expected ");
+    if (keep_ratio_range.size() != 2 || keep_ratio_range[0] > keep_ratio_range[1]) {
+        v.reject("keep_ratio_range", found + "[least, most]");
     }
-    if (v.reads() && !keep_ratio_range.empty() && deterministic_from >= 1) {
-        v.reject("keep_ratio_range", "is set, expected deterministic_from below 1 with it");
-    }
+    if (deterministic_from >= 1) v.reject("keep_ratio_range", found + "deterministic_from below 1 with it");
 }
 
 std::vector<double> drawn_ratios(const SelectionSettings& s) {

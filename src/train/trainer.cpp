@@ -77,15 +77,16 @@ struct Evaluated {
 Evaluated evaluate_learner(Learner& learner, const Experiment& e, const Dataset& pictures, const EvalOptions& options,
                            std::int64_t step, RunLog& run_log, TrainResult& result) {
     const DynamicVit outcome = learner.outcome();
-    std::vector<EvalCase> cases = {{"predicted", 1.0, {}}};  // of the outcome, as the next one
+    std::vector<EvalCase> cases = {{}};  // dense; of the outcome, as the next one
     const std::int64_t stages = e.model.stages();
     if (stages > 0) {
-        cases.push_back({"predicted", e.train.keep_ratio.front(), e.train.stage_targets(stages)});
+        cases.push_back({plan_for_shares(e.model, e.train.stage_targets(stages)), e.train.keep_ratio.front()});
     }
     const std::size_t count = cases.size();
-    for (std::size_t i = 0; learner.ema && i < count; ++i) {
+    const DynamicVit average = learner.ema ? learner.ema->average() : DynamicVit{nullptr};
+    for (std::size_t i = 0; average && i < count; ++i) {
         cases.push_back(cases[i]);
-        cases.back().model = learner.ema->average();
+        cases.back().model = average;
     }
     const auto results = evaluate_split(outcome, cases, pictures, e.data, e.train.batch_size, options);
     const auto middle = results.begin() + static_cast<std::ptrdiff_t>(count);
@@ -102,8 +103,7 @@ Evaluated evaluate_learner(Learner& learner, const Experiment& e, const Dataset&
 
     const bool by_ema = e.train.best_by.ends_with("_ema"), by_dense = e.train.best_by.starts_with("dense");
     const std::vector<EvalResult>& chosen = by_ema ? result.last_ema_eval : result.last_eval;
-    const Evaluated evaluated{by_ema ? learner.ema->average() : outcome,
-                              (by_dense ? chosen.front() : chosen.back()).top1()};
+    const Evaluated evaluated{by_ema ? average : outcome, (by_dense ? chosen.front() : chosen.back()).top1()};
     run_log.pictures(step, *evaluated.model);
     return evaluated;
 }

@@ -37,17 +37,14 @@ void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> 
     }
 }
 
-StagePanels draw_stages(const InferenceModel& model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
-                        const Image& picture) {
-    const PrunedOutput result =
-        pruned_forward(model, normalize_images(stack_images({picture}), model.device()), policy, tokens);
+StagePanels draw_stages(const InferenceSession& session, const Image& picture) {
+    const ModelSettings& settings = session.settings();
+    const SessionOutput result = session.run(normalize_images(stack_images({picture}), session.device()));
     StagePanels drawn;
     std::vector<Image> panels = {picture};
-    for (const at::Tensor& kept : result.kept) {
-        const at::Tensor places = kept[0].cpu().contiguous();
-        const std::int64_t* first = places.const_data_ptr<std::int64_t>();
-        drawn.kept.emplace_back(first, first + places.numel());
-        panels.push_back(draw_kept_tokens(picture, drawn.kept.back(), model.settings()));
+    for (std::size_t s = 0; s < result.kept.size(); ++s) {
+        drawn.kept.push_back(result.kept_of(0, s, settings.patches()));
+        panels.push_back(draw_kept_tokens(picture, drawn.kept.back(), settings));
     }
     const int factor = std::max(1, kPanelWidth / picture.width);
     for (Image& panel : panels) panel = enlarge(panel, factor);

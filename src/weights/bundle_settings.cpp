@@ -9,7 +9,7 @@ void BundleSettings::fields(FieldVisitor& v) {
     if (v.reads() && version != kVersion) {
         v.reject("version", str("found ", version, ", expected ", kVersion, ", which this dynvit knows"));
     }
-    v.field("tokens_per_stage", tokens_per_stage, "patch tokens that each stage keeps; []: dense", at_least(0));
+    v.field("tokens_per_stage", plan.tokens, "patch tokens that each stage keeps; []: dense", at_least(0));
     v.field("resize", resize, "short side of a picture before the centre crop, pixels; 0: size / 0.875",
             between(0, 16384));
     v.field("class_names", class_names, "in index order; []: not known");

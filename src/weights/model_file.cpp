@@ -42,6 +42,7 @@ ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part) {
     };
     if (const auto source = text(kSettingsKey)) file.settings = read_config<ModelSettings>(*source);
     if (const auto source = text(kBundleKey)) file.bundle = read_config<BundleSettings>(*source);
+    if (file.bundle && file.settings) check_plan(file.bundle->plan, *file.settings, path.string());
     return file;
 }
 

@@ -52,10 +52,14 @@ TEST_F(CApi, ErrorsAreALineAndNoException) {
     EXPECT_NE(std::string(dynvit_error()).find("none"), std::string::npos);
     const std::pair<const char*, const char*> wrong[] = {
         {"keep_ratio=much", "[options] keep_ratio: found 'much', expected a number"},
-        {"ratio=0.7", "[options] found 'ratio', expected keep_ratio, device, precision or model"},
+        {"ratio=0.7", "[options] found 'ratio', expected keep_ratio, policy, threshold, device, precision or model"},
         {"fast", "[options] found 'fast', expected KEY=VALUE"},
         {"precision=int3",
          "[precision] unknown precision 'int3'; expected one of float32, bfloat16, float16, int8, float8"},
+        {"policy=best",
+         "[policy] unknown selection policy 'best'; expected one of predicted, per_image, random, cls_attention, "
+         "structural"},
+        {"threshold=2", "[policy] per_image: found a threshold of 2, expected 0 to 1"},
         {"keep_ratio=2", "[keep-ratio] found 2, expected 0 (what the file says) to 1"}};
     for (const auto& [options, text] : wrong) {
         EXPECT_EQ(dynvit_open(model_.c_str(), options), nullptr) << options;

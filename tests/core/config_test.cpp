@@ -217,7 +217,9 @@ struct Paired {
     void fields(FieldVisitor& v) {
         v.section("first", first, "one");
         v.section("second", second, "the other");
-        if (v.reads() && second.epochs < first.epochs) v.reject("second.epochs", "is the smaller one");
+        if (v.reads() && second.epochs < first.epochs) {
+            v.reject("second.epochs", "is the smaller one", {"second.lr", "first.epochs"});
+        }
     }
 };
 
@@ -229,7 +231,12 @@ TEST(Config, AWrongPairNamesTheKeyThatIsWrong) {
               "[config] a.yaml:4: second.epochs: is the smaller one");
     EXPECT_EQ(read("first: {epochs: 3}\n", {"second.epochs=2"}),
               "[config] --set second.epochs=2: second.epochs: is the smaller one");
-    EXPECT_EQ(read("first: {epochs: 31}\n", {}), "[config] a.yaml: second.epochs: is the smaller one") << "a default";
+    EXPECT_EQ(read("\nfirst: {epochs: 31}\n", {}), "[config] a.yaml:2: second.epochs: is the smaller one")
+        << "nobody gave the second";
+    EXPECT_EQ(read("", {"first.epochs=31"}), "[config] --set first.epochs=31: second.epochs: is the smaller one");
+    EXPECT_EQ(read("first: {epochs: 31}\nsecond: {lr: 1}\n", {"first.epochs=40"}),
+              "[config] a.yaml:2: second.epochs: is the smaller one")
+        << "the first that somebody gave";
 }
 
 TEST(Config, BrokenYamlNamesTheLine) {

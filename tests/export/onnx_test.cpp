@@ -28,7 +28,7 @@ class Onnx : public testing::Test {
 };
 
 TEST_F(Onnx, InputsAndOutputsOfAnyBatch) {
-    const test::OnnxSummary found = exported({{168, 117}, true});
+    const test::OnnxSummary found = exported({.plan = {.tokens = {168, 117}}, .kept_tokens = true});
     EXPECT_EQ(found.fault, "");
     EXPECT_EQ(found.opset, 17);
     EXPECT_EQ(found.inputs, (std::map<std::string, Words>{{"images", {"batch", "3", "96", "160"}}}));
@@ -41,11 +41,12 @@ TEST_F(Onnx, InputsAndOutputsOfAnyBatch) {
 }
 
 TEST_F(Onnx, KeptTokensOnRequest) {
-    EXPECT_EQ(exported({{168, 117}, false}).outputs, (std::map<std::string, Words>{{"logits", {"batch", "7"}}}));
+    EXPECT_EQ(exported({.plan = {.tokens = {168, 117}}, .kept_tokens = false}).outputs,
+              (std::map<std::string, Words>{{"logits", {"batch", "7"}}}));
 }
 
 TEST_F(Onnx, InitializersAreTheWeights) {
-    const test::OnnxSummary found = exported({{168, 117}, false});
+    const test::OnnxSummary found = exported({.plan = {.tokens = {168, 117}}, .kept_tokens = false});
     for (const auto& [name, tensor] : state_dict(*model_)) {
         ASSERT_TRUE(found.initializers.contains(name)) << name;
         const test::OnnxTensor& stored = found.initializers.at(name);
@@ -64,8 +65,8 @@ TEST_F(Onnx, DenseHasNoPredictionModules) {
 }
 
 TEST_F(Onnx, EqualModelsGiveEqualBytes) {
-    export_onnx(folder_ / "a", model_, {{168, 117}, true});
-    export_onnx(folder_ / "b", model_, {{168, 117}, true});
+    export_onnx(folder_ / "a", model_, {.plan = {.tokens = {168, 117}}, .kept_tokens = true});
+    export_onnx(folder_ / "b", model_, {.plan = {.tokens = {168, 117}}, .kept_tokens = true});
     EXPECT_EQ(read_file(folder_ / "a", "test"), read_file(folder_ / "b", "test"));
 }
 
@@ -91,10 +92,10 @@ TEST_F(Onnx, CountsThatNoStageCanKeep) {
     const auto fault = [&](const ExportOptions& options) {
         return test::error_of([&] { export_model(folder_ / "m.onnx", model_, options, "onnx"); });
     };
-    EXPECT_EQ(fault({{168}}), "[export] found 1 counts of tokens, expected one for each of the 2 stages");
-    EXPECT_EQ(fault({{241, 5}}), "[export] found 241 tokens kept of 240");
-    EXPECT_EQ(fault({{5, 6}}), "[export] found 6 tokens kept of 5");
-    EXPECT_EQ(fault({{}, true}), "[export] a dense model keeps every token: it has no kept tokens to give");
+    EXPECT_EQ(fault({.plan = {.tokens = {168}}}), "[policy] predicted: found 1 token counts, expected one a stage, 2");
+    EXPECT_EQ(fault({.plan = {.tokens = {241, 5}}}), "[policy] predicted: found a count of 241, expected 0 to 240");
+    EXPECT_EQ(fault({.plan = {.tokens = {5, 6}}}), "[policy] predicted: found a count of 6, expected 0 to 5");
+    EXPECT_EQ(fault({.kept_tokens = true}), "[export] a dense model keeps every token: it has no kept tokens to give");
     EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
 }
 

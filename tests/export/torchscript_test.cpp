@@ -46,7 +46,7 @@ class TorchScript : public testing::Test {
 TEST_F(TorchScript, KeepsAndAnswersAsTheModelDoes) {
     DynamicVit model = test::random_model(test::oblong_settings(), 3);
     for (const Counts& counts : {Counts{168, 117}, {240, 1}, {0, 0}}) {
-        torch::jit::Module module = exported(model, {counts, true});
+        torch::jit::Module module = exported(model, {.plan = {.tokens = counts}, .kept_tokens = true});
         for (const std::int64_t batch : {1, 3, 5})
             expect_same(module, model, test::random_images(model->settings(), batch), counts);
     }
@@ -55,14 +55,14 @@ TEST_F(TorchScript, KeepsAndAnswersAsTheModelDoes) {
 TEST_F(TorchScript, OtherParts) {
     for (const ModelSettings& settings : test::settings_of_other_parts()) {
         DynamicVit model = test::random_model(settings, 3);
-        torch::jit::Module module = exported(model, {{168, 117}, true});
+        torch::jit::Module module = exported(model, {.plan = {.tokens = {168, 117}}, .kept_tokens = true});
         expect_same(module, model, test::random_images(settings, 3), {168, 117});
     }
 }
 
 TEST_F(TorchScript, TheGoldenStudent) {
     DynamicVit model = test::tiny_student();
-    torch::jit::Module module = exported(model, {{137, 96, 67}, true});
+    torch::jit::Module module = exported(model, {.plan = {.tokens = {137, 96, 67}}, .kept_tokens = true});
     expect_same(module, model, test::random_images(model->settings(), 2), {137, 96, 67});
 }
 
@@ -78,7 +78,7 @@ TEST_F(TorchScript, DenseHasNoPredictionModules) {
 
 TEST_F(TorchScript, ParametersHaveThePublishedNames) {
     DynamicVit model = test::random_model(test::oblong_settings(), 3);
-    const torch::jit::Module module = exported(model, {{168, 117}, false});
+    const torch::jit::Module module = exported(model, {.plan = {.tokens = {168, 117}}, .kept_tokens = false});
     TensorMap found;
     for (const auto& parameter : module.named_parameters()) found.emplace(parameter.name, parameter.value);
     const TensorMap expected = state_dict(*model);
@@ -94,7 +94,7 @@ TEST_F(TorchScript, EqualScoresGoToTheLowerIndex) {
     const torch::NoGradGuard no_grad;
     for (const auto& item : model->named_parameters())
         if (is_of_prediction_module(item.key())) at::Tensor(item.value()).zero_();
-    torch::jit::Module module = exported(model, {{100, 40}, true});
+    torch::jit::Module module = exported(model, {.plan = {.tokens = {100, 40}}, .kept_tokens = true});
     const at::Tensor images = test::random_images(model->settings(), 2);
     expect_same(module, model, images, {100, 40});
     EXPECT_TRUE(module.forward({images}).toTupleRef().elements()[2].toTensor()[1].equal(at::arange(40)));
@@ -118,7 +118,7 @@ TEST_F(TorchScript, OtherSizesAreRefused) {
 TEST_F(TorchScript, Photographs) {
     DYNVIT_NEEDS_SHARED(shared);
     DynamicVit model = test::published_model(shared);
-    torch::jit::Module module = exported(model, {{137, 96, 67}, true});
+    torch::jit::Module module = exported(model, {.plan = {.tokens = {137, 96, 67}}, .kept_tokens = true});
     expect_same(module, model, test::photographs(shared, 20), {137, 96, 67});
 }
 

@@ -57,12 +57,12 @@ TEST(Classifier, GivesWhatTheModelGives) {
 TEST(Classifier, TakesWhatABundleSays) {
     const test::TemporaryFolder folder;
     ExportOptions options;
-    options.tokens = {90, 40, 10};
+    options.plan.tokens = {90, 40, 10};
     options.resize = 230;
     for (int i = 0; i < 10; ++i) options.class_names.push_back(str("name ", i));
     export_bundle(folder / "bundle.safetensors", test::tiny_student(), options);
     const Classifier classifier(folder / "bundle.safetensors");
-    EXPECT_EQ(classifier.session().plan().tokens, options.tokens);
+    EXPECT_EQ(classifier.session().plan(), options.plan);
     const Classification found = classifier.classify(noise(1, 300, 200));
     EXPECT_EQ(found.classes[0].name, str("name ", found.classes[0].index));
     EXPECT_EQ(found.kept[1].size(), 40u);
@@ -79,6 +79,9 @@ TEST(Classifier, FilesAndOptionsThatDoNotFit) {
     EXPECT_TRUE(Classifier(dense).session().plan().tokens.empty());
     EXPECT_EQ(test::error_of([&] { Classifier classifier(dense, {.keep_ratio = 0.7}); }),
               str("[keep-ratio] ", dense, ": has no prediction modules: expected 1, found 0.7"));
+    EXPECT_EQ(test::error_of([&] { Classifier classifier(dense, {.policy = "static"}); }),
+              "[policy] not served here: selection policy 'static'; expected one of predicted, per_image, random, "
+              "cls_attention, structural");
     EXPECT_EQ(test::error_of([&] { Classifier classifier(dense, {.keep_ratio = -1}); }),
               "[keep-ratio] found -1, expected 0 (what the file says) to 1");
 }

@@ -280,6 +280,67 @@ TEST(Structural, PoolsTwoByTwoOnTheGrid) {
         << "the upper left of each square";
 }
 
+// Whatever the counts of the plan, and without any.
+TEST(Structural, ASessionKeepsTheNumberThatAveragingLeaves) {
+    DynamicVit model = test::tiny_student();
+    const auto engine = test::engine_of(model);
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(2));
+    const InferenceSession session(engine, {.policy = "structural"}),
+        counted(engine, {.policy = "structural", .tokens = {120, 50, 11}});
+    EXPECT_EQ(session.plan().tokens, (std::vector<std::int64_t>{49}));
+    EXPECT_EQ(counted.plan(), session.plan());
+    EXPECT_FALSE(session.plan().dense());
+    const at::Tensor logits = session.run(images).logits;
+    EXPECT_TRUE(counted.run(images).logits.equal(logits));
+    const at::Tensor x = engine->embed(images);
+    EXPECT_CLOSE(staged_forward_embedded(*engine, x, average_two_by_two(model->settings(), 1)).logits, logits, 1e-6);
+    EXPECT_EQ(session.gmacs_per_stage().size(), 2u) << "one stage";
+}
+
+TEST(SelectionPolicy, EveryNameMakesASessionThatRuns) {
+    DynamicVit model = decided_model(test::tiny_settings(), 1);
+    const auto engine = test::engine_of(model);
+    const at::Tensor pictures = at::randint(0, 256, {3, 3, 224, 224}, test::generator(2), at::kByte);
+    for (const std::string& name : policy_names()) {
+        const PruningPlan plan{.policy = name, .tokens = {120, 70, 30}};
+        const InferenceSession session(engine, plan, {.pictures = pictures});
+        const SessionOutput output = session.run(normalize_images(pictures, at::kCPU));
+        EXPECT_TRUE(output.logits.isfinite().all().item<bool>()) << name;
+        if (find_policy(name, any_policy).selects == Selects::kAveraged) continue;
+        for (std::size_t s = 0; s < 3; ++s) {
+            EXPECT_EQ(std::accumulate(output.counts[s].begin(), output.counts[s].end(), std::int64_t{0}),
+                      3 * plan.tokens[s])
+                << name << ": as many of the pictures together, which per_image learnt from";
+        }
+        EXPECT_TRUE(InferenceSession(engine, {.policy = name == kPerImage ? kPredicted : name}).plan().dense());
+    }
+}
+
+TEST(SelectionPolicy, WhatAPolicyLacks) {
+    const auto engine = test::engine_of(test::tiny_student());
+    const auto fault = [&](const PruningPlan& plan) {
+        return test::error_of([&] { InferenceSession session(engine, plan); });
+    };
+    EXPECT_EQ(fault({.policy = "static", .tokens = {9, 5, 2}}),
+              "[policy] static learns from pictures: found none, expected some");
+    EXPECT_EQ(fault({.policy = "per_image", .tokens = {9, 5, 2}}),
+              "[policy] per_image learns from pictures: found none, expected some, or thresholds");
+    EXPECT_EQ(fault({.policy = "per_image"}), "[policy] per_image: found no thresholds, expected one a stage");
+    EXPECT_EQ(fault({.thresholds = {0.1, 0.1, 0.1}}),
+              "[policy] predicted: found thresholds, expected a count of tokens a stage");
+    EXPECT_EQ(fault({.policy = "magic"}),
+              "[policy] unknown selection policy 'magic'; expected one of predicted, per_image, random, static, "
+              "cls_attention, structural");
+    const auto dense = test::engine_of(test::tiny_teacher());
+    EXPECT_EQ(test::error_of([&] { InferenceSession session(dense, {.policy = "structural"}); }),
+              "[policy] structural: the model has no stage, expected one to pool at");
+    EXPECT_TRUE(needs_pictures({.policy = "static", .tokens = {9, 5, 2}}));
+    EXPECT_TRUE(needs_pictures({.policy = "per_image", .tokens = {9, 5, 2}}));
+    EXPECT_FALSE(needs_pictures({.policy = "per_image", .thresholds = {0.1, 0.1, 0.1}}));
+    EXPECT_FALSE(needs_pictures({.policy = "static"}));
+    EXPECT_FALSE(needs_pictures({.tokens = {9, 5, 2}}));
+}
+
 // [CLS]'s attention from the weights themselves, head by head.
 TEST(SelectionPolicy, ClsAttentionIsThatOfTheBlockBefore) {
     DynamicVit model = test::tiny_student();
@@ -363,7 +424,7 @@ TEST(SelectionPolicy, RandomDependsOnItsSeedAndNestsStageInStage) {
         EXPECT_EQ(std::set<std::int64_t>(inner.begin(), inner.end()).size(), 50u);
     }
     EXPECT_EQ(test::error_of([&] { make_policy("magic", test::engine_of(model)); }),
-              "[policy] unknown selection policy 'magic'; expected one of predicted, random, cls_attention");
+              "[policy] unknown selection policy 'magic'; expected one of predicted, random, static, cls_attention");
 }
 
 }  // namespace

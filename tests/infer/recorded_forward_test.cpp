@@ -57,11 +57,10 @@ TEST(RecordedForward, IsAsExactForOneImageOfADeitSmall) {
     for (std::uint64_t s = 0; s < 3; ++s) scores.push_back(at::rand({196}, test::generator(s)).cuda());
     for (const at::ScalarType precision : {at::kBFloat16, at::kHalf}) {
         const auto engine = test::engine_of(model, precision);
-        InferenceSession session(engine);
-        for (const PruningPlan& plan :
-             std::vector<PruningPlan>{{}, {.policy = "static", .tokens = {137, 96, 67}, .static_scores = scores}}) {
-            session.set_plan(plan);
-            const InferenceSession exact_session(exact, plan);
+        InferenceSession session(engine), exact_session(exact);
+        for (const PruningPlan& plan : std::vector<PruningPlan>{{}, {.policy = "static", .tokens = {137, 96, 67}}}) {
+            session.set_plan(plan, make_static_policy(scores));
+            exact_session.set_plan(plan, make_static_policy(scores));
             const SessionOutput first = session.run(images(1, 1));
             for (int call = 0; call < 3; ++call) {
                 const SessionOutput recorded = session.run(images(1, 1));

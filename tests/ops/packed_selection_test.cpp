@@ -15,11 +15,17 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr double kThresholds[] = {0, 0.3, 0.5, 1};
 
 // Probabilities of 0.05, 0.15 ... 0.95, and here and there 0 and 1: none that rounding could put on the other side of a
-// threshold. A [CLS] has one that is no number.
-at::Tensor random_log_probability(const PackedLayout& layout, std::uint64_t seed) {
+// threshold. Prefix tokens have one that is no number.
+at::Tensor random_log_probability(const PackedLayout& layout, std::uint64_t seed, std::int64_t prefix = 1) {
     at::Tensor probability = at::randint(0, 12, {layout.rows()}, test::generator(seed), at::kFloat) / 10 - 0.05;
     probability = probability.clamp(0, 1);
-    return probability.log().index_fill_(0, layout.offsets().slice(0, 0, -1).to(at::kCPU, at::kLong), kNaN);
+    at::Tensor log_probability = probability.log();
+    std::int64_t first = 0;
+    for (const std::int64_t length : layout.lengths()) {
+        log_probability.narrow(0, first, prefix).fill_(kNaN);
+        first += length;
+    }
+    return log_probability;
 }
 
 PackedTokens random_tokens(const std::vector<std::int64_t>& lengths, std::int64_t channels, const at::Device& device,
@@ -68,7 +74,7 @@ TEST(PackedSelection, EqualsALoop) {
     }
     for (const std::int64_t prefix : {0, 3}) {
         const PackedTokens from = random_tokens({3, 197, 6, 40}, 24, at::kCPU, at::kFloat, prefix);
-        const at::Tensor log_probability = random_log_probability(from.layout, 3);
+        const at::Tensor log_probability = random_log_probability(from.layout, 3, prefix);
         for (const double threshold : kThresholds) expect_by_hand(from, log_probability, threshold, prefix);
     }
 }

@@ -350,6 +350,19 @@ TEST_F(Program, InferSaysWhatEvalCounts) {
     EXPECT_EQ(pictures, kValImages);
     EXPECT_EQ(right, row.at("top1_count"));
 
+    // By every policy; those that learn do so from the pictures themselves.
+    for (const char* policy : {"predicted", "per_image", "random", "static", "cls_attention", "structural"}) {
+        Words words = infer;
+        words.insert(words.end(), {"--policy", policy});
+        std::istringstream answers(succeed(words));
+        std::int64_t kept = 0;
+        for (std::string text; std::getline(answers, text);) {
+            const json tokens = json::parse(text).at("tokens_per_stage");
+            if (!tokens.empty()) kept += tokens.back().get<std::int64_t>();
+        }
+        EXPECT_EQ(kept, policy == std::string("structural") ? 0 : 4 * kValImages) << policy;
+    }
+
     // A list on standard input, one of its files a text, one a picture of a single pixel.
     write_png(folder_ / "dot.png", Image(1, 1));
     write("text.png", "no picture");
@@ -391,6 +404,16 @@ TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
         EXPECT_EQ(kept_patches(row, 1), 8) << name << ": half of 16";
         EXPECT_EQ(kept_patches(row, 2), 4) << name;
     }
+
+    // Whoever keeps tokens can be drawn; a policy that learns does so from the pictures themselves.
+    for (const char* policy : {"predicted", "per_image", "random", "static", "cls_attention"}) {
+        succeed({"visualize", "-w", "w.safetensors", "-i", first, "more", "-k", "0.5", "-d", "cpu", "--policy", policy,
+                 "-o", policy});
+        const Image row = read_image(folder_ / policy / "0.png"), other = read_image(folder_ / policy / "0~2.png");
+        EXPECT_EQ(kept_patches(row, 2) + kept_patches(other, 2), 2 * 4) << policy;
+    }
+    fail({"visualize", "-w", "w.safetensors", "-i", first, "--policy", "structural", "-o", "none"},
+         {"not served here: selection policy 'structural'", "predicted, per_image, random, static, cls_attention\n"});
 
     fs::rename(folder_ / "more/deep/0.PNG", folder_ / "more/contact_sheet.png");
     succeed({"visualize", "-w", "w.safetensors", "-i", "more", "-d", "cpu", "-o", "sheet"});
@@ -650,7 +673,8 @@ TEST_F(BadInput, KeepRatiosThatGrow) {
     write("a.yaml", kAlone + "  keep_ratio: [0.5, 0.7]\n");
     fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml:", "keep_ratio", "0.7"});
     write("a.yaml", kAlone + "  keep_ratio: [0.9, 0.7, 0.5]\n");
-    fail({"train", "-c", "a.yaml", "-o", "run"}, {"a.yaml:", "keep_ratio has 3 numbers, expected one or", "2"});
+    fail({"train", "-c", "a.yaml", "-o", "run"},
+         {"a.yaml:", "train.keep_ratio: found 3 numbers, expected one or", "2"});
 }
 
 TEST_F(BadInput, PruningBehindTheLastBlock) {
@@ -793,7 +817,7 @@ TEST_F(BadInput, CommandLine) {
     fail({"eval", "-w", "w", "-b", "0"}, {"--batch-size"});
     fail({"bench"}, {"[bench] give --model, --config or --weights"});
     fail({"bench", "-m", "deit_tiny", "-p", "int3"}, {"--precision: int3", "bfloat16"});
-    fail({"bench", "-m", "deit_tiny", "--policy", "best"}, {"--policy: best", "per_image"});
+    fail({"bench", "-m", "deit_tiny", "--policy", "best"}, {"unknown selection policy 'best'", "per_image"});
     fail({"bench", "-m", "deit_tiny", "-b", "0"}, {"--batch-size", "0"});
     fail({"bench", "-m", "deit_tiny", "-k", "0"}, {"[keep-ratio] found 0, expected a number above 0 and at most 1"});
     write("report.json", R"({"model": "", "image_size": [], "device_name": "", "threads": 1, "rows": [{}]})");

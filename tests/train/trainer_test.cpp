@@ -257,13 +257,13 @@ TEST(TrainSettings, KeepRatiosThatDoNotFitTheStages) {
     };
     EXPECT_EQ(read("[0.8, 0.8]").train.keep_ratio, (std::vector<double>{0.8, 0.8}));
     EXPECT_EQ(error_of([&] { read("[0.5, 0.7]"); }),
-              "[config] a.yaml:3: train: keep_ratio has 0.7 after 0.5, expected shares that do not grow: a dropped "
+              "[config] a.yaml:3: train.keep_ratio: found 0.7 after 0.5, expected shares that do not grow: a dropped "
               "patch does "
               "not come back");
     EXPECT_EQ(error_of([&] { read("[0.9, 0.8, 0.7]"); }),
-              "[config] a.yaml:3: train: keep_ratio has 3 numbers, expected one or as many as model.pruning_loc, 2");
+              "[config] a.yaml:3: train.keep_ratio: found 3 numbers, expected one or as many as model.pruning_loc, 2");
     EXPECT_EQ(error_of([&] { read("[]"); }),
-              "[config] a.yaml:3: train: keep_ratio has 0 numbers, expected one or as many as model.pruning_loc, 2");
+              "[config] a.yaml:3: train.keep_ratio: found 0 numbers, expected one or as many as model.pruning_loc, 2");
 }
 
 TEST_F(Trainer, TargetsOfEachStageAreEvaluated) {  // 12 and 4 of 16 patches, no powers of 0.75
@@ -372,7 +372,7 @@ TEST_F(Trainer, LearnsTheTeachersSaliency) {
     EXPECT_EQ(error_of([&] {
                   read_config<Experiment>({text, "a.yaml", {}});
               }),
-              "[config] a.yaml:3: train: optimizer.frozen_blocks is 99, expected at most model.depth, 12");
+              "[config] a.yaml:3: train.optimizer.frozen_blocks: found 99, expected at most model.depth, 12");
 }
 
 TEST_F(Trainer, BlendsWithTheStartingWeights) {  // the training is the same, what it leaves is half way
@@ -708,9 +708,10 @@ TEST(TrainSettings, GmacsGiveTheRatio) {
     EXPECT_LE(gmacs(e.train.keep_ratio[0]), 2.98);
     EXPECT_GT(gmacs(e.train.keep_ratio[0] + 1e-4), 2.98) << "the largest";
     EXPECT_EQ(read("100").train.keep_ratio, std::vector<double>{1.0});
-    EXPECT_NE(
-        error_of([&] { read("0.5"); }).find("[config] a.yaml:2: train: target_gmacs is 0.5, expected at least the 1."),
-        std::string::npos);
+    EXPECT_NE(error_of([&] {
+                  read("0.5");
+              }).find("[config] a.yaml:2: train.target_gmacs: found 0.5, expected at least the 1."),
+              std::string::npos);
 }
 
 TEST(TrainSettings, LossesThatMoveNothing) {
@@ -723,17 +724,58 @@ TEST(TrainSettings, LossesThatMoveNothing) {
                  {}});
         });
     };
-    const std::string expected = "[config] a.yaml:3: train: loss has no weight above 0 that moves the backbone";
+    const std::string expected = "[config] a.yaml:3: train.loss: found no weight above 0 that moves the backbone";
     EXPECT_EQ(read("0}").rfind(expected, 0), 0u);
     EXPECT_EQ(read("2}", "pruning_loc: []").rfind(expected, 0), 0u);
     EXPECT_EQ(read("2}, selection: {deterministic_from: 0.5}").rfind(expected, 0), 0u);
 }
 
-TEST(TrainSettings, UnlabelledPicturesHaveNoClassificationLoss) {
-    EXPECT_EQ(error_of([] {
-                  read_config<Experiment>({"data: {root: r, labelled: false}\ntrain: {weights: w}\n", "a.yaml", {}});
-              }),
-              "[config] a.yaml:2: train: loss.classification is 1, expected 0 where data.labelled is false");
+// What an Error says of settings that do not go together: the key, and where it or the other one was given.
+std::string fault_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+    return error_of([&] { read_config<Experiment>({text, "a.yaml", overrides}); });
+}
+
+TEST(TrainSettings, LossesWhoseNeedsAreNotGiven) {
+    const std::string folder = "data:\n  root: r\n", unlabelled = folder + "  labelled: false\n";
+    const std::string shapes = "data: {kind: cluttered_shapes}\n", weights = "train: {weights: w}\n";
+    const std::string no_labels = "train.loss.classification: found 1, expected 0 where data.labelled is false";
+    EXPECT_EQ(fault_of(unlabelled + weights), "[config] a.yaml:3: " + no_labels) << "the weight is a default";
+    EXPECT_EQ(fault_of(folder + weights, {"data.labelled=false"}), "[config] --set data.labelled=false: " + no_labels);
+    EXPECT_EQ(fault_of(unlabelled + "train:\n  weights: w\n  loss:\n    classification: 1\n"),
+              "[config] a.yaml:7: " + no_labels);
+    EXPECT_NO_THROW(read_config<Experiment>({unlabelled + weights, "a.yaml", {"train.loss.classification=0"}}));
+
+    EXPECT_EQ(fault_of(shapes + "train:\n  loss:\n    kl: 0\n    distill: 0.5\n"),
+              "[config] a.yaml:5: train.loss.distill: found 0.5, expected 0, or a teacher: give train.weights or "
+              "train.teacher");
+    EXPECT_EQ(
+        fault_of("model: {class_token: false, pooling: mean}\n" + shapes + weights, {"train.loss.saliency=2"}),
+        "[config] --set train.loss.saliency=2: train.loss.saliency: found 2, expected 0 where model.class_token is "
+        "false: the teacher's [CLS] tells what is salient");
+}
+
+TEST(TrainSettings, SettingsThatDoNotGoTogether) {
+    const std::string shapes = "data: {kind: cluttered_shapes}\n";
+    const auto fault = [&](const std::string& set) {
+        const std::string text = fault_of(shapes + "train:\n  weights: w\n", {set});
+        const std::string place = "[config] --set " + set + ": ";
+        EXPECT_EQ(text.substr(0, place.size()), place);
+        return text.size() > place.size() ? text.substr(place.size()) : "";
+    };
+    EXPECT_EQ(fault("train.best_by=pruned_ema"), "train.best_by: found pruned_ema, expected ema.decay above 0 with it");
+    EXPECT_EQ(fault("train.selection.keep_ratio_range=[0.5, 0.9]"),
+              "train.selection.keep_ratio_range: found [0.5, 0.9], expected deterministic_from below 1 with it");
+    EXPECT_EQ(fault("train.selection.keep_ratio_range=[0.9, 0.5]"),
+              "train.selection.keep_ratio_range: found [0.9, 0.5], expected [least, most]");
+    EXPECT_EQ(fault_of(shapes, {"train.blend=0.5", "train.loss.kl=0", "train.loss.distill=0"}),
+              "[config] --set train.blend=0.5: train.blend: found 0.5, expected train.weights with it");
+    EXPECT_EQ(fault_of(shapes + "train: {weights: w}\n", {"train.ema.decay=0.9", "train.blend=0.5"}),
+              "[config] --set train.blend=0.5: train.blend: found 0.5, expected 1 with an ema.decay above 0");
+    EXPECT_EQ(fault_of(shapes + "train: {weights: w}\n", {"train.eval_every=0", "train.stop_at=50"}),
+              "[config] --set train.stop_at=50: train.stop_at: found 50, expected eval_every above 0 with it");
+    EXPECT_EQ(fault_of("model: {pruning_loc: []}\n" + shapes + "train: {weights: w, target_gmacs: 2}\n"),
+              "[config] a.yaml:3: train.target_gmacs: found 2, expected model.pruning_loc to name stages that can save "
+              "them");
 }
 
 }  // namespace

@@ -19,9 +19,7 @@
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
-#include "dynvit/infer/calibration.hpp"
 #include "dynvit/infer/inference_session.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/runtime/timing.hpp"
 #include "dynvit/viz/bar_chart.hpp"
@@ -29,11 +27,9 @@
 namespace dynvit::tool {
 namespace {
 
-constexpr std::int64_t kCalibrationPictures = 128;
-
 struct Arguments {
     ModelArguments model;
-    std::vector<std::string> policies = {"predicted"}, precisions = {"float32"}, pictures;
+    std::vector<std::string> policies = {kPredicted}, precisions = {"float32"}, pictures;
     std::vector<std::int64_t> batch_sizes = {1, 16};
     double seconds = 2;
     std::size_t profile = 0;
@@ -108,25 +104,13 @@ at::Tensor make_images(const Arguments& arguments, const Experiment& experiment,
     return batch->images.repeat({(count + found - 1) / found, 1, 1, 1}).slice(0, 0, count);
 }
 
-PruningPlan make_plan(const std::string& policy, double ratio, const InferenceModel& model,
-                      const at::Tensor& pictures) {
-    const ModelSettings& settings = model.settings();
-    PruningPlan plan;
-    if (ratio >= 1) return plan;
-    plan.policy = policy;
-    plan.tokens = tokens_per_stage(stage_ratios(ratio, settings.stages()), settings.patches());
-    if (policy == "per_image") plan.thresholds = find_thresholds(model, pictures, plan.tokens);
-    if (policy == "static") plan.static_scores = find_static_scores(model, pictures);
-    return plan;
-}
-
 // What a run keeps and costs. @param images that are timed
 void count_costs(Row& row, const at::Tensor& images) {
     const PruningPlan& plan = row.session->plan();
-    row.tokens = plan.policy == "structural" ? std::vector{structural_tokens(row.session->settings())} : plan.tokens;
+    row.tokens = plan.tokens;
     row.gmacs = row.session->gmacs();
     row.gmacs_per_stage = row.session->gmacs_per_stage();
-    if (plan.policy != "per_image") return;
+    if (plan.thresholds.empty()) return;  // as many in every image
     const auto counts = row.session->run(images).counts;
     const auto batch = static_cast<double>(row.batch);
     row.gmacs_per_stage.assign(counts.size() + 1, 0);
@@ -143,38 +127,36 @@ void count_costs(Row& row, const at::Tensor& images) {
     }
 }
 
-double structural_share(const ModelSettings& settings) {
-    return static_cast<double>(structural_tokens(settings)) / static_cast<double>(settings.patches());
-}
-
 // Everything that is to be timed, but not its times: batch by batch, precision by precision.
 std::vector<std::unique_ptr<Row>> make_rows(const Arguments& arguments, const ModelArguments::Choice& choice,
                                             const at::Tensor& images) {
     const DynamicVit model = arguments.model.load(choice);
     const ModelSettings& settings = model->settings();
     std::vector<double> ratios = arguments.model.keep_ratios;
-    if (ratios.empty()) ratios = {1.0, 0.7};
-    if (settings.stages() == 0) {
-        for (const double ratio : arguments.model.keep_ratios) {
-            if (ratio < 1) throw Error("keep-ratio", "the model has no prediction modules: expected 1, found ", ratio);
-        }
+    if (ratios.empty()) {
         ratios = {1.0};
+        if (settings.stages() > 0) ratios.push_back(kDefaultKeepRatio);
     }
+    const PolicyInputs inputs{images.slice(0, 0, kCalibrationPictures)};
     std::vector<std::unique_ptr<Row>> kinds;  // without a batch
     for (const std::string& precision : arguments.precisions) {
         const auto weights = std::make_shared<const InferenceModel>(*model, parse_inference_precision(precision));
-        bool dense = false, structural = false;
+        bool dense = false, averaged = false;
         for (const double ratio : ratios) {
             for (const std::string& policy : arguments.policies) {
+                PruningPlan plan = plan_for_ratio(settings, ratio);
+                if (!plan.dense()) plan.policy = policy;
+                const bool own_number = find_policy(plan.policy).selects == Selects::kAveraged;
                 // These two come once, whatever the ratios and the policies.
-                bool* const once = ratio >= 1 ? &dense : policy == "structural" ? &structural : nullptr;
+                bool* const once = plan.dense() ? &dense : own_number ? &averaged : nullptr;
                 if (once && std::exchange(*once, true)) continue;
-                PruningPlan plan = make_plan(policy, ratio, *weights, images.slice(0, 0, kCalibrationPictures));
                 auto row = std::make_unique<Row>();
-                row->policy = ratio >= 1 ? "dense" : policy;
+                row->policy = plan.dense() ? "dense" : policy;
                 row->precision = precision;
-                row->keep_ratio = policy == "structural" && ratio < 1 ? structural_share(settings) : ratio;
-                row->session = std::make_shared<const InferenceSession>(weights, std::move(plan));
+                row->session = std::make_shared<const InferenceSession>(weights, std::move(plan), inputs);
+                row->keep_ratio = own_number ? static_cast<double>(row->session->plan().tokens.front()) /
+                                                   static_cast<double>(settings.patches())
+                                             : ratio;
                 kinds.push_back(std::move(row));
             }
         }
@@ -402,11 +384,7 @@ void add_bench(CLI::App& program) {
         ->delimiter(',')
         ->check(CLI::IsMember(inference_precisions()))
         ->capture_default_str();
-    command
-        ->add_option("--policy", arguments->policies, "who selects: " + join(plan_policy_names(), ", ") + "; several")
-        ->delimiter(',')
-        ->check(CLI::IsMember(plan_policy_names()))
-        ->capture_default_str();
+    add_policy_option(*command, arguments->policies, any_policy);
     command->add_option("-b,--batch-size", arguments->batch_sizes, "pictures at a time; several: 1,16")
         ->delimiter(',')
         ->check(CLI::Range(1, 1 << 20))

@@ -7,11 +7,8 @@
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
-#include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/infer/slow_paths.hpp"
-#include "dynvit/models/keep_ratio.hpp"
-#include "dynvit/models/macs.hpp"
 
 namespace dynvit::tool {
 
@@ -51,6 +48,43 @@ void ConfigArguments::add_to(CLI::App& command) {
 Experiment ConfigArguments::read() const {
     if (config.empty()) return read_config<Experiment>({"", "config", overrides});
     return read_config<Experiment>(config_from_file(config, overrides));
+}
+
+namespace {
+
+template <class Names>
+CLI::Option* policy_option(CLI::App& command, Names& names, PolicyFilter serves, const char* several) {
+    const auto check = [serves](const std::string& name) {
+        find_policy(name, serves);
+        return std::string();
+    };
+    return command.add_option("--policy", names, str("who selects: ", describe_policies(serves), several))
+        ->check(CLI::Validator(check, ""))
+        ->capture_default_str();
+}
+
+}  // namespace
+
+void add_policy_option(CLI::App& command, std::string& policy, PolicyFilter serves) {
+    policy_option(command, policy, serves, "");
+}
+
+void add_policy_option(CLI::App& command, std::vector<std::string>& policies, PolicyFilter serves) {
+    policy_option(command, policies, serves, "; several: predicted,random")->delimiter(',');
+}
+
+void PictureArguments::add_to(CLI::App& command) {
+    command.add_option("--resize", resize, "short side before the centre crop, pixels; 0: size / 0.875");
+    command.add_option("-b,--batch-size", batch_size, "pictures at a time")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    command.add_option("-j,--workers", workers, "threads that decode pictures; 0: one a core")
+        ->check(CLI::NonNegativeNumber);
+}
+
+void PictureArguments::change(DataSettings& data) const {
+    if (resize >= 0) data.resize = resize;
+    if (workers > 0) data.workers = workers;
 }
 
 void ModelArguments::add_to(CLI::App& command) {
@@ -93,20 +127,6 @@ ModelSettings ModelArguments::settings_without_config(const ModelFile& file) con
     throw Error("model", weights, ": does not say which model it is of; give --model or --config");
 }
 
-void ModelArguments::find_keep_ratios(const ModelSettings& settings) {
-    for (const double budget : gmacs) {
-        const double ratio = settings.stages() > 0 ? find_keep_ratio(settings, budget) : -1.0;
-        if (!(ratio > 0)) {
-            const std::vector<std::int64_t> none(settings.pruning_loc.size(), 0);
-            throw Error("gmacs", "found ", budget, ", expected at least the ",
-                        fixed(1e-9 * static_cast<double>(count_macs(settings, none)), 3),
-                        settings.stages() > 0 ? " of a model that keeps no patch"
-                                              : " of this model, which has no stage that could save any");
-        }
-        keep_ratios.push_back(ratio);
-    }
-}
-
 std::vector<std::string> ModelArguments::Choice::class_names(const std::string& list) const {
     std::vector<std::string> names;
     if (!list.empty()) {
@@ -121,24 +141,23 @@ std::vector<std::string> ModelArguments::Choice::class_names(const std::string& 
     return names;
 }
 
-// What a bundle says takes the place of the defaults.
-void use_bundle(const BundleSettings& bundle, const std::string& file, Experiment& experiment) {
-    experiment.data.resize = bundle.resize;
-    const std::int64_t stages = experiment.model.stages();
-    if (bundle.tokens_per_stage.empty()) {
-        experiment.train.keep_ratio = {1.0};
-        return;
+namespace {
+
+// The bundle's counts; for other sizes than its own, which the arguments may have asked for, the same shares of the
+// patches.
+PruningPlan plan_of(const ModelFile& file, const ModelSettings& model) {
+    const PruningPlan& plan = file.bundle->plan;
+    const ModelSettings& own = *file.settings;
+    if (plan.dense() || (model.patches() == own.patches() && model.stages() == own.stages())) return plan;
+    std::vector<double> shares;
+    for (const std::int64_t count : plan.tokens) {
+        shares.push_back(static_cast<double>(count) / static_cast<double>(own.patches()));
     }
-    if (std::ssize(bundle.tokens_per_stage) != stages) {
-        throw Error("bundle", file, ": has token counts of ", bundle.tokens_per_stage.size(), " stages, the model ",
-                    stages);
-    }
-    experiment.train.keep_ratio.clear();
-    for (const std::int64_t count : bundle.tokens_per_stage) {
-        experiment.train.keep_ratio.push_back(static_cast<double>(count) /
-                                              static_cast<double>(experiment.model.patches()));
-    }
+    if (std::ssize(shares) != model.stages()) shares = {shares.front()};
+    return plan_for_shares(model, stage_shares(shares, model.stages()));
 }
+
+}  // namespace
 
 ModelArguments::Choice ModelArguments::choose() {
     for (const double ratio : keep_ratios) {
@@ -153,27 +172,34 @@ ModelArguments::Choice ModelArguments::choose() {
     ModelFile file = weights.empty() ? ModelFile() : read_model_file(weights);
     if (!configured) {
         experiment.model = settings_without_config(file);
-        if (file.bundle) use_bundle(*file.bundle, weights, experiment);
+        if (file.bundle) experiment.data.resize = file.bundle->resize;
     }
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
     const std::string settings = write_config(experiment.model, false);  // checks what the arguments changed
     experiment.model = read_config<ModelSettings>({settings, "the model's settings", {}});
-    find_keep_ratios(experiment.model);
-    return {std::move(experiment), std::move(file)};
+    for (const double budget : gmacs) keep_ratios.push_back(keep_ratio_for_gmacs(experiment.model, budget));
+
+    const ModelSettings& settings_now = experiment.model;
+    Choice choice;
+    if (!configured && file.bundle && file.settings) {
+        choice.plan = plan_of(file, settings_now);
+        if (!choice.plan.dense()) {
+            choice.keep_ratio =
+                static_cast<double>(choice.plan.tokens.front()) / static_cast<double>(settings_now.patches());
+        }
+    } else {
+        choice.plan = plan_for_shares(settings_now, experiment.train.stage_targets(settings_now.stages()));
+        if (!choice.plan.dense()) choice.keep_ratio = experiment.train.keep_ratio.front();
+    }
+    choice.experiment = std::move(experiment);
+    choice.file = std::move(file);
+    return choice;
 }
 
-std::vector<std::int64_t> ModelArguments::tokens(const Experiment& experiment) const {
+PruningPlan ModelArguments::plan(const Choice& choice) const {
     if (keep_ratios.size() > 1) throw Error("keep-ratio", "found several, expected one");
-    const std::int64_t stages = experiment.model.stages();
-    if (stages == 0) {
-        if (keep_ratios.empty() || keep_ratios.front() >= 1) return {};
-        throw Error("keep-ratio", "the model has no prediction modules: expected 1, found ", keep_ratios.front());
-    }
-    const std::vector<double> ratios =
-        keep_ratios.empty() ? experiment.train.stage_targets(stages) : stage_ratios(keep_ratios.front(), stages);
-    const bool dense = std::ranges::all_of(ratios, [](double ratio) { return ratio >= 1; });
-    return dense ? std::vector<std::int64_t>() : tokens_per_stage(ratios, experiment.model.patches());
+    return keep_ratios.empty() ? choice.plan : plan_for_ratio(choice.experiment.model, keep_ratios.front());
 }
 
 DynamicVit ModelArguments::load(const Choice& choice) const {

@@ -40,6 +40,22 @@ struct ConfigArguments {
     Experiment read() const;
 };
 
+/// --policy: who selects, of those that the command serves; any other name is an Error when the command line is read.
+/// @param policies one name, or as many as are given
+void add_policy_option(CLI::App& command, std::string& policy, PolicyFilter serves);
+void add_policy_option(CLI::App& command, std::vector<std::string>& policies, PolicyFilter serves);
+
+/// --resize, --batch-size and --workers: how pictures are read.
+struct PictureArguments {
+    std::int64_t resize = -1;  // as the settings have it
+    std::int64_t batch_size = 64;
+    std::int64_t workers = 0;
+
+    void add_to(CLI::App& command);
+    /// What is given takes the place of the settings'.
+    void change(DataSettings& data) const;
+};
+
 /// A model by --config, or by --model and --weights alone, and how to run it.
 struct ModelArguments {
     ConfigArguments config;
@@ -59,6 +75,8 @@ struct ModelArguments {
     struct Choice {
         Experiment experiment;
         ModelFile file;
+        PruningPlan plan;         // where no keep ratio is given: a bundle's, or the experiment's
+        double keep_ratio = 1.0;  // its first stage's
 
         /// Those of a class-list file or, where none is given, of a bundle; empty where neither is there. Throws Error
         /// where they are not as many as the model's classes.
@@ -66,9 +84,9 @@ struct ModelArguments {
     };
     Choice choose();
 
-    /// How many tokens each stage keeps: by the keep ratio that is given or, where none is, by the experiment's; empty:
-    /// dense. Throws Error for several ratios, and for one below 1 where the model has no stage.
-    std::vector<std::int64_t> tokens(const Experiment& experiment) const;
+    /// How many tokens each stage keeps: by the keep ratio that is given or, where none is, the choice's plan.
+    /// Throws Error for several ratios, and for one below 1 where the model has no stage.
+    PruningPlan plan(const Choice& choice) const;
 
     /// The chosen model with its weights, on the device.
     DynamicVit load(const Choice& choice) const;
@@ -77,7 +95,6 @@ struct ModelArguments {
 
   private:
     ModelSettings settings_without_config(const ModelFile& file) const;
-    void find_keep_ratios(const ModelSettings& settings);
 };
 
 }  // namespace dynvit::tool

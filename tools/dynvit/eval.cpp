@@ -1,5 +1,4 @@
 // dynvit eval: accuracy and cost, dense and pruned.
-#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -19,68 +18,37 @@ namespace {
 struct Arguments {
     ModelArguments model;
     std::string data, classes, json, baseline;
-    std::int64_t resize = -1;
-    std::int64_t batch_size = 64;
-    std::int64_t workers = 0;
-    std::vector<std::string> policies = {"predicted"}, pictures;
+    PictureArguments reading;
+    std::vector<std::string> policies = {kPredicted}, pictures;
     std::vector<double> thresholds;
 };
 
-void check_arguments(const Arguments& arguments, std::int64_t stages) {
-    const std::vector<std::string>& known = plan_policy_names();
-    for (const std::string& policy : arguments.policies) {
-        if (std::ranges::find(known, policy) == known.end()) {
-            throw Error("policy", "unknown selection policy '", policy, "'; expected one of ", join(known, ", "));
-        }
-    }
-    const std::int64_t given = std::ssize(arguments.thresholds);
-    if (given > 1 && given != stages) {
-        throw Error("threshold", "found ", given, " numbers, expected one or one a stage, ", stages);
-    }
-    for (const double ratio : arguments.model.keep_ratios) {
-        if (ratio < 1 && stages == 0) {
-            throw Error("eval", "keep ratio ", ratio, " was asked for, but the model has no prediction modules");
-        }
-    }
-    if (given > 0 && stages == 0) {
-        throw Error("eval", "a threshold was given, but the model has no prediction modules");
-    }
-}
-
-// Every policy at every ratio; once what does not depend on it: dense, structural, and given thresholds.
-std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experiment) {
-    const std::int64_t stages = experiment.model.stages();
-    check_arguments(arguments, stages);
+// Every policy at every ratio; once what does not depend on it: dense, what keeps a number of its own, and given
+// thresholds.
+std::vector<EvalCase> cases(const Arguments& arguments, const ModelArguments::Choice& choice) {
+    const ModelSettings& settings = choice.experiment.model;
     std::vector<EvalCase> wanted, made;
     for (const double ratio : arguments.model.keep_ratios) {
-        wanted.emplace_back();
-        wanted.back().keep_ratio = ratio;
+        wanted.push_back({plan_for_ratio(settings, ratio), ratio});
     }
     if (wanted.empty()) {
         wanted.emplace_back();  // dense
-        if (stages > 0 && arguments.thresholds.empty()) {
-            wanted.emplace_back();
-            wanted.back().keep_ratio = experiment.train.keep_ratio.front();
-            wanted.back().per_stage = experiment.train.stage_targets(stages);
-        }
+        if (!choice.plan.dense() && arguments.thresholds.empty()) wanted.push_back({choice.plan, choice.keep_ratio});
     }
-    bool pooled = false;
+    bool averaged = false;
     for (EvalCase& one : wanted) {
-        if (one.dense()) {
+        if (one.plan.dense()) {
             made.push_back(one);
             continue;
         }
         for (const std::string& policy : arguments.policies) {
-            if (policy == "structural" && std::exchange(pooled, true)) continue;
-            one.policy = policy;
+            const bool own_number = find_policy(policy).selects == Selects::kAveraged;
+            if (own_number && std::exchange(averaged, true)) continue;
+            one.plan.policy = policy;
             made.push_back(one);
         }
     }
-    if (!arguments.thresholds.empty()) {
-        std::vector<double> thresholds = arguments.thresholds;
-        thresholds.resize(static_cast<std::size_t>(stages), thresholds.back());
-        made.push_back({"per_image", 0, {}, DynamicVit(nullptr), thresholds});
-    }
+    if (!arguments.thresholds.empty()) made.push_back({plan_for_thresholds(settings, arguments.thresholds), 0});
     return made;
 }
 
@@ -88,14 +56,14 @@ std::vector<EvalCase> cases(const Arguments& arguments, const Experiment& experi
 std::vector<EvalResult> evaluate_unlabelled(const Arguments& arguments, const DynamicVit& model,
                                             const std::vector<EvalCase>& wanted, DataSettings data,
                                             const EvalOptions& options) {
-    if (!options.baseline && !(wanted.front().dense() || model->settings().stages() == 0)) {
+    if (!options.baseline && !wanted.front().plan.dense()) {
         throw Error("eval",
                     "--pictures have no labels, and there is no dense model to agree with: give --baseline, or "
                     "--keep-ratio with 1.0 first");
     }
     data.kind = "image_folder";
-    return evaluate_split(model, wanted, PictureList(find_pictures(arguments.pictures)), data, arguments.batch_size,
-                          options);
+    return evaluate_split(model, wanted, PictureList(find_pictures(arguments.pictures)), data,
+                          arguments.reading.batch_size, options);
 }
 
 void run(Arguments& arguments) {
@@ -112,17 +80,16 @@ void run(Arguments& arguments) {
         experiment.data.val_root.clear();
     }
     if (!arguments.classes.empty()) experiment.data.classes = arguments.classes;
-    if (arguments.resize >= 0) experiment.data.resize = arguments.resize;
-    if (arguments.workers > 0) experiment.data.workers = arguments.workers;
+    arguments.reading.change(experiment.data);
 
     const DynamicVit model = arguments.model.load(choice);
     EvalOptions options = arguments.model.options();
     if (!arguments.baseline.empty())
         options.baseline = load_dense(read_model_file(arguments.baseline), experiment.model, options.device);
-    const std::vector<EvalCase> wanted = cases(arguments, experiment);
+    const std::vector<EvalCase> wanted = cases(arguments, choice);
     const std::vector<EvalResult> results =
         unlabelled ? evaluate_unlabelled(arguments, model, wanted, experiment.data, options)
-                   : evaluate_split(model, wanted, experiment.data, arguments.batch_size, options);
+                   : evaluate_split(model, wanted, experiment.data, arguments.reading.batch_size, options);
     std::cout << eval_table(results);
     if (arguments.json.empty()) return;
     nlohmann::json report = {{"model", experiment.model.name},
@@ -149,12 +116,8 @@ void add_eval(CLI::App& program) {
                      "with the dense model")
         ->excludes("--data");
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
-    command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
-    command
-        ->add_option("--policy", arguments->policies,
-                     "who selects: " + join(plan_policy_names(), ", ") + "; several: predicted,random")
-        ->delimiter(',')
-        ->capture_default_str();
+    arguments->reading.add_to(*command);
+    add_policy_option(*command, arguments->policies, any_policy);
     command
         ->add_option("--threshold", arguments->thresholds,
                      "per_image at this probability to be kept, or one a stage; without it per_image finds those that "
@@ -163,11 +126,6 @@ void add_eval(CLI::App& program) {
     command->add_option(
         "--baseline", arguments->baseline,
         "weights of the dense model to compare with, such as those that training started from; else --weights, dense");
-    command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
-    command->add_option("-j,--workers", arguments->workers, "threads that decode pictures; 0: one a core")
-        ->check(CLI::NonNegativeNumber);
     command->add_option("--json", arguments->json, "write the results to this file too");
     command->callback([arguments] { run(*arguments); });
 }

@@ -20,15 +20,15 @@ void run(Arguments& arguments) {
         throw Error("export", "--precision: found ", arguments.model.precision, ", expected float32");
     }
     const ModelArguments::Choice choice = arguments.model.choose();
-    ExportOptions options{arguments.model.tokens(choice.experiment), arguments.kept_tokens,
-                          choice.experiment.data.resize, choice.class_names(arguments.classes)};
+    ExportOptions options{arguments.model.plan(choice), arguments.kept_tokens, choice.experiment.data.resize,
+                          choice.class_names(arguments.classes)};
     if (arguments.resize >= 0) options.resize = arguments.resize;
     DynamicVit model = arguments.model.load(choice);
     model->to(at::kCPU);
     export_model(arguments.output, model, options, arguments.format);
     std::cout << arguments.output << ": " << arguments.format << ", " << choice.experiment.model.name << ", "
-              << (options.tokens.empty() ? "dense" : "keeps " + join(options.tokens, "/") + " of ")
-              << (options.tokens.empty() ? "" : str(choice.experiment.model.patches(), " patches")) << ", "
+              << (options.plan.dense() ? "dense" : "keeps " + join(options.plan.tokens, "/") + " of ")
+              << (options.plan.dense() ? "" : str(choice.experiment.model.patches(), " patches")) << ", "
               << std::filesystem::file_size(arguments.output) << " bytes\n";
 }
 

@@ -20,25 +20,17 @@ using Clock = std::chrono::steady_clock;
 struct Arguments {
     ModelArguments model;
     std::vector<std::string> pictures;
-    std::string classes, policy = "predicted";
+    std::string classes, policy = kPredicted;
     std::vector<double> thresholds;
-    std::int64_t resize = -1, batch_size = 32, workers = 0, top = 5;
+    PictureArguments reading{.batch_size = 32};
+    std::int64_t top = 5;
     bool json = false;
 };
 
-PruningPlan plan_of(const Arguments& arguments, const Experiment& experiment) {
-    PruningPlan plan;
-    if (arguments.thresholds.empty()) {
-        plan.tokens = arguments.model.tokens(experiment);
-        if (!plan.tokens.empty()) plan.policy = arguments.policy;
-        return plan;
-    }
-    plan.policy = "per_image";
-    plan.thresholds = arguments.thresholds;
-    const std::int64_t stages = experiment.model.stages();
-    if (plan.thresholds.size() == 1 && stages > 0) {
-        plan.thresholds.resize(static_cast<std::size_t>(stages), plan.thresholds.front());
-    }
+PruningPlan plan_of(const Arguments& arguments, const ModelArguments::Choice& choice) {
+    if (!arguments.thresholds.empty()) return plan_for_thresholds(choice.experiment.model, arguments.thresholds);
+    PruningPlan plan = arguments.model.plan(choice);
+    if (!plan.dense()) plan.policy = arguments.policy;
     return plan;
 }
 
@@ -81,20 +73,23 @@ void run(Arguments& arguments) {
     const ModelArguments::Choice choice = arguments.model.choose();
     const ModelSettings& settings = choice.experiment.model;
     const std::vector<std::string> names = choice.class_names(arguments.classes);
-    const PruningPlan plan = plan_of(arguments, choice.experiment);
+    const PruningPlan plan = plan_of(arguments, choice);
     const PictureList pictures(find_pictures(arguments.pictures));
     const EvalOptions options = arguments.model.options();
-    const InferenceSession session(*arguments.model.load(choice), plan, options.precision);
+    const DynamicVit model = arguments.model.load(choice);
 
     DataSettings data = choice.experiment.data;
     data.kind = "image_folder";
-    if (arguments.resize >= 0) data.resize = arguments.resize;
-    data.workers = arguments.workers > 0 ? arguments.workers : data.workers;
+    arguments.reading.change(data);
     LoaderOptions loading = loader_options(data, Split::kVal);
-    loading.batch_size = arguments.batch_size;
+    loading.batch_size = arguments.reading.batch_size;
     loading.pin_memory = options.device.is_cuda();
-    Loader loader(pictures, make_transform(data, Split::kVal, settings.image_height(), settings.image_width()),
-                  loading);
+    const SampleTransform transform =
+        make_transform(data, Split::kVal, settings.image_height(), settings.image_width());
+    PolicyInputs inputs;
+    if (needs_pictures(plan)) inputs.pictures = calibration_pictures(pictures, transform, loading);
+    const InferenceSession session(*model, plan, options.precision, inputs);
+    Loader loader(pictures, transform, loading);
     Progress bar("pictures", static_cast<std::int64_t>(pictures.size()));
     std::int64_t done = 0;
     double model_seconds = 0;
@@ -145,22 +140,16 @@ void add_infer(CLI::App& program) {
                      "pictures, folders of them, or - for a list of both on standard input, a line each")
         ->required();
     command->add_option("--classes", arguments->classes, "file with a class's folder and name a line, in index order");
-    command->add_option("--resize", arguments->resize, "short side before the centre crop, pixels; 0: size / 0.875");
+    arguments->reading.add_to(*command);
     command->add_option("--top", arguments->top, "so many classes of each picture")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    command->add_option("--policy", arguments->policy, "who selects: " + join(policy_names(), ", "))
-        ->capture_default_str();
+    add_policy_option(*command, arguments->policy, any_policy);
     command
         ->add_option("--threshold", arguments->thresholds,
                      "in place of a keep ratio: keep every token that is likelier needed than this, in each picture "
                      "its own number; or one a stage")
         ->delimiter(',');
-    command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
-    command->add_option("-j,--workers", arguments->workers, "threads that decode pictures; 0: one a core")
-        ->check(CLI::NonNegativeNumber);
     command->add_flag("--json", arguments->json, "a JSON object a picture and line, kept patches too");
     command->callback([arguments] { run(*arguments); });
 }

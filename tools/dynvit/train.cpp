@@ -7,7 +7,6 @@
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/infer/eval_report.hpp"
-#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/runtime/device.hpp"
 #include "dynvit/train/trainer.hpp"
 #include "dynvit/viz/stage_panels.hpp"
@@ -49,12 +48,12 @@ class StagePictures {
                 samples_.emplace();
             }
         }
-        const auto engine = std::make_shared<const InferenceModel>(model, parse_precision(experiment_.train.precision));
-        const auto policy = make_policy("predicted", engine);
-        const auto tokens = tokens_per_stage(experiment_.train.stage_targets(settings.stages()), settings.patches());
+        const InferenceSession session(model,
+                                       plan_for_shares(settings, experiment_.train.stage_targets(settings.stages())),
+                                       parse_precision(experiment_.train.precision));
         std::vector<std::pair<std::string, Image>> drawn;
         for (const NamedImage& sample : *samples_) {
-            drawn.emplace_back(sample.name, draw_stages(*engine, *policy, tokens, sample.image).row);
+            drawn.emplace_back(sample.name, draw_stages(session, sample.image).row);
         }
         return drawn;
     }

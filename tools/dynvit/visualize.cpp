@@ -20,7 +20,7 @@ constexpr const char* kFrequencyName = "keep_frequency";
 struct Arguments {
     ModelArguments model;
     std::vector<std::string> images;
-    std::string output, policy = "predicted";
+    std::string output, policy = kPredicted;
     std::int64_t samples = 12;
 };
 
@@ -40,6 +40,15 @@ std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experime
     return pictures;
 }
 
+// What a policy learns from: the first of the pictures that are drawn.
+at::Tensor calibration_pictures(const std::vector<NamedImage>& pictures) {
+    std::vector<Image> images;
+    for (const NamedImage& picture : pictures) {
+        if (std::ssize(images) < kCalibrationPictures) images.push_back(picture.image);
+    }
+    return stack_images(images);
+}
+
 void run(Arguments& arguments) {
     const ModelArguments::Choice choice = arguments.model.choose();
     const Experiment& experiment = choice.experiment;
@@ -48,18 +57,20 @@ void run(Arguments& arguments) {
     if (arguments.images.empty() && arguments.model.config.config.empty()) {
         throw Error("visualize", "--images is missing: pictures, or folders of them");
     }
-    std::vector<std::int64_t> tokens = arguments.model.tokens(experiment);
-    if (tokens.empty()) tokens.assign(settings.pruning_loc.size(), settings.patches());
-
-    const auto model =
-        std::make_shared<const InferenceModel>(*arguments.model.load(choice), arguments.model.options().precision);
-    const auto policy = make_policy(arguments.policy, model);
+    PruningPlan plan = arguments.model.plan(choice);
+    if (plan.dense()) plan.tokens.assign(settings.pruning_loc.size(), settings.patches());  // to be drawn all the same
+    plan.policy = arguments.policy;
+    const std::vector<NamedImage> pictures = read_pictures(arguments, experiment);
+    PolicyInputs inputs;
+    if (needs_pictures(plan)) inputs.pictures = calibration_pictures(pictures);
+    const InferenceSession session(*arguments.model.load(choice), plan, arguments.model.options().precision, inputs);
     make_directory(arguments.output, "visualize");
     std::vector<Image> rows;
-    std::vector<std::vector<std::int64_t>> counts(tokens.size(), std::vector<std::int64_t>(settings.patches()));
+    std::vector<std::vector<std::int64_t>> counts(settings.pruning_loc.size(),
+                                                  std::vector<std::int64_t>(settings.patches()));
     std::int64_t written = 0;
-    for (const NamedImage& picture : read_pictures(arguments, experiment)) {
-        StagePanels drawn = draw_stages(*model, *policy, tokens, picture.image);
+    for (const NamedImage& picture : pictures) {
+        StagePanels drawn = draw_stages(session, picture.image);
         write_png(fs::path(arguments.output) / (picture.name + ".png"), drawn.row);
         if (rows.size() < kSheetRows) rows.push_back(std::move(drawn.row));
         for (std::size_t s = 0; s < counts.size(); ++s) {
@@ -86,8 +97,7 @@ void add_visualize(CLI::App& program) {
     command->add_option("-n,--samples", arguments->samples, "how many validation pictures, where --images is not given")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    command->add_option("--policy", arguments->policy, "who selects: predicted, random, cls_attention")
-        ->capture_default_str();
+    add_policy_option(*command, arguments->policy, keeps_tokens);
     command->add_option("-o,--output", arguments->output, "folder for the PNG files")->required();
     command->callback([arguments] { run(*arguments); });
 }

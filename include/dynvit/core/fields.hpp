@@ -65,10 +65,13 @@ class FieldVisitor {
     /// True while values are being read: a struct may then fill in what depends on a field read before.
     virtual bool reads() const = 0;
 
-    /// Reports a value that is right by itself and wrong in its place: an Error that names the key and the file and
-    /// line, or the `--set`, that gave it. Writers ignore it.
+    /// Throws an Error about a value that is right by itself and wrong beside others. It names the key, and the file
+    /// and line, or the `--set`, that gave it. Writers ignore it.
     /// @param key of this struct, or of a section in it: "loss.kl"
-    virtual void reject(const std::string& key, const std::string& found_and_expected) = 0;
+    /// @param beside the keys that the value does not go with: where nobody gave `key`, the Error names the place of
+    /// the first of these that somebody gave
+    virtual void reject(const std::string& key, const std::string& found_and_expected,
+                        const std::vector<std::string>& beside = {}) = 0;
 
   protected:
     virtual void begin_section(const std::string& key, const std::string& comment) = 0;

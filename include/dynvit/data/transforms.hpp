@@ -35,7 +35,9 @@ struct TrainTransform {
     bool exact_decode = false;
 };
 
+/// Returns the crop as the network takes it: 8-bit, transform.width x height, with as many colours as the image.
 Image apply(const EvalTransform& transform, const Image& image);
+/// Returns a random crop of that size. @param random draws the window, and then whether it is mirrored
 Image apply(const TrainTransform& transform, const Image& image, Random& random);
 
 /// The same for a picture that may not be decoded yet, of which only what is needed is decoded. The random numbers, and
@@ -45,7 +47,7 @@ Image apply(const TrainTransform& transform, const Image& image, Random& random)
 /// everything is
 Image apply(const TrainTransform& transform, const Sample& sample, Random& random, WindowDecoder* decoder = nullptr);
 
-/// The window that a training crop takes of a width x height picture.
+/// Returns the window that a training crop takes of a width x height picture, in its pixels.
 Window random_resized_crop(int width, int height, const TrainTransform& transform, Random& random);
 
 }  // namespace dynvit

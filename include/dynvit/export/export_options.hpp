@@ -1,16 +1,17 @@
 // What a model is exported as, whatever the format.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
+
+#include "dynvit/models/pruning_plan.hpp"
 
 namespace dynvit {
 
 /// An exported model takes float32 `images` (B, 3, H, W) of the model's size, any B, normalized: (value / 255 - mean) /
 /// standard deviation of each colour, ImageNet's. It gives `logits` (B, classes).
 struct ExportOptions {
-    std::vector<std::int64_t> tokens;  // patch tokens that each stage keeps, not growing; empty: dense
+    PruningPlan plan = {};     // by the prediction modules, with counts
     bool kept_tokens = false;  // also give kept_1, kept_2, ...: a stage's kept places (B, k), int64, on the original
                                // grid, ascending
     std::int64_t resize = 0;   // bundle: pixels of a picture's short side before the crop; 0: size / 0.875

@@ -9,8 +9,12 @@ namespace dynvit {
 
 struct ClassifierOptions {
     /// rho: the stages keep rho, rho^2, ... of the patches; 1: dense. 0: what a bundle says; of another file with
-    /// prediction modules 0.7, without them dense.
+    /// prediction modules kDefaultKeepRatio, without them dense.
     double keep_ratio = 0;
+    std::string policy = kPredicted;  // who selects: one that learns_nothing
+    /// In place of a keep ratio and of the policy: every token that is likelier needed than this goes on, in each
+    /// picture its own number; one, or one a stage.
+    std::vector<double> thresholds = {};
     at::Device device = at::kCPU;
     /// See InferenceModel. With kQInt8 an answer depends a little on the pictures beside it, as they share one scale.
     at::ScalarType precision = at::kFloat;

@@ -5,25 +5,19 @@
 #include <functional>
 
 #include "dynvit/data/data_settings.hpp"
-#include "dynvit/infer/pruned_vit.hpp"
+#include "dynvit/infer/selection_policy.hpp"
 
 namespace dynvit {
 
 /// One way to run the model.
 struct EvalCase {
-    std::string policy = "predicted";  // of plan_policy_names()
-    /// rho: stages keep rho, rho^2, ... of all patches; 1: dense; 0: whatever `thresholds` keep.
-    double keep_ratio = 1.0;
-    std::vector<double> per_stage;  // a share of all patches a stage, in place of the powers of rho; empty: those
-    DynamicVit model{nullptr};      // in place of the model of all cases, and of its sizes; empty: that one
-    /// per_image: a probability a stage; empty: those that keep as many tokens as rho.
-    std::vector<double> thresholds = {};
-
-    bool dense() const { return keep_ratio >= 1.0 && per_stage.empty(); }
+    PruningPlan plan = {};
+    double keep_ratio = 1.0;    // what results call it; 0: the share of the patches that stage 1 turns out to keep
+    DynamicVit model{nullptr};  // in place of the model of all cases, and of its sizes; empty: that one
 };
 
 struct EvalResult {
-    std::string policy;  // "dense" for a keep ratio of 1, "baseline" for EvalOptions::baseline
+    std::string policy;  // "dense" for a plan that drops nothing, "baseline" for EvalOptions::baseline
     double keep_ratio = 1.0;
     std::int64_t images = 0;
     bool labelled = true;  // false: the next three, and lost and gained, are of no meaning
@@ -61,8 +55,7 @@ struct EvalOptions {
     at::ScalarType precision = at::kFloat;  // see InferenceModel
     std::uint64_t seed = 0;                 // of the random policy
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
-    /// (M, 3, H, W), uint8: pictures that static and per_image learn from; may be undefined.
-    at::Tensor calibration = {};
+    at::Tensor calibration = {};            // (M, 3, H, W), uint8: pictures that policies learn from; may be undefined
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once. Pictures without labels (-1) tell how far
@@ -73,12 +66,16 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
                                  const EvalOptions& options, const std::function<void(std::int64_t)>& progress = {});
 
 /// Evaluates on the settings' validation pictures (or on `pictures`, which are those), a progress bar beside. Policies
-/// that learn from pictures take 128 of them at random, without labels, where the options bring none. Corrupt
+/// that learn from pictures take calibration_pictures, without labels, where the options bring none. Corrupt
 /// pictures are left out and named in the log; with data.strict, or where no picture is left, they are an Error.
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
                                        std::int64_t batch_size, const EvalOptions& options);
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const Dataset& pictures,
                                        const DataSettings& data, std::int64_t batch_size, const EvalOptions& options);
+
+/// kCalibrationPictures of the pictures, at random, as they go into the model: (M, 3, H, W), uint8. Corrupt ones are
+/// left out; undefined where none is left. @param options how they are read
+at::Tensor calibration_pictures(const Dataset& pictures, const SampleTransform& transform, LoaderOptions options);
 
 /// Which patches belong to the object, those at least half covered. @param mask (H x W) @return (N), bool
 at::Tensor object_patches(const std::vector<std::uint8_t>& mask, const ModelSettings& settings);

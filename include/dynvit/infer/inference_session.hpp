@@ -7,24 +7,9 @@
 
 namespace dynvit {
 
-/// How a session drops tokens.
-struct PruningPlan {
-    /// "predicted", "random", "cls_attention" (see make_policy) or "static": as many tokens in every image.
-    /// "per_image": every token above a threshold. "structural": tokens averaged two by two in the middle of the
-    /// network.
-    std::string policy = "predicted";
-    std::vector<std::int64_t> tokens = {};  // a count a stage, not growing; empty: dense, but for the last two policies
-    std::vector<double> thresholds = {};    // per_image: a probability a stage
-    std::vector<at::Tensor> static_scores = {};  // static: a stage: (N), see find_static_scores
-    std::uint64_t seed = 0;                      // random
-};
-
-/// The names of PruningPlan::policy.
-const std::vector<std::string>& plan_policy_names();
-
 struct SessionOutput {
     at::Tensor logits;                              // (B, classes)
-    std::vector<std::vector<std::int64_t>> counts;  // a stage: tokens that each image keeps, (B); structural: none
+    std::vector<std::vector<std::int64_t>> counts;  // a stage: tokens that each image keeps, (B); kAveraged: none
     std::vector<at::Tensor> kept;  // a stage: the kept tokens' places in the flattened grids (B, N), ascending, int64
 
     /// What image `index` keeps at `stage`: places on its own grid of `patches` patches.
@@ -33,22 +18,29 @@ struct SessionOutput {
 
 class RecordedForward;
 
-/// Classifies batches of pictures. Calls of `run` may come from several threads at once while no plan changes, except
-/// with the random policy, which draws as it goes.
+/// Classifies batches of pictures. Calls of `run` may come from several threads at once while no plan changes; by a
+/// policy that draws, what each of them gets depends on their order.
 class InferenceSession {
   public:
-    explicit InferenceSession(std::shared_ptr<const InferenceModel> model, PruningPlan plan = {});
+    /// See set_plan.
+    explicit InferenceSession(std::shared_ptr<const InferenceModel> model, PruningPlan plan = {},
+                              const PolicyInputs& inputs = {});
     /// @param model whose weights are copied; see InferenceModel
-    explicit InferenceSession(const DynamicVitImpl& model, PruningPlan plan = {},
-                              at::ScalarType precision = at::kFloat);
+    explicit InferenceSession(const DynamicVitImpl& model, PruningPlan plan = {}, at::ScalarType precision = at::kFloat,
+                              const PolicyInputs& inputs = {});
 
     ~InferenceSession();
     InferenceSession(const InferenceSession&) = delete;
     InferenceSession& operator=(const InferenceSession&) = delete;
 
-    /// Drops tokens otherwise from the next call on. Throws Error for a plan that does not fit the model.
-    void set_plan(PruningPlan plan);
+    /// Drops tokens otherwise from the next call on. @param inputs what the plan's policy learns from or draws by
+    /// Throws Error as complete_plan and make_policy do.
+    void set_plan(PruningPlan plan, const PolicyInputs& inputs = {});
+    /// The same by a policy that has learnt before, or one of the caller's own: it scores in place of the plan's.
+    void set_plan(PruningPlan plan, std::unique_ptr<SelectionPolicy> policy);
+    /// As it is carried out, see complete_plan.
     const PruningPlan& plan() const { return plan_; }
+    const PolicyEntry& policy() const { return *entry_; }
 
     const ModelSettings& settings() const { return model_->settings(); }
     at::Device device() const { return model_->device(); }
@@ -59,19 +51,22 @@ class InferenceSession {
     /// The same by parts, see count_macs_per_stage.
     std::vector<double> gmacs_per_stage(const std::vector<std::int64_t>& counts = {}) const;
 
-    /// On a GPU, with every policy but per_image and random, the second batch of a size records the whole pass, and
-    /// later ones replay it. Of one image, a DeiT-S is recorded with other roundings (see OneImageBlocks).
+    /// On a GPU, with every policy but those of kAbove and those that draw, the second batch of a size records the
+    /// whole pass, and later ones replay it. Of one image, a DeiT-S is recorded with other roundings (see
+    /// OneImageBlocks).
     /// @param images (B, 3, H, W): uint8, or normalized numbers; on any device
     SessionOutput run(const at::Tensor& images) const;
 
   private:
+    void use(PruningPlan plan, std::unique_ptr<SelectionPolicy> policy);
     SessionOutput fixed_shapes(const at::Tensor& inputs, OneImageBlocks* one_image = nullptr) const;
     // What runs the blocks of a recorded pass and decides, ready to do so; null where model and policy do.
     OneImageBlocks* one_image_blocks(std::int64_t batch);
 
     std::shared_ptr<const InferenceModel> model_;
     PruningPlan plan_;
-    std::unique_ptr<SelectionPolicy> policy_;
+    const PolicyEntry* entry_ = nullptr;         // the plan's policy
+    std::unique_ptr<SelectionPolicy> policy_;    // null where it scores no tokens
     std::unique_ptr<OneImageBlocks> one_image_;  // of recorded passes alone, which take turns
     std::unique_ptr<RecordedForward> recorded_;  // captures `this`: a session stays where it is
 };

@@ -12,7 +12,7 @@ struct PrunedOutput {
 
 /// Runs the model without gradients. At each stage the policy's `tokens[stage]` best patch tokens go on with [CLS]; the
 /// others are removed and never computed again.
-/// @param images (B, 3, H, W), normalized
+/// @param images (B, 3, H, W): uint8, or normalized numbers
 /// @param tokens a count a stage, not growing; empty: dense
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens);
@@ -21,7 +21,8 @@ PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& image
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
                                      const std::vector<std::int64_t>& tokens);
 
-/// The same of one image alone, by the model's prediction modules. @param blocks InferenceModel::one_image_blocks
+/// The same of one image alone, by the model's prediction modules.
+/// @param blocks what InferenceModel::one_image_blocks gave
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
                                      const std::vector<std::int64_t>& tokens);
 
@@ -35,7 +36,7 @@ struct PerImageOutput {
 
 /// Runs the model without gradients on packed sequences. At each stage every patch token whose probability to be kept,
 /// pi_keep, is above the stage's threshold goes on: many in a crowded picture, few in a plain one, none at worst.
-/// @param images (B, 3, H, W), normalized
+/// @param images (B, 3, H, W): uint8, or normalized numbers
 /// @param thresholds a probability a stage, in [0, 1]
 PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
                                  const std::vector<double>& thresholds);
@@ -44,9 +45,10 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
 /// @param x of InferenceModel::embed @return what the stages give as positions in `kept`
 PrunedOutput staged_forward_embedded(const InferenceModel& model, const at::Tensor& x, const StageOperation& operation);
 
-/// Structural downsampling, the baseline that looks at no content: at the stage in the middle, patch tokens are
-/// averaged two by two on their grid. The stage, and the patch tokens after it.
+/// Structural downsampling is the baseline that looks at no content: patch tokens are averaged two by two on their
+/// grid. Returns the stage that does it, the one in the middle, counted from 0.
 std::int64_t structural_stage(const ModelSettings& settings);
+/// Returns how many patch tokens it leaves.
 std::int64_t structural_tokens(const ModelSettings& settings);
 
 }  // namespace dynvit

@@ -6,8 +6,12 @@
 #include <vector>
 
 #include "dynvit/infer/inference_model.hpp"
+#include "dynvit/models/pruning_plan.hpp"
 
 namespace dynvit {
+
+/// From how many pictures a policy learns where nobody says otherwise.
+inline constexpr std::int64_t kCalibrationPictures = 128;
 
 /// Scores the tokens that are left; those with the highest stay.
 class SelectionPolicy {
@@ -16,17 +20,70 @@ class SelectionPolicy {
     virtual at::Tensor scores(const StageInput& input) = 0;  // (B, n)
 };
 
-/// The same positions for every image, those with the highest scores. @param scores a stage: (N)
+/// What a policy may need beside the model.
+struct PolicyInputs {
+    at::Tensor pictures = {};  // (M, 3, H, W), uint8: what it learns from, without their labels; may be undefined
+    std::uint64_t seed = 0;    // of what it draws
+};
+
+/// How tokens are chosen.
+enum class Selects {
+    kBest,     // as many as the plan counts, those with the highest scores
+    kAbove,    // those whose pi_keep is above the plan's threshold
+    kAveraged  // none: they are averaged two by two on their grid in the middle of the network
+};
+
+/// All that is known of a policy; its only place is its line in the table of selection_policy.cpp.
+struct PolicyEntry {
+    const char* name;
+    const char* description;  // a line for --help
+    Selects selects = Selects::kBest;
+    bool predicts = false;         // runs the prediction modules, which cost something
+    bool is_prediction = false;    // scores by them alone: a kernel or an exported graph may decide in its place
+    bool learns = false;           // from pictures
+    bool draws = false;            // random numbers, anew in each pass
+    bool reads_attention = false;  // of [CLS] in the block before: needs both
+    /// Of kBest.
+    std::unique_ptr<SelectionPolicy> (*make)(std::shared_ptr<const InferenceModel>, const PolicyInputs&) = nullptr;
+};
+
+/// Which policies a command can serve.
+using PolicyFilter = bool (*)(const PolicyEntry&);
+
+inline bool any_policy(const PolicyEntry&) {
+    return true;
+}
+/// Those that need no pictures beforehand.
+inline bool learns_nothing(const PolicyEntry& policy) {
+    return !policy.learns;
+}
+/// Those of which a token stays what it was or goes.
+inline bool keeps_tokens(const PolicyEntry& policy) {
+    return policy.selects != Selects::kAveraged;
+}
+
+/// The names of those that can be served, in the table's order; and a text of them and their descriptions.
+std::vector<std::string> policy_names(PolicyFilter serves = any_policy);
+std::string describe_policies(PolicyFilter serves = any_policy);
+
+/// Throws Error listing the names for one that is not there or can't be served.
+const PolicyEntry& find_policy(const std::string& name, PolicyFilter serves = any_policy);
+
+/// Whether the plan's policy needs pictures to learn from: static always, per_image where the plan gives no thresholds.
+bool needs_pictures(const PruningPlan& plan);
+
+/// The policy of that name, of those that score tokens. Throws Error listing the names for any other, where it would
+/// learn and has no pictures, and where the model has not what it looks at.
+std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
+                                             const PolicyInputs& inputs = {});
+
+/// "static" as it has been learnt: the same positions for every image, those with the highest scores.
+/// @param scores a stage: (N)
 std::unique_ptr<SelectionPolicy> make_static_policy(std::vector<at::Tensor> scores);
 
-/// The names of make_policy.
-const std::vector<std::string>& policy_names();
-
-/// "predicted": the prediction modules' log-probability to keep. "random": every token alike, drawn from the seed.
-/// "cls_attention": how much [CLS] looks at a token in the block before, mean over the heads; needs no training (EViT,
-/// Liang et al., 2022). At block 0, before which there is none, that one is an Error.
-/// Throws Error listing the names for any other.
-std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
-                                             std::uint64_t seed = 0);
+/// The plan with the numbers that its policy finds by itself: per_image thresholds that keep as many tokens of the
+/// pictures as the plan counts, or what averaging leaves. Throws Error for an unknown policy, for a plan that does not
+/// fit the model or its policy, and where pictures are needed and missing.
+PruningPlan complete_plan(PruningPlan plan, const InferenceModel& model, const PolicyInputs& inputs);
 
 }  // namespace dynvit

@@ -15,9 +15,8 @@ class PredictionModuleImpl : public torch::nn::Module {
 
     /// DynamicViT (Rao et al., 2021), section 3.2: a token's own features beside the mean over the tokens still kept.
     /// @param x (B, skipped + n, C): patch tokens, behind `skipped` rows that play no part, such as [CLS]
-    /// @param decision which of them are still kept, (B, n), 1 or 0; undefined: all. The mean of an image that keeps
-    /// none
-    ///     is zero.
+    /// @param decision which of them are still kept, (B, n), 1 or 0; undefined: all. An image that keeps none has a
+    /// mean of zero.
     /// @return log-probabilities, (B, n, 2); column 0 is "keep"
     at::Tensor forward(const at::Tensor& x, const at::Tensor& decision = {}, std::int64_t skipped = 0);
 

@@ -9,7 +9,7 @@
 
 namespace dynvit {
 
-/// Until everything that was started on the device is done.
+/// Waits until everything that was started on the device is done.
 void wait_for(const at::Device& device);
 
 struct TimingOptions {
@@ -29,17 +29,20 @@ struct Timing {
 std::vector<Timing> time_interleaved(const std::vector<std::function<void()>>& cases, const TimingOptions& options,
                                      const std::function<void(double)>& progress = {});
 
-/// The value below which that share of the values lies, interpolated. @param values not empty @param share in [0, 1]
+/// Returns the value below which that share of the values lies, interpolated. @param values not empty @param share in
+/// [0, 1]
 double percentile(std::vector<double> values, double share);
 
 /// A median with the 95 % confidence interval that its order statistics give, whatever the distribution.
 struct MedianInterval {
     double median, low, high;
 };
+/// Returns them for the values, in their unit; of ten values or fewer the interval spans all. @param values not
+/// empty
 MedianInterval median_interval(std::vector<double> values);
 
-/// The most memory that tensors of a call hold at once on that device, bytes: what it allocates and has not freed. What
-/// libraries allocate by themselves is not seen.
+/// Returns the most memory that tensors of a call hold at once on that device, in bytes: what the call allocates and
+/// has not freed. What libraries allocate by themselves is not seen.
 std::int64_t peak_tensor_bytes(const std::function<void()>& call, const at::Device& device);
 
 }  // namespace dynvit

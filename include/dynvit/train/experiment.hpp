@@ -2,7 +2,7 @@
 #pragma once
 
 #include "dynvit/data/data_settings.hpp"
-#include "dynvit/models/model_settings.hpp"
+#include "dynvit/models/pruning_plan.hpp"
 #include "dynvit/train/adamw.hpp"
 #include "dynvit/train/ema.hpp"
 #include "dynvit/train/losses.hpp"
@@ -17,7 +17,7 @@ struct TrainSettings {
     std::int64_t max_steps = 0;
     std::int64_t batch_size = 128;
     std::int64_t accumulate = 1;
-    std::vector<double> keep_ratio = {0.7};
+    std::vector<double> keep_ratio = {kDefaultKeepRatio};
     double target_gmacs = 0.0;
     std::string weights;
     std::string teacher;

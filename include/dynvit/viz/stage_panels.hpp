@@ -3,7 +3,8 @@
 
 #include <set>
 
-#include "dynvit/infer/evaluate.hpp"
+#include "dynvit/data/data_settings.hpp"
+#include "dynvit/infer/inference_session.hpp"
 
 namespace dynvit {
 
@@ -25,10 +26,8 @@ struct StagePanels {
     std::vector<std::vector<std::int64_t>> kept;  // a stage: places on the patch grid that it keeps
 };
 
-/// Runs the model on a picture and draws what each stage keeps, dropped patches faded; small pictures are enlarged.
-/// @param tokens patches that each stage keeps
-StagePanels draw_stages(const InferenceModel& model, SelectionPolicy& policy, const std::vector<std::int64_t>& tokens,
-                        const Image& picture);
+/// Runs the session on a picture and draws what each stage keeps, dropped patches faded; small pictures are enlarged.
+StagePanels draw_stages(const InferenceSession& session, const Image& picture);
 
 /// How often each place of the patch grid is kept, over many pictures: a heat map a stage, side by side.
 /// @param counts a stage: how many of `pictures` keep each place, (N)

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "dynvit/core/fields.hpp"
+#include "dynvit/models/pruning_plan.hpp"
 
 namespace dynvit {
 
@@ -13,7 +13,7 @@ struct BundleSettings {
     static constexpr std::int64_t kVersion = 1;
 
     std::int64_t version = kVersion;
-    std::vector<std::int64_t> tokens_per_stage;
+    PruningPlan plan;  // by the prediction modules, with counts; dense without any
     std::int64_t resize = 0;
     std::vector<std::string> class_names;
 

@@ -177,8 +177,10 @@ void VitGraph::build(const ExportOptions& options) {
     graph_.set_scope("patch_embed");
     Value x = embed(*this, parts_.stem, images);
     walk_blocks(
-        s_, static_cast<std::int64_t>(options.tokens.size()),
-        [&](std::int64_t stage, std::int64_t) { prune(x, stage, options.tokens[static_cast<std::size_t>(stage)]); },
+        s_, static_cast<std::int64_t>(options.plan.tokens.size()),
+        [&](std::int64_t stage, std::int64_t) {
+            prune(x, stage, options.plan.tokens[static_cast<std::size_t>(stage)]);
+        },
         [&](std::int64_t block) {
             graph_.set_scope(str("blocks.", block));
             run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x);

@@ -1,0 +1,71 @@
+#include "dynvit/models/pruning_plan.hpp"
+
+#include <algorithm>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/progress.hpp"
+#include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/models/macs.hpp"
+
+namespace dynvit {
+
+std::vector<double> stage_shares(const std::vector<double>& given, std::int64_t stages) {
+    return std::ssize(given) == stages ? given : stage_ratios(given.front(), stages);
+}
+
+PruningPlan plan_for_shares(const ModelSettings& settings, const std::vector<double>& shares) {
+    if (std::ranges::all_of(shares, [](double share) { return share >= 1; })) return {};
+    return {.tokens = tokens_per_stage(shares, settings.patches())};
+}
+
+PruningPlan plan_for_ratio(const ModelSettings& settings, double keep_ratio, const std::string& model) {
+    if (keep_ratio < 1 && settings.stages() == 0) {
+        throw Error("keep-ratio", model, " has no prediction modules: expected 1, found ", keep_ratio);
+    }
+    return plan_for_shares(settings, stage_ratios(keep_ratio, settings.stages()));
+}
+
+PruningPlan plan_for_thresholds(const ModelSettings& settings, const std::vector<double>& thresholds) {
+    const std::int64_t stages = settings.stages(), given = std::ssize(thresholds);
+    if (stages == 0) throw Error("threshold", "the model has no prediction modules: expected none, found ", given);
+    if (given != 1 && given != stages) {
+        throw Error("threshold", "found ", given, " numbers, expected one or one a stage, ", stages);
+    }
+    PruningPlan plan{.policy = kPerImage, .thresholds = thresholds};
+    plan.thresholds.resize(static_cast<std::size_t>(stages), thresholds.back());
+    check_plan(plan, settings);
+    return plan;
+}
+
+double keep_ratio_for_gmacs(const ModelSettings& settings, double gmacs) {
+    const double ratio = settings.stages() > 0 ? find_keep_ratio(settings, gmacs) : -1.0;
+    if (ratio > 0) return ratio;
+    const std::vector<std::int64_t> none(settings.pruning_loc.size(), 0);
+    throw Error("gmacs", "found ", gmacs, ", expected at least the ",
+                fixed(1e-9 * static_cast<double>(count_macs(settings, none)), 3),
+                settings.stages() > 0 ? " of a model that keeps no patch"
+                                      : " of this model, which has no stage that could save any");
+}
+
+void check_plan(const PruningPlan& plan, const ModelSettings& settings, const std::string& name) {
+    const std::string& called = name.empty() ? plan.policy : name;
+    const auto check_size = [&](const char* what, std::int64_t found) {
+        if (found == 0 || found == settings.stages()) return;
+        throw Error("policy", called, ": found ", found, ' ', what, ", expected one a stage, ", settings.stages());
+    };
+    check_size("token counts", std::ssize(plan.tokens));
+    check_size("thresholds", std::ssize(plan.thresholds));
+    std::int64_t before = settings.patches();
+    for (const std::int64_t count : plan.tokens) {
+        if (count < 0 || count > before) {
+            throw Error("policy", called, ": found a count of ", count, ", expected 0 to ", before);
+        }
+        before = count;
+    }
+    for (const double threshold : plan.thresholds) {
+        if (threshold >= 0 && threshold <= 1) continue;
+        throw Error("policy", called, ": found a threshold of ", threshold, ", expected 0 to 1");
+    }
+}
+
+}  // namespace dynvit
