@@ -13,16 +13,7 @@
 
 namespace dynvit::tool {
 
-/// Each adds its subcommand, which runs when the command line names it.
-void add_train(CLI::App& program);
-void add_eval(CLI::App& program);
-void add_infer(CLI::App& program);
-void add_visualize(CLI::App& program);
-void add_shard(CLI::App& program);
-void add_convert(CLI::App& program);
-void add_export(CLI::App& program);
-void add_config(CLI::App& program);
-void add_bench(CLI::App& program);
+/// Adds a subcommand, which runs when the command line names it, below `bench`.
 void add_bench_loader(CLI::App& bench);
 void add_bench_train(CLI::App& bench);
 

@@ -1,4 +1,4 @@
-// The program: one file a subcommand beside this one.
+// The program: one file a subcommand beside this one, which defines add_NAME() and stands in the list below.
 #include <ATen/Parallel.h>
 
 #include <c10/util/Exception.h>
@@ -10,6 +10,25 @@
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
+
+// One line a subcommand, in the order of --help.
+#define DYNVIT_SUBCOMMANDS(SUBCOMMAND) \
+    SUBCOMMAND(train)                  \
+    SUBCOMMAND(eval)                   \
+    SUBCOMMAND(infer)                  \
+    SUBCOMMAND(visualize)              \
+    SUBCOMMAND(shard)                  \
+    SUBCOMMAND(convert)                \
+    SUBCOMMAND(export)                 \
+    SUBCOMMAND(config)                 \
+    SUBCOMMAND(bench)
+
+namespace dynvit::tool {
+
+#define DYNVIT_DECLARE(name) void add_##name(CLI::App& program);
+DYNVIT_SUBCOMMANDS(DYNVIT_DECLARE)
+
+}  // namespace dynvit::tool
 
 namespace {
 
@@ -38,15 +57,8 @@ int main(int argc, char** argv) {
         dynvit::log::set_level(level);
         if (threads > 0) at::set_num_threads(threads);
     });
-    dynvit::tool::add_train(program);
-    dynvit::tool::add_eval(program);
-    dynvit::tool::add_infer(program);
-    dynvit::tool::add_visualize(program);
-    dynvit::tool::add_shard(program);
-    dynvit::tool::add_convert(program);
-    dynvit::tool::add_export(program);
-    dynvit::tool::add_config(program);
-    dynvit::tool::add_bench(program);
+#define DYNVIT_ADD(name) dynvit::tool::add_##name(program);
+    DYNVIT_SUBCOMMANDS(DYNVIT_ADD)
     try {
         program.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
