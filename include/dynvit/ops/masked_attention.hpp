@@ -3,14 +3,13 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace dynvit {
+#include "dynvit/ops/constants.hpp"
 
-/// Keeps the softmax finite and its rows summing to one where every visible weight underflows.
-inline constexpr double kPolicyEpsilon = 1e-6;
+namespace dynvit {
 
 /// The definition (DynamicViT, Rao et al. 2021, "attention masking"), for any device, differentiated by autograd:
 ///     G_ij = 1 if i == j else policy_j
-///     A_ij = (exp(P_ij - max_k P_ik) G_ij + eps / N) / (sum_k exp(P_ik - max) G_ik + eps)
+///     A_ij = (exp(P_ij - max_k P_ik) G_ij + eps / N) / (sum_k exp(P_ik - max) G_ik + eps),  eps = kPolicyEpsilon
 /// Computed in float32 whatever the input's type (float64 stays float64).
 /// @param logits P, (B, heads, N, N)
 /// @param policy (B, N): 1 for a token that all others see, 0 for a dropped one; [CLS] is 1

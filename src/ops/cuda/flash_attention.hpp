@@ -3,11 +3,16 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 namespace dynvit::cuda {
 
+/// Why the kernels do not take heads of `head_dim` channels on a GPU of compute capability 8.0 or newer: they take
+/// multiples of 16 up to 128 (64 where a block has less shared memory than 144 KB). Empty where they do.
+std::string why_no_flash_attention(const at::Device& device, std::int64_t head_dim);
+
 /// Whether the kernels take this projection, (..., 3 C): on a GPU of compute capability 8.0 or newer, float16 or
-/// bfloat16, C / heads a multiple of 16 and at most 128 (64 where a block has less shared memory than 144 KB), not
-/// empty.
+/// bfloat16, C / heads a size of heads that they take, not empty.
 bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads);
 
 struct FlashOutput {

@@ -1,15 +1,18 @@
 #include "inference_kernels.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "compute_capability.hpp"
+#include "dynvit/core/error.hpp"
 #include "few_images_attention.cuh"
 #include "matmul.hpp"
 #include "patch_rows.cuh"
@@ -66,11 +69,16 @@ std::optional<Pixel> pixel_of(const at::Tensor& images) {
 
 }  // namespace
 
+std::string why_no_patch_rows(std::int64_t patch_size) {
+    if (patch_size % kPatchStep == 0) return {};
+    return str("found patches of ", patch_size, " pixels, ours take multiples of ", kPatchStep);
+}
+
 bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int64_t patch_size,
                       const PixelScaling& scaling) {
     const std::optional<Pixel> pixel = pixel_of(images);
     if (!is_half_on_gpu(rows) || !rows.is_contiguous() || images.device() != rows.device() || !pixel ||
-        patch_size % 8 != 0 || images.numel() == 0) {
+        patch_size % kPatchStep != 0 || images.numel() == 0) {
         return false;
     }
     const at::Tensor dense = images.contiguous();
@@ -88,8 +96,14 @@ bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int
     return true;
 }
 
+std::string why_no_prediction_head(std::int64_t channels) {
+    constexpr int kStep = std::lcm(kSharedStep, 4 * kDecidedStep);  // the last layer reads a quarter of the channels
+    if (channels % kStep == 0) return {};
+    return str("found ", channels, " channels, ours take multiples of ", kStep);
+}
+
 bool share_mean(const at::Tensor& h, const RowGroups& groups) {
-    if (!is_half_on_gpu(h) || !h.is_contiguous() || h.size(-1) % 16 != 0 || !aligned(h)) return false;
+    if (!is_half_on_gpu(h) || !h.is_contiguous() || h.size(-1) % kSharedStep != 0 || !aligned(h)) return false;
     if (h.numel() == 0) return true;
     PredictionShape shape{0, 0, static_cast<int>(groups.skipped), static_cast<int>(h.size(-1))};
     shape.sequences = static_cast<int>(groups.layout ? groups.layout->sequences() : h.size(0));
@@ -102,8 +116,8 @@ bool share_mean(const at::Tensor& h, const RowGroups& groups) {
 }
 
 at::Tensor keep_log_probability(const at::Tensor& z, const at::Tensor& weight, const at::Tensor& bias) {
-    if (!is_half_on_gpu(z) || !z.is_contiguous() || z.size(-1) % 8 != 0 || weight.scalar_type() != z.scalar_type() ||
-        !weight.is_contiguous() || !aligned(z) || !aligned(weight)) {
+    if (!is_half_on_gpu(z) || !z.is_contiguous() || z.size(-1) % kDecidedStep != 0 ||
+        weight.scalar_type() != z.scalar_type() || !weight.is_contiguous() || !aligned(z) || !aligned(weight)) {
         return {};
     }
     at::Tensor result = at::empty(z.sizes().slice(0, z.dim() - 1), z.options().dtype(at::kFloat));
@@ -141,8 +155,9 @@ at::Tensor few_images_attention(const at::Tensor& qkv, std::int64_t heads) {
 
 ScaledRows quantize_rows(const at::Tensor& x, bool gelu) {
     const std::int64_t channels = x.size(-1);
-    if (!multiplies_float8(x.device()) || x.scalar_type() != at::kBFloat16 || x.numel() == 0 || channels % 8 != 0 ||
-        channels > kMaxScaledChannels || x.numel() / channels > std::numeric_limits<int>::max() / 2) {
+    if (!multiplies_float8(x.device()) || x.scalar_type() != at::kBFloat16 || x.numel() == 0 ||
+        channels % kScaledChannelStep != 0 || channels > kMaxScaledChannels ||
+        x.numel() / channels > std::numeric_limits<int>::max() / 2) {
         return {};
     }
     const at::Tensor dense = x.contiguous();

@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 #include "dynvit/ops/packed_selection.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
@@ -12,9 +14,16 @@
 
 namespace dynvit::cuda {
 
+/// Why the kernel does not take patches of this size: it takes multiples of 8. Empty where it does.
+std::string why_no_patch_rows(std::int64_t patch_size);
+
 /// False, and nothing written, where the kernel does not take them.
 bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int64_t patch_size,
                       const PixelScaling& scaling);
+
+/// Why the kernels do not take all of a prediction head with an input of so many channels: they take multiples of 32,
+/// as the last of its layers has a quarter of them. Empty where they do.
+std::string why_no_prediction_head(std::int64_t channels);
 
 /// Changes h in place; false, and nothing changed, where the kernel does not take it.
 bool share_mean(const at::Tensor& h, const RowGroups& groups);

@@ -30,6 +30,7 @@ namespace {
 constexpr std::size_t kMostWorkspaceBytes = std::size_t{32} << 20;
 constexpr int kProposals = 12;  // of which the fastest is taken
 constexpr int kTimedRuns = 5;
+constexpr std::int64_t kHalfStep = 8, kFloat8Step = 16;  // sizes of matrices that tensor cores read: 16 bytes
 constexpr std::int8_t kFastFloat8 = 0;  // 1: sums of float8 products keep fewer bits than float32 in between
 
 void check(cublasStatus_t status, const char* what) {
@@ -364,6 +365,11 @@ Choice choice_of(const Product& product, const at::Tensor& out, const MatmulTerm
     return choice;
 }
 
+// Whether tensor cores take a weight of a half type of such sizes.
+bool takes_sizes(std::int64_t inputs, std::int64_t outputs) {
+    return inputs % kHalfStep == 0 && outputs % kHalfStep == 0;
+}
+
 }  // namespace
 
 bool multiplies_float8(const at::Device& device) {
@@ -371,11 +377,16 @@ bool multiplies_float8(const at::Device& device) {
 }
 
 bool float8_matmul_supports(const at::Tensor& weight) {
-    return multiplies_float8(weight.device()) && weight.size(0) % 16 == 0 && weight.size(1) % 16 == 0;
+    return multiplies_float8(weight.device()) && weight.size(0) % kFloat8Step == 0 && weight.size(1) % kFloat8Step == 0;
+}
+
+std::string why_no_matmul(std::int64_t inputs, std::int64_t outputs) {
+    if (takes_sizes(inputs, outputs)) return {};
+    return dynvit::str("found ", inputs, " inputs and ", outputs, " outputs, ours take multiples of ", kHalfStep);
 }
 
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type) {
-    return kernels_run_on(weight.device()) && is_half(type) && weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0;
+    return kernels_run_on(weight.device()) && is_half(type) && takes_sizes(weight.size(1), weight.size(0));
 }
 
 void matmul(const at::Tensor& out, const MatmulTerms& terms) {

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 namespace dynvit::cuda {
 
 /// What a product computes, of row-major matrices: out = act(op(a) op(b) + bias) + residual.
@@ -18,7 +20,11 @@ struct MatmulTerms {
     at::Tensor row_sums = {};  // written: the sums of op(a)'s rows, float32, for a float32 out; may be undefined
 };
 
-/// Whether the tensor cores take such a weight: float16 or bfloat16 on a GPU, both sizes multiples of 8.
+/// Why the tensor cores do not take a weight of such sizes: they take multiples of 8. Empty where they do.
+std::string why_no_matmul(std::int64_t inputs, std::int64_t outputs);
+
+/// Whether the tensor cores take such a weight, (outputs, inputs): float16 or bfloat16 on a GPU, of sizes that they
+/// take.
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type);
 
 /// Whether a GPU multiplies float8 with a scale for each row: compute capability 9.0, by cuBLASLt 12.9 or newer.

@@ -5,6 +5,7 @@
 
 #include "policy_softmax.cuh"
 
+#include "dynvit/ops/constants.hpp"
 #include "elements.cuh"
 
 namespace dynvit::cuda {
@@ -12,7 +13,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr float kEpsilon = 1e-6f;
+constexpr auto kEpsilon = static_cast<float>(kPolicyEpsilon);
 
 template <class T>
 __device__ float load(const T* p) {

@@ -3,7 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 namespace dynvit::cuda {
+
+/// Why the kernels do not take tokens of so many channels: they take multiples of 8 up to 2048. Empty where they do.
+std::string why_no_residual_norm(std::int64_t channels);
 
 /// Whether the kernels take these: all on one GPU, the types and channels that ops/residual_norm.hpp lists. The forward
 /// kernel writes float8 e4m3 too, where the GPU multiplies it: see ops/scaled_rows.hpp.
