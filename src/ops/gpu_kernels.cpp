@@ -5,8 +5,9 @@
 #ifdef DYNVIT_CUDA_KERNELS
 #include "cuda/compute_capability.hpp"
 #include "cuda/flash_attention.hpp"
-#include "cuda/inference_kernels.hpp"
 #include "cuda/matmul.hpp"
+#include "cuda/patch_rows.hpp"
+#include "cuda/prediction_head.hpp"
 #include "cuda/residual_norm.hpp"
 #endif
 

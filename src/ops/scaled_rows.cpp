@@ -5,8 +5,8 @@
 #include "dynvit/ops/constants.hpp"
 
 #ifdef DYNVIT_CUDA_KERNELS
-#include "cuda/inference_kernels.hpp"
 #include "cuda/residual_norm.hpp"
+#include "cuda/scaled_rows.hpp"
 #endif
 
 namespace dynvit {

@@ -10,8 +10,8 @@
 
 #include "compute_capability.hpp"
 #include "dynvit/core/error.hpp"
+#include "element_type_of_tensor.hpp"
 #include "flash_attention.cuh"
-#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 namespace {

@@ -22,7 +22,7 @@
 #include "compute_capability.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
-#include "tensor_element.hpp"
+#include "element_type_of_tensor.hpp"
 
 namespace dynvit::cuda {
 namespace {

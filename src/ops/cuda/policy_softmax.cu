@@ -6,7 +6,8 @@
 #include "policy_softmax.cuh"
 
 #include "dynvit/ops/constants.hpp"
-#include "elements.cuh"
+#include "element_dispatch.cuh"
+#include "warp_sum.cuh"
 
 namespace dynvit::cuda {
 namespace {
@@ -22,11 +23,6 @@ __device__ float load(const T* p) {
 template <class T>
 __device__ void store(T* p, float value) {
     *p = static_cast<T>(value);
-}
-
-__device__ float warp_sum(float value) {
-    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);
-    return value;
 }
 
 // The greatest value of a row and the lowest column that has it.

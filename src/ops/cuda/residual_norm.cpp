@@ -5,14 +5,14 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <cstdint>
 #include <limits>
 
 #include "compute_capability.hpp"
 #include "dynvit/core/error.hpp"
+#include "element_type_of_tensor.hpp"
+#include "kernel_operands.hpp"
 #include "matmul.hpp"
 #include "residual_norm.cuh"
-#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 namespace {
@@ -24,8 +24,7 @@ bool is_element(at::ScalarType type) {
 // The kernels read 16 bytes at a time.
 at::Tensor dense(const at::Tensor& tensor) {
     const at::Tensor contiguous = tensor.contiguous();
-    const bool aligned = reinterpret_cast<std::uintptr_t>(contiguous.const_data_ptr()) % 16 == 0;
-    return aligned ? contiguous : contiguous.clone();
+    return is_aligned(contiguous) ? contiguous : contiguous.clone();
 }
 
 at::Tensor dense_if_defined(const at::Tensor& tensor) {
