@@ -20,8 +20,6 @@ class DeviceGraphs {
     DeviceGraphs(const DeviceGraphs&) = delete;
     DeviceGraphs& operator=(const DeviceGraphs&) = delete;
 
-    std::size_t size() const;
-
     /// Records what `work` starts, without running it. It must wait for nothing, and have run once before, so that what
     /// a first run sets up is there. What it reads and writes stays where it is: keep those tensors.
     /// @return its number
