@@ -36,9 +36,10 @@ bool float8_matmul_supports(const at::Tensor& weight);
 /// Writes out, (M, N), rows contiguous: of the half type (bfloat16 for float8), or float32. With three dimensions, (B,
 /// M, N), the product is B products at once of (B, M, K) and a b that they share; a residual may be expanded along B.
 /// The first product of each size times those of cuBLASLt's proposals that give the first one's numbers to the last
-/// bit, and the fastest serves from then on in this process: which one that is never shows in a result. Above 512 rows
-/// of one matrix, numbers of rows with the same four leading bits count as one size, and only where cuBLASLt refuses
-/// the algorithm of a near one is another chosen. May be called from several threads.
+/// bit, and the fastest serves from then on in this process, for all models and threads: which one that is never shows
+/// in a result (see fastest_algorithms.hpp, which also says what is kept and how much). Above 512 rows of one matrix,
+/// numbers of rows with the same four leading bits count as one size, and only where cuBLASLt refuses the algorithm of
+/// a near one is another chosen. May be called from several threads.
 void matmul(const at::Tensor& out, const MatmulTerms& terms);
 
 }  // namespace dynvit::cuda
