@@ -7,7 +7,7 @@
 
 namespace dynvit::cuda {
 
-/// Whether a type is one of the two half types: float16 or bfloat16.
+/// @return whether a type is one of the two half types: float16 or bfloat16.
 inline bool is_half(at::ScalarType type) {
     return type == at::kHalf || type == at::kBFloat16;
 }

@@ -15,22 +15,23 @@ struct MatmulTerms {
     bool gelu = false;           // by its tanh approximation; not together with a residual
     at::Tensor gelu_input = {};  // written, as out: what GELU is applied to; may be undefined
     at::Tensor residual = {};    // as out; may be undefined
-    // Of float8, with transpose_b alone: each row of a, and of b, stands for itself times one of these, float32.
+    // For float8, and there with transpose_b alone: float32 factors, one for each row of a, and of b.
     at::Tensor a_scales = {}, b_scales = {};
     at::Tensor row_sums = {};  // written: the sums of op(a)'s rows, float32, for a float32 out; may be undefined
 };
 
-/// Why the tensor cores do not take a weight of such sizes: they take multiples of 8. Empty where they do.
+/// @return why the tensor cores do not take a weight of such sizes: they take multiples of 8; empty where they do
 std::string why_no_matmul(std::int64_t inputs, std::int64_t outputs);
 
-/// Whether the tensor cores take such a weight, (outputs, inputs): float16 or bfloat16 on a GPU, of sizes that they
-/// take.
+/// @return whether the tensor cores take such a weight, (outputs, inputs): float16 or bfloat16 on a GPU, of sizes that
+/// they take.
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type);
 
-/// Whether a GPU multiplies float8 with a scale for each row: compute capability 9.0, by cuBLASLt 12.9 or newer.
+/// @return whether a GPU multiplies float8 with a scale for each row: compute capability 9.0, by cuBLASLt 12.9 or newer
 bool multiplies_float8(const at::Device& device);
 
-/// Whether it takes such a weight in float8, by its sizes: multiples of 16.
+/// @return whether the weight's GPU multiplies float8, and the weight's sizes are ones that float8 products take:
+/// multiples of 16
 bool float8_matmul_supports(const at::Tensor& weight);
 
 /// Writes out, (M, N), rows contiguous: of the half type (bfloat16 for float8), or float32. With three dimensions, (B,

@@ -9,7 +9,7 @@
 
 namespace dynvit::cuda {
 
-/// Why the kernel does not take patches of this size, in pixels: it takes multiples of 8. Empty where it does.
+/// @return why the kernel does not take patches of this size, in pixels: it takes multiples of 8; empty where it does
 std::string why_no_patch_rows(std::int64_t patch_size);
 
 /// Writes each patch's pixels, scaled, as dynvit::write_patch_rows() does.

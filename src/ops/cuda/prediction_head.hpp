@@ -9,8 +9,8 @@
 
 namespace dynvit::cuda {
 
-/// Why the kernels do not take all of a prediction head with an input of so many channels: they take multiples of 32,
-/// as the last of its layers has a quarter of them. Empty where they do.
+/// @return why the kernels do not take all of a prediction head with an input of so many channels: they take multiples
+/// of 32, as the last of its layers has a quarter of them; empty where they do
 std::string why_no_prediction_head(std::int64_t channels);
 
 /// Replaces the second half of each row of h by its mean over the row's group, in place, as dynvit::share_mean() does.
@@ -19,7 +19,7 @@ std::string why_no_prediction_head(std::int64_t channels);
 /// kernels were built for, contiguous, C a multiple of 16
 bool share_mean(const at::Tensor& h, const RowGroups& groups);
 
-/// log pi_keep, as dynvit::keep_log_probability() computes it.
+/// Computes log pi_keep as dynvit::keep_log_probability() does.
 /// @param z (..., C), weight (2, C), bias (2)
 /// @return (...), float32; undefined where the kernel does not take them. It takes one half type for all on a GPU that
 /// the kernels were built for, contiguous, C a multiple of 8

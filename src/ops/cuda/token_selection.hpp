@@ -9,8 +9,8 @@
 
 namespace dynvit::cuda {
 
-/// Whether the kernel takes these: on a GPU that the kernels were built for, x contiguous with rows of a multiple of 16
-/// bytes and no gradient wanted, float32 scores of up to 4096 tokens.
+/// @return whether the kernel takes these: on a GPU that the kernels were built for, x contiguous with rows of a
+/// multiple of 16 bytes and no gradient wanted, float32 scores of up to 4096 tokens.
 /// @param x (B, prefix + n, C), scores (B, n)
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores);
 
@@ -18,7 +18,7 @@ bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores);
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
                            std::int64_t count, std::int64_t prefix);
 
-/// Whether the kernels take these: tokens as keep_top_tokens_supports() asks of x, at most 4096 patch tokens a
+/// @return whether the kernels take these: tokens as keep_top_tokens_supports() asks of x, at most 4096 patch tokens a
 /// sequence, contiguous float32 probabilities, contiguous positions.
 /// @param log_probability (T)
 bool keep_above_supports(const PackedTokens& from, const at::Tensor& log_probability, std::int64_t prefix);
