@@ -6,24 +6,18 @@
 namespace dynvit {
 
 std::vector<std::string> slow_paths(const ModelSettings& settings, const at::Device& device) {
-    if (!device.is_cuda()) return {};
     const std::string reason = why_no_gpu_kernels(device);
     if (!reason.empty()) return {str("everything runs by LibTorch's own kernels: ", reason)};
-    constexpr std::int64_t kHeadStep = 16, kWidestHead = 128, kChannelStep = 16, kPatchStep = 8;
-    const std::int64_t head_dim = settings.embed_dim / settings.num_heads;
     std::vector<std::string> lines;
-    if (head_dim % kHeadStep != 0 || head_dim > kWidestHead) {
-        lines.push_back(str("attention runs by LibTorch's kernels: found heads of ", head_dim,
-                            ", ours take multiples of ", kHeadStep, " up to ", kWidestHead));
-    }
-    if (settings.embed_dim % kChannelStep != 0) {
-        lines.push_back(str("norms and products run by LibTorch's kernels: found embed_dim ", settings.embed_dim,
-                            ", ours take multiples of ", kChannelStep));
-    }
-    if (settings.patch_size % kPatchStep != 0) {
-        lines.push_back(str("patches are cut by LibTorch's kernels: found patch_size ", settings.patch_size,
-                            ", ours take multiples of ", kPatchStep));
-    }
+    const auto tell = [&](const char* what, const std::string& why) {
+        if (!why.empty()) lines.push_back(str(what, " by LibTorch's kernels: ", why));
+    };
+    const std::int64_t channels = settings.embed_dim;
+    tell("attention runs", why_no_attention_kernel(device, channels / settings.num_heads));
+    tell("norms run", why_no_norm_kernel(device, channels));
+    tell("products run", why_no_linear_kernel(device, channels, settings.hidden_dim()));
+    if (settings.stages() > 0) tell("prediction modules run", why_no_prediction_kernel(device, channels));
+    tell("patches are cut", why_no_patch_kernel(device, settings.patch_size));
     return lines;
 }
 

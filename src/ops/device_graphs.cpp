@@ -16,9 +16,6 @@ DeviceGraphs::DeviceGraphs(const at::Device& device) {
     TORCH_CHECK(false, "this build records no graphs, asked for on ", device);
 }
 DeviceGraphs::~DeviceGraphs() = default;
-std::size_t DeviceGraphs::size() const {
-    return 0;
-}
 std::size_t DeviceGraphs::record(const std::function<void()>&) {
     return 0;
 }

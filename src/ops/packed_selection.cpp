@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #ifdef DYNVIT_CUDA_KERNELS
-#include "cuda/inference_kernels.hpp"
+#include "cuda/token_selection.hpp"
 #endif
 
 namespace dynvit {

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #ifdef DYNVIT_CUDA_KERNELS
-#include "cuda/inference_kernels.hpp"
+#include "cuda/patch_rows.hpp"
 #endif
 
 namespace dynvit {

@@ -5,7 +5,7 @@
 
 #include "cpu/prediction_head.hpp"
 #ifdef DYNVIT_CUDA_KERNELS
-#include "cuda/inference_kernels.hpp"
+#include "cuda/prediction_head.hpp"
 #endif
 
 namespace dynvit {

@@ -2,17 +2,19 @@
 
 #include <ATen/ATen.h>
 
+#include "dynvit/ops/constants.hpp"
+
 #ifdef DYNVIT_CUDA_KERNELS
-#include "cuda/inference_kernels.hpp"
 #include "cuda/residual_norm.hpp"
+#include "cuda/scaled_rows.hpp"
 #endif
 
 namespace dynvit {
 
 ScaledRows quantize_rows_plain(const at::Tensor& x, bool gelu) {
-    constexpr double kLargest = 448, kLeast = 1e-12;  // of float8; for a row of zeros
     const at::Tensor given = x.to(at::kFloat), exact = gelu ? at::gelu(given, "tanh") : given;
-    const at::Tensor scales = exact.abs().amax(-1, /*keepdim=*/true).clamp_min(kLeast).mul(1 / kLargest);
+    const at::Tensor scales =
+        exact.abs().amax(-1, /*keepdim=*/true).clamp_min(kLeastRowMagnitude).mul(1 / kLargestFloat8);
     return {exact.mul(scales.reciprocal()).to(at::kFloat8_e4m3fn), scales.flatten()};
 }
 

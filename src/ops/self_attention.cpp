@@ -8,8 +8,8 @@
 
 #include "cpu/self_attention.hpp"
 #ifdef DYNVIT_CUDA_KERNELS
+#include "cuda/few_images_attention.hpp"
 #include "cuda/flash_attention.hpp"
-#include "cuda/inference_kernels.hpp"
 #endif
 
 namespace dynvit {

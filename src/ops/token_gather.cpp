@@ -12,7 +12,7 @@
 #include <vector>
 
 #ifdef DYNVIT_CUDA_KERNELS
-#include "cuda/inference_kernels.hpp"
+#include "cuda/token_selection.hpp"
 #endif
 
 namespace dynvit {

@@ -21,8 +21,11 @@ TEST(SlowPaths, TellsWhatRunsByLibTorchsKernels) {
     const std::vector<std::string> lines = slow_paths(odd, at::kCUDA);
     ASSERT_FALSE(lines.empty());
     if (lines.front().starts_with("everything")) return;  // a build without kernels
-    EXPECT_EQ(lines.size(), 2u);
+    ASSERT_EQ(lines.size(), 4u) << "attention, norms, products, prediction modules";
     EXPECT_NE(lines[0].find("found heads of 10"), std::string::npos);
+    EXPECT_NE(lines[1].find("found 20 channels"), std::string::npos);
+    EXPECT_NE(lines[2].find("found 20 inputs and 80 outputs"), std::string::npos);
+    EXPECT_NE(lines[3].find("found 20 channels"), std::string::npos);
     EXPECT_TRUE(slow_paths(model_settings("deit_small"), at::kCUDA).empty());
 }
 

@@ -1,7 +1,10 @@
 #include "dynvit/ops/token_gather.hpp"
 
-#include "support.hpp"
-#include "tensor_support.hpp"
+#include <ATen/ATen.h>
+
+#include <limits>
+
+#include "models/golden_model.hpp"
 
 namespace dynvit {
 namespace {
@@ -23,6 +26,33 @@ TEST(TokenGather, TopPlacesAscendAndTiesGoToTheLowerPlace) {
     EXPECT_TRUE(top_places(scores, 4).equal(at::tensor({1, 2, 3, 4, 0, 1, 2, 3}, at::kLong).view({2, 4})));
     EXPECT_EQ(top_places(scores, 0).sizes(), (at::IntArrayRef{2, 0}));
     EXPECT_TRUE(top_places(scores, 5).equal(at::arange(5).expand({2, 5})));
+}
+
+void expect_top_tokens(const at::Device& device, std::int64_t prefix) {
+    for (const std::int64_t tokens : {1, 7, 196, 576, 1024}) {
+        for (const std::int64_t batch : {1, 3, 70}) {
+            const at::Tensor x = at::randn({batch, prefix + tokens, 24}, test::generator(10)).to(device, at::kBFloat16);
+            // Few different scores: many ties, 0 and -0 too; and one that is no number, which sorting puts first.
+            at::Tensor scores = at::randint(-4, 5, {batch, tokens}, test::generator(11), at::kFloat) *
+                                (2 * at::randint(0, 2, {batch, tokens}, test::generator(13), at::kFloat) - 1);
+            scores[batch - 1][0] = -std::numeric_limits<float>::infinity();
+            scores[0][tokens / 2] = std::numeric_limits<float>::quiet_NaN();
+            const at::Tensor positions = at::randint(0, 5000, {batch, tokens}, test::generator(12), at::kLong);
+            for (const std::int64_t count : {std::int64_t{0}, tokens / 3, tokens}) {
+                const at::Tensor places = top_places(scores, count);
+                const KeptTokens kept = keep_top_tokens(x, scores.to(device), positions.to(device), count, prefix);
+                EXPECT_TRUE(kept.positions.cpu().equal(positions.gather(1, places))) << tokens << ' ' << count;
+                EXPECT_TRUE(kept.tokens.slice(1, prefix).cpu().equal(gather_tokens(x.cpu().slice(1, prefix), places)));
+                EXPECT_TRUE(kept.tokens.slice(1, 0, prefix).equal(x.slice(1, 0, prefix)));
+            }
+        }
+    }
+}
+
+TEST(KeepTopTokens, IsSortingAndGathering) {
+    for (const std::int64_t prefix : {0, 1, 5}) expect_top_tokens(at::kCPU, prefix);
+    if (!at::hasCUDA()) GTEST_SKIP() << "the GPU's part needs one";
+    for (const std::int64_t prefix : {0, 1, 5}) expect_top_tokens(at::kCUDA, prefix);
 }
 
 }  // namespace

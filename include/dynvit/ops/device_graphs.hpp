@@ -8,27 +8,31 @@
 
 namespace dynvit {
 
-/// Recorded pieces of GPU work (CUDA graphs) that take turns to work in the same memory. Starting one costs one call,
-/// however many kernels it has. Not for several threads at once.
+/// Recorded pieces of GPU work (CUDA graphs) that take turns to work in the same memory. Starting a recording costs one
+/// call, however many kernels it has. The object must not be used by several threads at once.
 class DeviceGraphs {
   public:
-    /// Whether this build and this device can record: a GPU, and a build with CUDA kernels.
+    /// @return whether this build can record on this device: it is a GPU, and the build has CUDA kernels
     static bool supported(const at::Device& device);
 
+    /// @param device one that is supported(). In a build without CUDA kernels this throws c10::Error
     explicit DeviceGraphs(const at::Device& device);
+    /// Waits until the last run has ended.
     ~DeviceGraphs();
     DeviceGraphs(const DeviceGraphs&) = delete;
     DeviceGraphs& operator=(const DeviceGraphs&) = delete;
 
-    std::size_t size() const;
-
-    /// Records what `work` starts, without running it. It must wait for nothing, and have run once before, so that what
-    /// a first run sets up is there. What it reads and writes stays where it is: keep those tensors.
-    /// @return its number
+    /// Records the GPU work that `work` starts, without running it.
+    /// @param work must not wait for the GPU, else LibTorch's error is passed on and nothing is recorded; it must have
+    /// run once before, so that what a first run sets up exists. The recording reads and writes the memory of the
+    /// tensors that `work` used: the caller keeps them as long as the recording is run
+    /// @return the recording's number, for run()
     std::size_t record(const std::function<void()>& work);
 
-    /// Starts one on the current stream, after whatever was run before, on any stream. `write_inputs` starts what fills
-    /// the tensors that it reads, `read_outputs` what reads those that it wrote: the next run overwrites them.
+    /// Starts a recording on the current stream, after whatever was run before, on any stream.
+    /// @param graph a number that record() returned; any other throws std::out_of_range
+    /// @param write_inputs is called before, to start the work that fills the tensors which the recording reads
+    /// @param read_outputs is called after, to start the work that reads what it wrote: the next run overwrites that
     void run(std::size_t graph, const std::function<void()>& write_inputs, const std::function<void()>& read_outputs);
 
   private:

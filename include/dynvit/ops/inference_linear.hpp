@@ -8,54 +8,68 @@
 
 namespace dynvit {
 
-/// Whether this processor multiplies such numbers faster than float32: kBFloat16 and kHalf where oneDNN has
-/// products for them, kQInt8 with VNNI. Elsewhere bfloat16 and float16 work, slowly; int8 does not.
+/// @return whether this processor multiplies numbers of this precision faster than float32, or as fast: kFloat;
+/// kBFloat16 and kHalf where oneDNN has products for them; kQInt8 with VNNI. Where it does not, bfloat16 and float16
+/// work, slowly, and int8 does not work
 bool fast_on_cpu(at::ScalarType precision);
 
-/// The type of inputs and outputs of a layer of such a precision: float32 for kQInt8, bfloat16 for kFloat8_e4m3fn, else
-/// the same.
+/// @return the type of inputs and outputs of a layer of this precision: float32 for kQInt8, bfloat16 for
+/// kFloat8_e4m3fn, else the precision itself
 at::ScalarType activation_type(at::ScalarType precision);
 
-/// y = x W^T + b with weights stored once as the products read them fastest: on the processor in oneDNN's blocked
-/// order, where LibTorch has oneDNN; on a GPU, in half precision, with what follows done inside the product. May be
-/// called from several threads at once.
+/// Computes y = x W^T + b from a weight that it keeps as the product reads it fastest: on the processor in oneDNN's
+/// blocked order, where LibTorch has oneDNN. On a GPU, in half precision, the product also computes what follows it.
+/// One layer may be called from several threads at once.
 class InferenceLinear {
   public:
-    /// @param weight (out, in), bias (out) or undefined; both on the device where the layer runs; copied
-    /// @param precision kFloat, kBFloat16 or kHalf: of weights, input and output. kQInt8, on the CPU only: weights of 8
-    /// bits with a scale for each output, an input of float32 that is rounded to 8 bits with one scale for all of it.
-    /// kFloat8_e4m3fn, where why_no_float8() is empty only: weights of 8 bits with a scale for each output, an input of
-    /// bfloat16 whose rows are rounded to 8 bits with a scale each; bfloat16 if a size is no multiple of 16
+    /// Copies a layer's parameters. Throws c10::Error where the device does not compute in this precision.
+    /// @param weight (out, in), bias (out) or undefined; both on the device where the layer is to run
+    /// @param precision what the layer computes in:
+    ///   kFloat, kBFloat16, kHalf: weights, input and output have this type;
+    ///   kQInt8: weights of 8 bits with a scale for each output, and an input of float32 that is rounded to 8 bits with
+    ///   one
+    ///     scale for all of it; only on a processor for which fast_on_cpu(kQInt8);
+    ///   kFloat8_e4m3fn: weights of 8 bits with a scale for each output, and an input of bfloat16 whose rows are
+    ///   rounded to
+    ///     8 bits with a scale each; only where why_no_float8() is empty. A layer with a size that is no multiple of 16
+    ///     computes in bfloat16
     InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision);
 
-    at::Tensor operator()(const at::Tensor& x) const { return run(x, Then::kNothing, {}); }  // (..., in) -> (..., out)
-    /// With GELU behind it: the exact one (erf), but on a GPU in half precision its tanh approximation, which differs
-    /// by less than these types can tell.
+    /// @param x (..., in), of activation_type(precision) @return y, (..., out), of the same type
+    at::Tensor operator()(const at::Tensor& x) const { return run(x, Then::kNothing, {}); }
+    /// @return GELU(y), (..., out): the exact one (erf), but in half precision and float8 on a GPU its tanh
+    /// approximation, which differs by less than these types can tell
     at::Tensor gelu(const at::Tensor& x) const { return run(x, Then::kGelu, {}); }
-    /// With a residual connection behind it. @param residual as the result
+    /// @param residual (..., out), of the type of y @return y + residual
     at::Tensor add(const at::Tensor& x, const at::Tensor& residual) const { return run(x, Then::kAdd, residual); }
 
-    /// Whether the layer multiplies float8. What makes its input may then round it on the way: see ops/scaled_rows.hpp.
+    /// @return whether the layer multiplies float8, so that the operation before it may hand over its result rounded
+    /// already: see ops/scaled_rows.hpp
     bool takes_scaled_rows() const { return kind_ == Kind::kFloat8; }
+    /// The same as above from an input of float8, (..., in), to bfloat16, (..., out). Throw c10::Error unless
+    /// takes_scaled_rows().
     at::Tensor operator()(const ScaledRows& x) const { return run(x, {}); }
     at::Tensor add(const ScaledRows& x, const at::Tensor& residual) const { return run(x, residual); }
 
-    /// The layer's outputs of x, (B, n, in), plus `added`, (1, n, out); where fused() only.
+    /// Writes y + added into `out`. Throws c10::Error unless fused().
     /// @param out (B, n, out), rows contiguous: may be a part of a larger tensor
+    /// @param x (B, n, in), rows contiguous; added (1, n, out); both of the layer's type
     void write_sum(const at::Tensor& out, const at::Tensor& x, const at::Tensor& added) const;
 
-    /// Whether a layer of such a weight, where it lies, runs on a GPU with what follows done inside the product.
+    /// @return whether a layer of this weight, (out, in), on the weight's device and in this precision would be fused()
     static bool fuses(const at::Tensor& weight, at::ScalarType precision);
-    /// Whether this one does.
+    /// @return whether the layer runs on a GPU in half precision, where the product also adds the bias, computes GELU,
+    /// or adds the residual
     bool fused() const { return kind_ == Kind::kFused; }
-    /// As they were given, in the layer's type; the bias may be undefined. Where fused() only.
+    /// @return the weight, (out, in), and the bias, (out) or undefined, that the layer was made of, in its type. They
+    /// have no meaning unless fused(): other layers keep them in another form
     const at::Tensor& weight() const { return weight_; }
     const at::Tensor& bias() const { return bias_; }
 
   private:
     enum class Then { kNothing, kGelu, kAdd };
     at::Tensor run(const at::Tensor& x, Then then, const at::Tensor& residual) const;
-    at::Tensor run(const ScaledRows& x, const at::Tensor& residual) const;  // which may be undefined
+    at::Tensor run(const ScaledRows& x, const at::Tensor& residual) const;  // the residual may be undefined
 
     enum class Kind { kPlain, kOneDnn, kInt8, kFused, kFloat8 };
 

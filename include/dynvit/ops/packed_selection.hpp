@@ -1,4 +1,4 @@
-// Which tokens of packed sequences go on, another number of each.
+// The choice of the tokens of packed sequences that go on: a different number from each sequence.
 #pragma once
 
 #include "dynvit/ops/packed_sequences.hpp"
@@ -6,21 +6,26 @@
 namespace dynvit {
 
 struct PackedTokens {
-    at::Tensor x;              // (T, C): of each sequence its prefix tokens, then its patch tokens
-    PackedLayout layout;       // of x
-    at::Tensor positions;      // (T - B prefix), int64: a name for each patch token, sequence after sequence
-    at::Tensor probabilities;  // of what was chosen from, likewise, float32: pi_keep; undefined before any choice
+    at::Tensor x;          // (T, C): of each sequence its prefix tokens, then its patch tokens
+    PackedLayout layout;   // of x
+    at::Tensor positions;  // (T - B prefix), int64: a name for each patch token, sequence after sequence
+    /// float32: pi_keep of each patch token among which the last choice was made, sequence after sequence; undefined
+    /// before any choice
+    at::Tensor probabilities;
 };
 
-/// Each sequence's prefix tokens and, in their order, the patch tokens whose probability to be kept is above the
-/// threshold.
+/// Keeps each sequence's prefix tokens and, in their order, the patch tokens whose probability to be kept is above the
+/// threshold: the definition, for any device.
 /// @param log_probability (T), float32: log pi_keep, of no meaning for a prefix token
-/// @param prefix tokens that every sequence begins with and that always stay: [CLS], registers
+/// @param threshold a probability, 0 to 1
+/// @param prefix number of tokens that every sequence begins with and that always stay: [CLS], registers
+/// @return the tokens that were kept, with pi_keep of all patch tokens of `from`
 PackedTokens keep_above_plain(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
                               std::int64_t prefix = 1);
 
-/// The same by kernels on a GPU that the CUDA kernels were built for, of up to 4096 patch tokens a sequence; no
-/// gradient passes. Waits for the device once, to know how many tokens are left.
+/// The same, by kernels on a GPU that the CUDA kernels were built for, where sequences have up to 4096 patch tokens and
+/// no gradient is wanted. Waits for the device once, to know how many tokens are left. Throws c10::Error where tokens,
+/// probabilities and positions do not belong together by their numbers.
 PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
                         std::int64_t prefix = 1);
 

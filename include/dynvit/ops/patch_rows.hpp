@@ -7,18 +7,22 @@
 
 namespace dynvit {
 
-/// What each pixel's value becomes: value * scale + shift of its channel.
+/// How pixels are scaled: each value v of a channel c becomes v * scale[c] + shift[c].
 struct PixelScaling {
     std::array<float, 3> scale = {1, 1, 1}, shift = {0, 0, 0};
 };
 
-/// Each patch's pixels in the order of a convolution's weight: (B, 3, H, W) -> (B, H/P W/P, 3 P P).
-/// @param images uint8, float32, float16 or bfloat16 @param patch_size P, which divides H and W
+/// Lays out each patch's scaled pixels in the order of a convolution's weight: the definition, for any device.
+/// @param images (B, 3, H, W), uint8, float32, float16 or bfloat16
+/// @param patch_size P, in pixels, which divides H and W
+/// @param type of the result; scaling is computed in float32
+/// @return (B, H/P W/P, 3 P P)
 at::Tensor patch_rows_plain(const at::Tensor& images, std::int64_t patch_size, const PixelScaling& scaling,
                             at::ScalarType type);
 
-/// The same by one kernel on a GPU that the CUDA kernels were built for (P a multiple of 8, rows of a half type).
-/// @param rows where they are written, (B, H/P W/P, 3 P P), contiguous
+/// Writes the same values, by one kernel on a GPU that the CUDA kernels were built for, where why_no_patch_kernel()
+/// gives no reason and `rows` has a half type. Throws c10::Error where the images are no (B, 3, H, W) of whole patches.
+/// @param rows (B, H/P W/P, 3 P P), contiguous: what is written, in its type
 void write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int64_t patch_size,
                       const PixelScaling& scaling = {});
 

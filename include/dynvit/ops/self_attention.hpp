@@ -5,13 +5,15 @@
 
 namespace dynvit {
 
-/// Attention among each image's tokens, scaled by 1 / sqrt(d).
+/// Computes attention among each image's tokens, with logits scaled by 1 / sqrt(d).
 /// @param qkv (B, n, 3 C): for each token its query, key and value, each of `heads` times d values
-/// @return (B, n, C)
+/// @return (B, n, C), of the type of qkv
 at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads);
 
-/// The same among each packed sequence's rows: (T, 3 C) -> (T, C). On a GPU one kernel for all sequences (flash
+/// Computes attention among the rows of each packed sequence. On a GPU one kernel works on all sequences (flash
 /// attention in half precision, memory-efficient attention in float32).
+/// @param qkv (T, 3 C), T the layout's rows; any other number of rows throws c10::Error
+/// @return (T, C), of the type of qkv
 at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, const PackedLayout& layout);
 
 }  // namespace dynvit

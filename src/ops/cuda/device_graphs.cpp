@@ -32,10 +32,6 @@ DeviceGraphs::~DeviceGraphs() {
     }
 }
 
-std::size_t DeviceGraphs::size() const {
-    return impl_->graphs.size();
-}
-
 std::size_t DeviceGraphs::record(const std::function<void()>& work) {
     const c10::cuda::CUDAGuard device(impl_->device);
     const c10::cuda::CUDAStream caller = c10::cuda::getCurrentCUDAStream();

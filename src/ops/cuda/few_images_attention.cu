@@ -4,9 +4,10 @@
 
 #include <algorithm>
 
-#include "elements.cuh"
+#include "element_dispatch.cuh"
 #include "overlap.cuh"
 #include "tensor_cores.cuh"
+#include "vector_elements.cuh"
 
 namespace dynvit::cuda {
 namespace {

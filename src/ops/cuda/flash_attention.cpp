@@ -2,20 +2,35 @@
 
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <cmath>
 
 #include "compute_capability.hpp"
+#include "dynvit/core/error.hpp"
+#include "element_type_of_tensor.hpp"
 #include "flash_attention.cuh"
-#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 namespace {
 
-constexpr int kSharedOfWideHeads = 144 << 10;  // bytes that the backward pass takes for heads wider than 64
-constexpr std::int64_t kMaxHeadDim = 128, kMaxBatch = 65535;  // images are the z of the grid
+constexpr std::int64_t kHeadStep = 16, kNarrowHead = 64, kWideHead = 128;
+constexpr int kSharedOfWideHeads = 144 << 10;  // bytes that the backward pass takes for heads wider than kNarrowHead
+constexpr std::int64_t kMaxBatch = 65535;      // images are the z of the grid
+
+std::int64_t widest_head(const at::Device& device) {
+    int shared = 0;
+    const int index = device.has_index() ? device.index() : c10::cuda::current_device();
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
+    return shared >= kSharedOfWideHeads ? kWideHead : kNarrowHead;
+}
+
+bool takes_heads(const at::Device& device, std::int64_t head_dim) {
+    if (head_dim % kHeadStep != 0 || head_dim > kWideHead) return false;
+    return head_dim <= kNarrowHead || head_dim <= widest_head(device);
+}
 
 FlashShape shape_of(std::int64_t batch, std::int64_t tokens, std::int64_t channels, std::int64_t heads) {
     const auto head_dim = static_cast<int>(channels / heads);
@@ -64,15 +79,15 @@ FlashForward forward_of(const at::Tensor& qkv, const FlashShape& shape, const at
 
 }  // namespace
 
+std::string why_no_flash_attention(const at::Device& device, std::int64_t head_dim) {
+    if (takes_heads(device, head_dim)) return {};
+    return str("found heads of ", head_dim, ", ours take multiples of ", kHeadStep, " up to ", widest_head(device));
+}
+
 bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads) {
-    if (!kernels_run_on(qkv.device()) || !is_half(qkv.scalar_type())) return false;
-    const std::int64_t head_dim = qkv.size(-1) / (3 * heads);
-    if (head_dim % 16 != 0 || head_dim > kMaxHeadDim || qkv.numel() == 0) return false;
+    if (!kernels_run_on(qkv.device()) || !is_half(qkv.scalar_type()) || qkv.numel() == 0) return false;
     if (qkv.dim() == 3 && qkv.size(0) > kMaxBatch) return false;
-    if (head_dim <= 64) return true;
-    int shared = 0;
-    C10_CUDA_CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, qkv.get_device()));
-    return shared >= kSharedOfWideHeads;
+    return takes_heads(qkv.device(), qkv.size(-1) / (3 * heads));
 }
 
 FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& policy, std::int64_t heads,

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "element.hpp"
+#include "element_type.hpp"
 
 namespace dynvit::cuda {
 

@@ -3,11 +3,16 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 namespace dynvit::cuda {
 
-/// Whether the kernels take this projection, (..., 3 C): on a GPU of compute capability 8.0 or newer, float16 or
-/// bfloat16, C / heads a multiple of 16 and at most 128 (64 where a block has less shared memory than 144 KB), not
-/// empty.
+/// @return why the kernels do not take heads of `head_dim` channels on a GPU of compute capability 8.0 or newer: they
+/// take multiples of 16 up to 128 (64 where a block has less shared memory than 144 KB); empty where they do
+std::string why_no_flash_attention(const at::Device& device, std::int64_t head_dim);
+
+/// @return whether the kernels take this projection, (..., 3 C): on a GPU of compute capability 8.0 or newer, float16
+/// or bfloat16, C / heads a size of heads that they take, not empty.
 bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads);
 
 struct FlashOutput {
@@ -16,12 +21,13 @@ struct FlashOutput {
     at::Tensor floor;  // (B, heads, N) float32: what eps adds to every probability of a row; undefined without a policy
 };
 
+/// Computes masked_self_attention() of ops/masked_attention.hpp, for what flash_attention_supports().
 /// @param qkv (B, N, 3 C): q, k, v, each heads x head_dim; @param policy (B, N); undefined: plain attention
-/// @param wants_lse whether flash_attention_backward will follow
+/// @param wants_lse whether flash_attention_backward will follow, which needs `lse` and `floor`
 FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& policy, std::int64_t heads,
                                     bool wants_lse);
 
-/// Plain attention within each of B sequences that lie one after another.
+/// Computes plain attention within each of B sequences that lie one after another.
 /// @param qkv (T, 3 C); @param offsets (B + 1) int32 on the same device: sequence b is rows offsets[b] to offsets[b +
 /// 1]
 /// @param longest tokens of the longest sequence; @return (T, C)
@@ -33,7 +39,9 @@ struct FlashGradients {
     at::Tensor policy;  // (B, N) float32; undefined unless wanted
 };
 
-/// @param grad_out (B, N, C); qkv, policy, heads as in the forward pass, whose result is `saved`
+/// Computes the gradients of flash_attention_forward().
+/// @param grad_out (B, N, C): the gradient of its `out`; qkv, policy, heads: what it was given; saved: what it
+/// returned, with `lse`
 FlashGradients flash_attention_backward(const at::Tensor& grad_out, const at::Tensor& qkv, const at::Tensor& policy,
                                         const FlashOutput& saved, std::int64_t heads, bool wants_policy);
 

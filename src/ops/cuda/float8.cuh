@@ -3,6 +3,8 @@
 
 #include <cuda_fp8.h>
 
+#include "dynvit/ops/constants.hpp"
+
 namespace dynvit::cuda {
 
 /// The largest of a row's values over its kRowWarps warps, in each of their threads; with several, all threads of a
@@ -22,7 +24,7 @@ __device__ float row_max(float value) {
 
 /// What a row's rounded values are multiplied by. @param largest magnitude in the row
 __device__ inline float float8_scale(float largest) {
-    constexpr float kLargest = 448, kLeast = 1e-12f;  // of float8; for a row of zeros
+    constexpr auto kLargest = static_cast<float>(kLargestFloat8), kLeast = static_cast<float>(kLeastRowMagnitude);
     return fmaxf(largest, kLeast) * (1 / kLargest);
 }
 

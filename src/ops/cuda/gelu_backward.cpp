@@ -5,8 +5,8 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "element_type_of_tensor.hpp"
 #include "gelu_backward.cuh"
-#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 

@@ -4,10 +4,11 @@
 
 #include <algorithm>
 
-#include "elements.cuh"
+#include "element_dispatch.cuh"
 #include "gelu.cuh"
 #include "launch_limits.cuh"
 #include "sum_rows.cuh"
+#include "vector_elements.cuh"
 
 namespace dynvit::cuda {
 namespace {

@@ -6,13 +6,15 @@
 namespace dynvit::cuda {
 
 struct GeluGradients {
-    at::Tensor output;         // GELU's output once more, (R, C)
-    at::Tensor to_input;       // (R, C)
-    at::Tensor to_input_sums;  // over the rows, (C), float32
+    at::Tensor output;         // (R, C): GELU's output, computed again
+    at::Tensor to_input;       // (R, C): the gradient of GELU's input
+    at::Tensor to_input_sums;  // (C), float32: the sums of to_input over the rows
 };
 
-/// @param input (R, C), what GELU was applied to; to_output (R, C), which becomes to_input. Both of a half type on a
-/// GPU, contiguous; C a multiple of 8
+/// Computes GELU's output and the gradient of its input from the gradient of its output.
+/// @param input (R, C): what GELU was applied to
+/// @param to_output (R, C): the gradient of GELU's output; to_input is written over it. Both are of one half type,
+/// contiguous, on a GPU; C is a multiple of 8
 GeluGradients gelu_backward(const at::Tensor& input, const at::Tensor& to_output);
 
 }  // namespace dynvit::cuda

@@ -13,16 +13,15 @@
 #include <array>
 #include <bit>
 #include <limits>
-#include <map>
 #include <mutex>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 #include "compute_capability.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
-#include "tensor_element.hpp"
+#include "element_type_of_tensor.hpp"
+#include "fastest_algorithms.hpp"
 
 namespace dynvit::cuda {
 namespace {
@@ -30,6 +29,7 @@ namespace {
 constexpr std::size_t kMostWorkspaceBytes = std::size_t{32} << 20;
 constexpr int kProposals = 12;  // of which the fastest is taken
 constexpr int kTimedRuns = 5;
+constexpr std::int64_t kHalfStep = 8, kFloat8Step = 16;  // sizes of matrices that tensor cores read: 16 bytes
 constexpr std::int8_t kFastFloat8 = 0;  // 1: sums of float8 products keep fewer bits than float32 in between
 
 void check(cublasStatus_t status, const char* what) {
@@ -110,12 +110,6 @@ cublasLtEpilogue_t epilogue(const MatmulTerms& terms) {
     if (terms.bias.defined()) return terms.gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
     return terms.gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT;
 }
-
-// One with the memory that it needs.
-struct Algorithm {
-    cublasLtMatmulAlgo_t algorithm;
-    std::size_t workspace_bytes;
-};
 
 // A product that is ready to run with any algorithm.
 class Product {
@@ -228,11 +222,8 @@ std::int64_t near_size(std::int64_t rows) {
     return rows >> dropped << dropped;
 }
 
-// Everything that the choice of an algorithm may depend on.
-using Key = std::array<std::int64_t, 18>;
-
-// @param exact where near sizes do not share it
-Key key_of(const at::Tensor& out, const MatmulTerms& terms, bool exact) {
+// @param exact whether near numbers of rows are to have keys of their own
+ProductKey key_of(const at::Tensor& out, const MatmulTerms& terms, bool exact) {
     const std::int64_t batch = batches(out);
     const std::int64_t kind = terms.transpose_a + 2 * terms.transpose_b + 4 * terms.gelu + 8 * terms.bias.defined() +
                               16 * terms.residual.defined() + 32 * terms.row_sums.defined() +
@@ -256,31 +247,6 @@ Key key_of(const at::Tensor& out, const MatmulTerms& terms, bool exact) {
             alignment(out),
             terms.residual.defined() ? alignment(terms.residual) : 0};
 }
-
-// The algorithm for a product; none where cuBLASLt has no algorithm that does all of it at once.
-using Choice = std::optional<Algorithm>;
-
-// What was found out about this process's GPUs. Like cuBLAS's own handles it belongs to them, not to a model.
-class FastestAlgorithms {
-  public:
-    static FastestAlgorithms& of_this_process() {
-        static FastestAlgorithms all;
-        return all;
-    }
-    const Choice* find(const Key& key) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        const auto found = choices_.find(key);
-        return found == choices_.end() ? nullptr : &found->second;
-    }
-    void insert(const Key& key, const Choice& choice) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        choices_.emplace(key, choice);
-    }
-
-  private:
-    std::mutex mutex_;
-    std::map<Key, Choice> choices_;  // its elements stay where they are
-};
 
 // A matrix of random numbers, laid out as this one.
 at::Tensor random_like(const at::Tensor& matrix) {
@@ -353,15 +319,20 @@ void multiply_in_steps(const at::Tensor& out, const MatmulTerms& terms) {
 
 // Made at the first product with this key.
 Choice choice_of(const Product& product, const at::Tensor& out, const MatmulTerms& terms, bool exact) {
-    const Key key = key_of(out, terms, exact);
+    const ProductKey key = key_of(out, terms, exact);
     FastestAlgorithms& fastest = FastestAlgorithms::of_this_process();
-    if (const Choice* known = fastest.find(key)) return *known;
+    if (const std::optional<Choice> known = fastest.find(key)) return *known;
     Choice choice;
     const std::vector<Algorithm> proposals = product.proposals();
     const bool recording = at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None;
     if (!proposals.empty()) choice = recording ? proposals.front() : fastest_of(out, terms, proposals);
     if (!recording) fastest.insert(key, choice);  // nothing can be timed in a recording
     return choice;
+}
+
+// Whether tensor cores take a weight of a half type of such sizes.
+bool takes_sizes(std::int64_t inputs, std::int64_t outputs) {
+    return inputs % kHalfStep == 0 && outputs % kHalfStep == 0;
 }
 
 }  // namespace
@@ -371,11 +342,16 @@ bool multiplies_float8(const at::Device& device) {
 }
 
 bool float8_matmul_supports(const at::Tensor& weight) {
-    return multiplies_float8(weight.device()) && weight.size(0) % 16 == 0 && weight.size(1) % 16 == 0;
+    return multiplies_float8(weight.device()) && weight.size(0) % kFloat8Step == 0 && weight.size(1) % kFloat8Step == 0;
+}
+
+std::string why_no_matmul(std::int64_t inputs, std::int64_t outputs) {
+    if (takes_sizes(inputs, outputs)) return {};
+    return dynvit::str("found ", inputs, " inputs and ", outputs, " outputs, ours take multiples of ", kHalfStep);
 }
 
 bool matmul_supports(const at::Tensor& weight, at::ScalarType type) {
-    return kernels_run_on(weight.device()) && is_half(type) && weight.size(0) % 8 == 0 && weight.size(1) % 8 == 0;
+    return kernels_run_on(weight.device()) && is_half(type) && takes_sizes(weight.size(1), weight.size(0));
 }
 
 void matmul(const at::Tensor& out, const MatmulTerms& terms) {

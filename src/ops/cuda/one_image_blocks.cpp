@@ -10,8 +10,8 @@
 #include <numeric>
 
 #include "compute_capability.hpp"
+#include "element_type_of_tensor.hpp"
 #include "one_image_blocks.cuh"
-#include "tensor_element.hpp"
 
 namespace dynvit {
 namespace {

@@ -14,7 +14,7 @@
 // run to run (Exchange::sequence). A CTA's weights come in chunks by the copy engine, two chunks ahead.
 #include <algorithm>
 
-#include "elements.cuh"
+#include "element_dispatch.cuh"
 #include "gelu.cuh"
 #include "launch_limits.cuh"
 #include "one_image_attention.cuh"

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include "element.hpp"
+#include "element_type.hpp"
 
 namespace dynvit::cuda {
 

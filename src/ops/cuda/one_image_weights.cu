@@ -1,5 +1,5 @@
 // A block's parameters in the order in which the kernel of one_image_blocks.cu reads them.
-#include "elements.cuh"
+#include "element_dispatch.cuh"
 #include "one_image_layout.cuh"
 
 namespace dynvit::cuda {

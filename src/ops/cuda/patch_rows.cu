@@ -3,8 +3,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "elements.cuh"
+#include "element_dispatch.cuh"
 #include "overlap.cuh"
+#include "vector_elements.cuh"
 
 namespace dynvit::cuda {
 namespace {

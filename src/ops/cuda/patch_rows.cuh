@@ -3,14 +3,16 @@
 
 #include <cuda_runtime_api.h>
 
-#include "element.hpp"
+#include "element_type.hpp"
 
 namespace dynvit::cuda {
 
 /// What pixels the images have.
 enum class Pixel { kByte, kFloat, kHalf, kBFloat16 };
 
-/// P: the patch size, a multiple of 8 that divides height and width.
+inline constexpr int kPatchStep = 8;
+
+/// P: the patch size, a multiple of kPatchStep that divides height and width.
 struct PatchShape {
     int batch, height, width, patch;
 };

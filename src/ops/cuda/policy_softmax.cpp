@@ -6,8 +6,8 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "compute_capability.hpp"
+#include "element_type_of_tensor.hpp"
 #include "policy_softmax.cuh"
-#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 namespace {

@@ -5,14 +5,16 @@
 
 #include "policy_softmax.cuh"
 
-#include "elements.cuh"
+#include "dynvit/ops/constants.hpp"
+#include "element_dispatch.cuh"
+#include "warp_sum.cuh"
 
 namespace dynvit::cuda {
 namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr float kEpsilon = 1e-6f;
+constexpr auto kEpsilon = static_cast<float>(kPolicyEpsilon);
 
 template <class T>
 __device__ float load(const T* p) {
@@ -21,11 +23,6 @@ __device__ float load(const T* p) {
 template <class T>
 __device__ void store(T* p, float value) {
     *p = static_cast<T>(value);
-}
-
-__device__ float warp_sum(float value) {
-    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);
-    return value;
 }
 
 // The greatest value of a row and the lowest column that has it.

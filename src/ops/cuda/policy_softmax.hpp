@@ -7,14 +7,17 @@
 
 namespace dynvit::cuda {
 
-/// Whether the kernels take these logits: on a GPU, float32, float16 or bfloat16, N at most 1536.
+/// @return whether the kernels take these logits: on a GPU, float32, float16 or bfloat16, N at most 1536.
 bool policy_softmax_supports(const at::Tensor& logits);
 
-/// @return A in the logits' type; the rows' maxima and sums, (B, heads, N, 1) float32
+/// Computes the softmax. @param logits (B, heads, N, N), that policy_softmax_supports(); policy (B, N)
+/// @return A, (B, heads, N, N), in the logits' type; the rows' maxima and sums, (B, heads, N, 1) float32
 std::tuple<at::Tensor, at::Tensor, at::Tensor> policy_softmax_forward(const at::Tensor& logits,
                                                                       const at::Tensor& policy);
 
-/// @return the gradients of the logits and of the policy (undefined unless wanted)
+/// Computes the gradients. @param to_probabilities (B, heads, N, N): the gradient of A; the others: what
+/// policy_softmax_forward() was given and returned
+/// @return the gradients of the logits and of the policy (undefined unless wanted), of their shapes
 std::tuple<at::Tensor, at::Tensor> policy_softmax_backward(const at::Tensor& to_probabilities, const at::Tensor& logits,
                                                            const at::Tensor& policy, const at::Tensor& row_max,
                                                            const at::Tensor& row_sum, bool wants_policy);

@@ -1,7 +1,9 @@
 #include "prediction_head.cuh"
 
-#include "elements.cuh"
+#include "element_dispatch.cuh"
 #include "overlap.cuh"
+#include "vector_elements.cuh"
+#include "warp_sum.cuh"
 
 namespace dynvit::cuda {
 namespace {

@@ -5,13 +5,14 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <cstdint>
 #include <limits>
 
 #include "compute_capability.hpp"
+#include "dynvit/core/error.hpp"
+#include "element_type_of_tensor.hpp"
+#include "kernel_operands.hpp"
 #include "matmul.hpp"
 #include "residual_norm.cuh"
-#include "tensor_element.hpp"
 
 namespace dynvit::cuda {
 namespace {
@@ -23,8 +24,7 @@ bool is_element(at::ScalarType type) {
 // The kernels read 16 bytes at a time.
 at::Tensor dense(const at::Tensor& tensor) {
     const at::Tensor contiguous = tensor.contiguous();
-    const bool aligned = reinterpret_cast<std::uintptr_t>(contiguous.const_data_ptr()) % 16 == 0;
-    return aligned ? contiguous : contiguous.clone();
+    return is_aligned(contiguous) ? contiguous : contiguous.clone();
 }
 
 at::Tensor dense_if_defined(const at::Tensor& tensor) {
@@ -39,12 +39,21 @@ void* mutable_data_or_null(const at::Tensor& tensor) {
     return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
 }
 
+bool takes_channels(std::int64_t channels) {
+    return channels % kNormChannelStep == 0 && channels <= kMaxNormChannels;
+}
+
 ResidualNormShape shape_of(const at::Tensor& x) {
     const std::int64_t rows = x.numel() / x.size(-1);
     return {static_cast<int>(rows), static_cast<int>(rows / x.size(0)), static_cast<int>(x.size(-1))};
 }
 
 }  // namespace
+
+std::string why_no_residual_norm(std::int64_t channels) {
+    if (takes_channels(channels)) return {};
+    return str("found ", channels, " channels, ours take multiples of ", kNormChannelStep, " up to ", kMaxNormChannels);
+}
 
 bool residual_norm_supports(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& scale,
                             const at::Tensor& weight, const at::Tensor& bias, at::ScalarType output) {
@@ -58,7 +67,7 @@ bool residual_norm_supports(const at::Tensor& x, const at::Tensor& branch, const
     const bool takes_output = is_element(output) || (output == at::kFloat8_e4m3fn && multiplies_float8(x.device()));
     return kernels_run_on(x.device()) && is_element(type) && takes_output && there(weight) && there(bias) &&
            takes_branch && takes_scale && (norm == at::kFloat || norm == type) && bias.scalar_type() == norm &&
-           channels % 8 == 0 && channels <= kMaxNormChannels && x.numel() > 0 &&
+           takes_channels(channels) && x.numel() > 0 &&
            x.numel() / channels <= std::numeric_limits<int>::max() / 2;  // so that a step beyond the last row fits too
 }
 

@@ -8,7 +8,7 @@
 
 #include "residual_norm.cuh"
 
-#include "elements.cuh"
+#include "element_dispatch.cuh"
 #include "float8.cuh"
 #include "overlap.cuh"
 #include "sum_rows.cuh"

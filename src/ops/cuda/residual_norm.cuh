@@ -3,13 +3,14 @@
 
 #include <cuda_runtime_api.h>
 
-#include "element.hpp"
+#include "element_type.hpp"
 
 namespace dynvit::cuda {
 
-inline constexpr int kMaxNormChannels = 2048;
+/// Channels that the kernels take: multiples of the first up to the second.
+inline constexpr int kNormChannelStep = 8, kMaxNormChannels = 2048;
 
-/// R rows of C values, a multiple of 8; `rows_per_image` rows share a scale.
+/// R rows of C values; `rows_per_image` rows share a scale.
 struct ResidualNormShape {
     int rows, rows_per_image, channels;
 };

@@ -2,10 +2,12 @@
 // registers of the one warp (of several, if it is wide) that works on it. The definition stands in ops/scaled_rows.cpp.
 #include "scaled_rows.cuh"
 
-#include "elements.cuh"
+#include <cuda_bf16.h>
+
 #include "float8.cuh"
 #include "gelu.cuh"
 #include "overlap.cuh"
+#include "vector_elements.cuh"
 
 namespace dynvit::cuda {
 namespace {

@@ -5,10 +5,10 @@
 
 namespace dynvit::cuda {
 
-inline constexpr int kMaxScaledChannels = 6144;
+inline constexpr int kScaledChannelStep = 8, kMaxScaledChannels = 6144;
 
 struct QuantizeRows {
-    int rows, channels;  // a multiple of 8, up to kMaxScaledChannels
+    int rows, channels;  // a multiple of kScaledChannelStep, up to kMaxScaledChannels
     bool gelu;           // of the values, before all else
     const void* x;       // (rows, channels), bfloat16
     void* values;        // written: (rows, channels), float8 e4m3

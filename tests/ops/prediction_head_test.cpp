@@ -1,48 +1,15 @@
-// Patches' rows, the prediction module's parts and the selection: the plain versions against loops written out, the
-// kernels against the plain versions.
+// The prediction module's parts: the plain versions against loops written out, the kernels against the plain versions.
+#include "dynvit/ops/prediction_head.hpp"
+
 #include <ATen/ATen.h>
 
 #include <array>
 #include <cmath>
 
-#include "dynvit/ops/device_graphs.hpp"
-#include "dynvit/ops/patch_rows.hpp"
-#include "dynvit/ops/prediction_head.hpp"
-#include "dynvit/ops/token_gather.hpp"
 #include "models/golden_model.hpp"
 
 namespace dynvit {
 namespace {
-
-const PixelScaling kScaling{{0.5f, 0.25f, 2.0f}, {1.0f, -2.0f, 0.5f}};
-
-TEST(PatchRows, AreWhatAConvolutionMultiplies) {
-    const at::Tensor images = at::randn({2, 3, 24, 32}, test::generator(1));
-    const at::Tensor weight = at::randn({5, 3, 8, 8}, test::generator(2));
-    const at::Tensor expected = at::conv2d(images, weight, {}, 8).flatten(2).transpose(1, 2);
-    const at::Tensor rows = patch_rows_plain(images, 8, {}, at::kFloat);
-    EXPECT_CLOSE(at::matmul(rows, weight.flatten(1).t()), expected, 1e-5);
-    const at::Tensor scaled = patch_rows_plain(images, 8, kScaling, at::kFloat);
-    EXPECT_CLOSE(scaled.view({2, 12, 3, 64}).select(2, 1), rows.view({2, 12, 3, 64}).select(2, 1) * 0.25 - 2, 1e-6);
-    at::Tensor written = at::empty_like(rows);
-    write_patch_rows(written, images, 8, kScaling);
-    EXPECT_TRUE(written.equal(scaled));
-}
-
-TEST(PatchRows, OnTheGpu) {
-    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
-    for (const at::ScalarType pixels : {at::kByte, at::kFloat, at::kHalf, at::kBFloat16}) {
-        for (const at::ScalarType type : {at::kHalf, at::kBFloat16, at::kFloat}) {
-            for (const int patch : {8, 16, 4}) {
-                const at::Tensor images = (at::rand({3, 3, 48, 64}, test::generator(3)) * 255).to(pixels).cuda();
-                const at::Tensor expected = patch_rows_plain(images, patch, kScaling, type);
-                at::Tensor rows = at::full_like(expected, NAN);
-                write_patch_rows(rows, images, patch, kScaling);
-                EXPECT_CLOSE(rows, expected, type == at::kFloat ? 1e-6 : type == at::kHalf ? 1e-3 : 8e-3) << pixels;
-            }
-        }
-    }
-}
 
 at::Tensor shared_by_hand(const at::Tensor& h, const std::vector<std::int64_t>& lengths, std::int64_t skipped) {
     at::Tensor result = h.to(at::kDouble).clone();
@@ -160,56 +127,6 @@ TEST(PredictionHead, EqualsItsDefinition) {
     expect_head(at::kCUDA, at::kFloat, 2e-3);  // of one value near 0, where both classes are sure
     expect_head(at::kCUDA, at::kHalf, 5e-3);
     expect_head(at::kCUDA, at::kBFloat16, 4e-2);
-}
-
-void expect_top_tokens(const at::Device& device, std::int64_t prefix) {
-    for (const std::int64_t tokens : {1, 7, 196, 576, 1024}) {
-        for (const std::int64_t batch : {1, 3, 70}) {
-            const at::Tensor x = at::randn({batch, prefix + tokens, 24}, test::generator(10)).to(device, at::kBFloat16);
-            // Few different scores: many ties, 0 and -0 too; and one that is no number, which sorting puts first.
-            at::Tensor scores = at::randint(-4, 5, {batch, tokens}, test::generator(11), at::kFloat) *
-                                (2 * at::randint(0, 2, {batch, tokens}, test::generator(13), at::kFloat) - 1);
-            scores[batch - 1][0] = -std::numeric_limits<float>::infinity();
-            scores[0][tokens / 2] = std::numeric_limits<float>::quiet_NaN();
-            const at::Tensor positions = at::randint(0, 5000, {batch, tokens}, test::generator(12), at::kLong);
-            for (const std::int64_t count : {std::int64_t{0}, tokens / 3, tokens}) {
-                const at::Tensor places = top_places(scores, count);
-                const KeptTokens kept = keep_top_tokens(x, scores.to(device), positions.to(device), count, prefix);
-                EXPECT_TRUE(kept.positions.cpu().equal(positions.gather(1, places))) << tokens << ' ' << count;
-                EXPECT_TRUE(kept.tokens.slice(1, prefix).cpu().equal(gather_tokens(x.cpu().slice(1, prefix), places)));
-                EXPECT_TRUE(kept.tokens.slice(1, 0, prefix).equal(x.slice(1, 0, prefix)));
-            }
-        }
-    }
-}
-
-TEST(KeepTopTokens, IsSortingAndGathering) {
-    for (const std::int64_t prefix : {0, 1, 5}) expect_top_tokens(at::kCPU, prefix);
-    if (!at::hasCUDA()) GTEST_SKIP() << "the GPU's part needs one";
-    for (const std::int64_t prefix : {0, 1, 5}) expect_top_tokens(at::kCUDA, prefix);
-}
-
-TEST(DeviceGraphs, ReplayWhatWasRecorded) {
-    if (!DeviceGraphs::supported(at::hasCUDA() ? at::kCUDA : at::kCPU)) GTEST_SKIP() << "needs a GPU and its kernels";
-    DeviceGraphs graphs(at::Device(at::kCUDA, 0));
-    at::Tensor input = at::zeros({1000}, at::kCUDA), first, second;
-    const std::size_t a = graphs.record([&] { first = (input + 1) * 2; });
-    const std::size_t b = graphs.record([&] { second = (input - 1) * 3; });
-    EXPECT_EQ(graphs.size(), 2u);
-    for (int i = 0; i < 3; ++i) {
-        at::Tensor one, other;
-        graphs.run(
-            a, [&] { input.fill_(i); }, [&] { one = first.clone(); });
-        graphs.run(
-            b, [&] { input.fill_(10 * i); }, [&] { other = second.clone(); });
-        EXPECT_TRUE(one.eq(2 * (i + 1)).all().item<bool>());
-        EXPECT_TRUE(other.eq(3 * (10 * i - 1)).all().item<bool>());
-    }
-    EXPECT_ANY_THROW(graphs.record([&] { input.cpu(); }));  // waits
-    at::Tensor after;
-    graphs.run(
-        a, [&] { input.fill_(5); }, [&] { after = first.clone(); });
-    EXPECT_TRUE(after.eq(12).all().item<bool>());
 }
 
 }  // namespace

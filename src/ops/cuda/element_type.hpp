@@ -1,4 +1,4 @@
-// The types of numbers that kernels read and write.
+// The types of numbers that kernels read and write. Host and device code include it.
 #pragma once
 
 namespace dynvit::cuda {

@@ -1,0 +1,26 @@
+// What kernels that read 16 bytes at a time ask of a tensor.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "compute_capability.hpp"
+#include "element_type_of_tensor.hpp"
+
+namespace dynvit::cuda {
+
+/// Bytes that a thread reads or writes in one access.
+inline constexpr std::int64_t kVectorBytes = 16;
+
+/// @return whether a tensor's first value stands at a multiple of kVectorBytes in memory.
+inline bool is_aligned(const at::Tensor& tensor) {
+    return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % kVectorBytes == 0;
+}
+
+/// @return whether a tensor is float16 or bfloat16 and lies on a GPU that the kernels were built for.
+inline bool is_half_on_gpu(const at::Tensor& tensor) {
+    return kernels_run_on(tensor.device()) && is_half(tensor.scalar_type());
+}
+
+}  // namespace dynvit::cuda

@@ -1,0 +1,89 @@
+#include "token_selection.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "compute_capability.hpp"
+#include "kernel_operands.hpp"
+#include "token_selection.cuh"
+
+namespace dynvit::cuda {
+namespace {
+
+// Whether rows can be copied 16 bytes at a time, with no gradient to follow.
+bool copies_rows_of(const at::Tensor& x) {
+    return kernels_run_on(x.device()) && x.is_contiguous() && x.size(-1) * x.element_size() % kVectorBytes == 0 &&
+           is_aligned(x) && x.size(0) > 0 && !(at::GradMode::is_enabled() && x.requires_grad());
+}
+
+int vectors_of(const at::Tensor& x) {
+    return static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes);
+}
+
+static_assert(sizeof(long long) == sizeof(std::int64_t));
+const long long* numbers(const at::Tensor& tensor) {
+    return static_cast<const long long*>(tensor.const_data_ptr());
+}
+long long* mutable_numbers(const at::Tensor& tensor) {
+    return static_cast<long long*>(tensor.mutable_data_ptr());
+}
+
+}  // namespace
+
+bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
+    return copies_rows_of(x) && scores.size(1) <= kMaxSelectionTokens && scores.scalar_type() == at::kFloat;
+}
+
+KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
+                           std::int64_t count, std::int64_t prefix) {
+    const c10::cuda::CUDAGuard device(x.device());
+    const at::Tensor near_scores = scores.stride(-1) == 1 ? scores : scores.contiguous();
+    const at::Tensor dense_positions = positions.contiguous();
+    KeptTokens kept{at::empty({x.size(0), prefix + count, x.size(2)}, x.options()),
+                    at::empty({x.size(0), count}, positions.options())};
+    const SelectionShape shape{.batch = static_cast<int>(x.size(0)),
+                               .prefix = static_cast<int>(prefix),
+                               .tokens = static_cast<int>(x.size(1) - prefix),
+                               .count = static_cast<int>(count),
+                               .vectors = vectors_of(x),
+                               .score_stride = static_cast<int>(near_scores.stride(0))};
+    C10_CUDA_CHECK(keep_top_tokens(shape, x.const_data_ptr(), near_scores.const_data_ptr<float>(),
+                                   numbers(dense_positions), kept.tokens.mutable_data_ptr(),
+                                   mutable_numbers(kept.positions), c10::cuda::getCurrentCUDAStream()));
+    return kept;
+}
+
+bool keep_above_supports(const PackedTokens& from, const at::Tensor& log_probability, std::int64_t prefix) {
+    return copies_rows_of(from.x) && from.layout.longest() - prefix <= kMaxSelectionTokens &&
+           log_probability.scalar_type() == at::kFloat && log_probability.is_contiguous() &&
+           from.positions.is_contiguous();
+}
+
+PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
+                        std::int64_t prefix) {
+    const c10::cuda::CUDAGuard device(from.x.device());
+    const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+    const std::int64_t sequences = from.layout.sequences(), patches = from.layout.rows() - prefix * sequences;
+    const at::Tensor probabilities = at::empty({patches}, log_probability.options()),
+                     offsets = at::empty({sequences + 1}, from.layout.offsets().options());
+    const PackedSelection selection{.sequences = static_cast<int>(sequences),
+                                    .prefix = static_cast<int>(prefix),
+                                    .longest = static_cast<int>(from.layout.longest() - prefix),
+                                    .vectors = vectors_of(from.x),
+                                    .threshold = static_cast<float>(threshold),
+                                    .offsets = from.layout.offsets().const_data_ptr<int>(),
+                                    .probability = probabilities.mutable_data_ptr<float>(),
+                                    .kept_offsets = offsets.mutable_data_ptr<int>()};
+    C10_CUDA_CHECK(count_above(selection, log_probability.const_data_ptr<float>(), stream));
+    const PackedLayout layout = PackedLayout::from_offsets(offsets);
+    PackedTokens kept{at::empty({layout.rows(), from.x.size(1)}, from.x.options()), layout,
+                      at::empty({layout.rows() - prefix * sequences}, from.positions.options()), probabilities};
+    C10_CUDA_CHECK(gather_above(selection, from.x.const_data_ptr(), numbers(from.positions), kept.x.mutable_data_ptr(),
+                                mutable_numbers(kept.positions), stream));
+    return kept;
+}
+
+}  // namespace dynvit::cuda
