@@ -66,13 +66,11 @@ in_database() { grep -qF "\"file\": \"$PWD/$1\"" build/tidy/compile_commands.jso
 install_packages
 install_libtorch cpu
 install_clang_tidy
-preset=cpu
-command -v nvcc > /dev/null && preset=cuda  # also the C++ around the kernels
-configure "$preset" > build-tidy.log 2>&1 || { tail -n 20 build-tidy.log >&2; fail "cmake --preset $preset failed"; }
+configure cpu > build-tidy.log 2>&1 || { tail -n 20 build-tidy.log >&2; fail "cmake --preset cpu failed"; }
 rm -f build-tidy.log
 # Sources include what they use, so they are read without the precompiled headers, which are GCC's.
 mkdir -p build/tidy
-sed -E 's# -Winvalid-pch -include [^ ]*/cmake_pch\.hxx##' "build/$preset/compile_commands.json" > build/tidy/compile_commands.json
+sed -E 's# -Winvalid-pch -include [^ ]*/cmake_pch\.hxx##' "build/cpu/compile_commands.json" > build/tidy/compile_commands.json
 
 files=() left_out=()
 while read -r file; do
@@ -80,7 +78,7 @@ while read -r file; do
     if in_database "$file"; then files+=("$file"); else left_out+=("$file"); fi
 done < <(chosen | grep -E '\.[ch]pp$')
 [ ${#files[@]} -eq 0 ] && { echo "0 files, 0 findings"; exit; }
-[ ${#left_out[@]} -eq 0 ] || echo "not built by preset $preset, so not looked at: ${left_out[*]}"
+[ ${#left_out[@]} -eq 0 ] || echo "not built by preset cpu, so not looked at: ${left_out[*]}"
 
 look() {
     [ "$limit" -gt 0 ] && [ "$(date +%s)" -ge "$deadline" ] && { echo "$1" >> "$skipped"; return; }
