@@ -1,8 +1,10 @@
-# What quickstart.sh and test.sh share: says what it does, installs what is missing, builds. Sourced, not run.
+# What the scripts share: says what it does, installs what is missing, builds. Sourced, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 torch_version=2.11.0
+clang_tidy_version=23.1.4
+cache="${DYNVIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynvit}"
 packages=(g++ cmake ninja-build ccache python3-pip libcli11-dev libyaml-cpp-dev libspdlog-dev libgtest-dev
           libjpeg62-turbo-dev libpng-dev zlib1g-dev nlohmann-json3-dev libonnx-dev libprotobuf-dev)
 # Precompiled headers need these two to be cached.
@@ -44,7 +46,6 @@ install_libtorch() {
         [ -e "$LIBTORCH_ROOT/include/ATen/ATen.h" ] || fail "LIBTORCH_ROOT=$LIBTORCH_ROOT holds no LibTorch (include/ATen/ATen.h)"
         return
     fi
-    local cache="${DYNVIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynvit}"
     local folder="$cache/libtorch-$torch_version-$1"
     if [ ! -d "$folder" ]; then
         local wanted=("torch==$torch_version")
@@ -60,14 +61,36 @@ install_libtorch() {
     export LIBTORCH_ROOT="$folder/torch"
 }
 
+# Sets clang_tidy. The release is a fixed one, for each finds other things; Debian's 14 would take four times as long, for it
+# looks into the headers of LibTorch too.
+install_clang_tidy() {
+    local folder="$cache/clang-tidy-$clang_tidy_version"
+    if [ ! -d "$folder" ]; then
+        say "Installing clang-tidy $clang_tidy_version into $folder"
+        rm -rf "$folder.partial"
+        mkdir -p "$cache" || fail "$cache cannot be made; set DYNVIT_CACHE to a folder for clang-tidy"
+        python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile --no-deps \
+            --target "$folder.partial" "clang-tidy==$clang_tidy_version" ||
+            fail "pip could not install clang-tidy $clang_tidy_version; is PyPI within reach?"
+        mv "$folder.partial" "$folder"
+    fi
+    clang_tidy="$folder/clang_tidy/data/bin/clang-tidy"
+}
+
+# $1: preset.
+configure() {
+    local launcher=()
+    command -v ccache > /dev/null && launcher=(-DCMAKE_{CXX,CUDA}_COMPILER_LAUNCHER=ccache)
+    cmake --preset "$1" "${launcher[@]}" -DLIBTORCH_ROOT="$LIBTORCH_ROOT"
+}
+
 # $1: preset; further: targets.
 build() {
-    local preset=$1 target=() launcher=()
+    local preset=$1 target=()
     shift
     [ $# -gt 0 ] && target=(--target "$@")
-    command -v ccache > /dev/null && launcher=(-DCMAKE_{CXX,CUDA}_COMPILER_LAUNCHER=ccache)
     say "Building preset $preset with $LIBTORCH_ROOT"
-    cmake --preset "$preset" "${launcher[@]}" -DLIBTORCH_ROOT="$LIBTORCH_ROOT" > "build-$preset.log" 2>&1 &&
+    configure "$preset" > "build-$preset.log" 2>&1 &&
         cmake --build --preset "$preset" "${target[@]}" >> "build-$preset.log" 2>&1 || {
         grep -m 20 -E 'error|Error' "build-$preset.log" >&2 || tail -n 20 "build-$preset.log" >&2
         fail "the build failed; all of it is in build-$preset.log"

@@ -55,6 +55,8 @@ class FileSizeLimit {
         const rlimit limit{bytes, before_.rlim_max};
         setrlimit(RLIMIT_FSIZE, &limit);
     }
+    FileSizeLimit(const FileSizeLimit&) = delete;
+    FileSizeLimit& operator=(const FileSizeLimit&) = delete;
     ~FileSizeLimit() {
         setrlimit(RLIMIT_FSIZE, &before_);
         std::signal(SIGXFSZ, handler_);
@@ -79,6 +81,8 @@ std::string error_of(Action&& action) {
 
 }  // namespace dynvit::test
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a name that is declared
 #define DYNVIT_NEEDS_SHARED(variable)                                     \
     const std::filesystem::path variable = ::dynvit::test::shared_data(); \
     if (variable.empty()) GTEST_SKIP() << "needs photographs and weights: set DYNVIT_SHARED to their folder"
+// NOLINTEND(bugprone-macro-parentheses)

@@ -15,7 +15,7 @@ namespace {
 
 using dynvit::Error;
 
-thread_local std::string last_error;
+thread_local std::string last_error;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): dynvit_error()
 
 void keep(const char* text) noexcept {
     try {

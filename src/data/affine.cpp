@@ -19,8 +19,8 @@
 namespace dynvit {
 namespace {
 
-typedef std::int32_t Bytes __attribute__((vector_size(16)));
-typedef double Pixel __attribute__((vector_size(32)));  // red, green, blue, and a fourth value that nobody looks at
+using Bytes [[gnu::vector_size(16)]] = std::int32_t;
+using Pixel [[gnu::vector_size(32)]] = double;  // red, green, blue, and a fourth value that nobody looks at
 
 /// Reads a pixel and the byte after it. In place, as all functions of vectors here: the calling convention of a vector
 /// would depend on the instruction set.

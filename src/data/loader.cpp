@@ -129,9 +129,11 @@ struct Loader::State {
         }
     }
 
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
     ~State() {
         {
-            const std::lock_guard lock(mutex);
+            const std::scoped_lock lock(mutex);
             stop = true;
         }
         room.notify_all();
@@ -261,7 +263,7 @@ struct Loader::State {
     /// Where the picture at `place` goes in the batch's tensor, which the first sample to come makes; null if that one
     /// had another size (check() will say so).
     std::uint8_t* room_for(Pending& current, Size size, std::size_t place) const {
-        const std::lock_guard lock(current.allocation);
+        const std::scoped_lock lock(current.allocation);
         at::Tensor& images = current.batch.images;
         if (!images.defined()) {
             const auto count = static_cast<std::int64_t>(current.sizes.size());
@@ -341,7 +343,7 @@ std::optional<Batch> Loader::next() {
 }
 
 std::vector<CorruptSample> Loader::corrupt() const {
-    const std::lock_guard lock(state_->mutex);
+    const std::scoped_lock lock(state_->mutex);
     return state_->corrupt;
 }
 

@@ -33,7 +33,9 @@ struct MemberName {
         ending = name.substr(dot + 1);
     }
 
-    bool is_picture() const { return ending.find('.') == ending.npos && dynvit::is_picture(str("x.", ending)); }
+    bool is_picture() const {
+        return ending.find('.') == std::string_view::npos && dynvit::is_picture(str("x.", ending));
+    }
 };
 
 template <class... Parts>

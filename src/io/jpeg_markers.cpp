@@ -36,7 +36,7 @@ std::optional<Frame> read_frame(Bytes body) {
     bool named_rgb = frame.channels == 3;
     for (int c = 0; c < frame.channels; ++c) {
         const Bytes channel = body.subspan(kFixed + kPerChannel * c, kPerChannel);
-        named_rgb = named_rgb && channel[0] == names[c];
+        named_rgb = named_rgb && channel[0] == static_cast<std::uint8_t>(names[c]);
         const int across = channel[1] >> 4, down = channel[1] & 15;
         const int most = c == 0 && frame.channels == 3 ? 2 : 1;
         if (across < 1 || across > most || down < 1 || down > most) return std::nullopt;

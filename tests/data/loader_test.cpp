@@ -348,7 +348,7 @@ TEST(LoaderEpochs, WorkersStayAndWorkAhead) {
     std::size_t made = 0;
     std::promise<void> second_begun;
     const auto watch = [&](Sample& sample, Random&) {
-        const std::lock_guard lock(mutex);
+        const std::scoped_lock lock(mutex);
         threads.insert(std::this_thread::get_id());
         if (++made == kSize + 1) second_begun.set_value();
         return std::move(sample.image);

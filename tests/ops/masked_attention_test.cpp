@@ -1,6 +1,7 @@
 #include "dynvit/ops/masked_attention.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 

@@ -11,7 +11,7 @@
 namespace dynvit {
 
 struct AugmentSettings {
-    std::string rand_augment = "";
+    std::string rand_augment = {};
     std::string rand_augment_filter = "bicubic";
     double color_jitter = 0;
     double erase_probability = 0;

@@ -25,7 +25,9 @@ class TarFile {
     explicit TarFile(std::filesystem::path path);
     ~TarFile();
     TarFile(TarFile&& other) noexcept;
+    TarFile(const TarFile&) = delete;
     TarFile& operator=(TarFile&&) = delete;
+    TarFile& operator=(const TarFile&) = delete;
 
     /// The regular files in the archive's order, from its headers alone: v7, ustar and GNU ones, GNU long names, pax
     /// path and size. Folders, links and devices are passed over. Every header's checksum and length is checked against

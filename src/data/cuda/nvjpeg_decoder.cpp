@@ -59,7 +59,7 @@ NvjpegDecoder::NvjpegDecoder(int width, int height) : width_(width), height_(hei
 
 NvjpegDecoder::~NvjpegDecoder() {
     {
-        const std::lock_guard lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         stop_ = true;
     }
     news_.notify_one();
@@ -73,7 +73,7 @@ std::optional<Image> NvjpegDecoder::decode(std::span<const std::uint8_t> bytes, 
         bytes, *size, window, bicubic_plan({window.width, window.height}, width_, height_, mirrored), {}};
     std::future<std::optional<Crop>> result = request.result.get_future();
     {
-        const std::lock_guard lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         queue_.push_back(std::move(request));
     }
     news_.notify_one();
@@ -124,14 +124,14 @@ bool NvjpegDecoder::supports(std::span<const std::uint8_t> bytes) {
         nvjpegJpegStreamParseHeader(handle_.get(), bytes.data(), bytes.size(), header.get()) == NVJPEG_STATUS_SUCCESS;
     const bool known =
         parsed && nvjpegDecodeBatchedSupported(handle_.get(), header.get(), &unsupported) == NVJPEG_STATUS_SUCCESS;
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     idle_headers_.push_back(std::move(header));
     return known && unsupported == 0;
 }
 
 NvjpegStream NvjpegDecoder::take_header() {
     {
-        const std::lock_guard lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         if (!idle_headers_.empty()) {
             NvjpegStream header = std::move(idle_headers_.back());
             idle_headers_.pop_back();

@@ -1,6 +1,7 @@
 // The pruned Vision Transformer node by node.
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/models/vit_forward.hpp"
@@ -48,7 +49,7 @@ class VitGraph {
                                {{"axes", Ints{1}}, {"keepdims", std::int64_t{0}}});
     }
     Value gelu(const Value& x);
-    Value share_mean(const Value& x);
+    Value share_mean(const Value& h);
     Value log_keep(const Value& x);
 
   private:
@@ -106,7 +107,7 @@ Value VitGraph::linear(const Value& x, const LinearPart& part) {
 
 // x (1 + erf(x / sqrt 2)) / 2
 Value VitGraph::gelu(const Value& x) {
-    const Value scaled = graph_.add_node("Div", {x, graph_.number(std::sqrt(2.0f))});
+    const Value scaled = graph_.add_node("Div", {x, graph_.number(std::numbers::sqrt2_v<float>)});
     const Value sum = graph_.add_node("Add", {graph_.add_node("Erf", {scaled}), graph_.number(1.0f)});
     return graph_.add_node("Mul", {graph_.add_node("Mul", {x, sum}), graph_.number(0.5f)});
 }
