@@ -24,15 +24,11 @@ class InferenceLinear {
   public:
     /// Copies a layer's parameters. Throws c10::Error where the device does not compute in this precision.
     /// @param weight (out, in), bias (out) or undefined; both on the device where the layer is to run
-    /// @param precision what the layer computes in:
-    ///   kFloat, kBFloat16, kHalf: weights, input and output have this type;
-    ///   kQInt8: weights of 8 bits with a scale for each output, and an input of float32 that is rounded to 8 bits with
-    ///   one
-    ///     scale for all of it; only on a processor for which fast_on_cpu(kQInt8);
-    ///   kFloat8_e4m3fn: weights of 8 bits with a scale for each output, and an input of bfloat16 whose rows are
-    ///   rounded to
-    ///     8 bits with a scale each; only where why_no_float8() is empty. A layer with a size that is no multiple of 16
-    ///     computes in bfloat16
+    /// @param precision of weights, input and output: kFloat, kBFloat16 or kHalf. kQInt8, where fast_on_cpu(kQInt8)
+    /// only: weights of 8 bits with a scale for each output, an input of float32 that is rounded to 8 bits with one
+    /// scale for all of it. kFloat8_e4m3fn, where why_no_float8() is empty only: weights of 8 bits with a scale for
+    /// each output, an input of bfloat16 whose rows are rounded to 8 bits with a scale each; a layer with a size that
+    /// is no multiple of 16 computes in bfloat16.
     InferenceLinear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType precision);
 
     /// @param x (..., in), of activation_type(precision) @return y, (..., out), of the same type
