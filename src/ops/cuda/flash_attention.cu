@@ -804,58 +804,64 @@ __global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
     }
 }
 
-// dQ of the longer sequences: a warp owns 16 queries and walks over the keys.
+// A warp's 16 queries, from row_first on, and the sums of their gradients.
 template <class T, int kDim, bool kPolicy>
-__global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackward p) {
-    extern __shared__ uint4 shared[];
-    constexpr int kSteps = kDim / 16, kLength = row_length(kDim);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kTile;
-    const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim, tokens = p.shape.tokens;
-    const int block_first = blockIdx.x * block_rows, row_first = block_first + warp * kTile;
-    const long long stride = p.strides.token, start = image * p.strides.batch + head * p.strides.head;
-    const T* q = static_cast<const T*>(p.q) + start;
-    const KeySource<T> source = {static_cast<const T*>(p.k) + start,
-                                 static_cast<const T*>(p.v) - static_cast<const T*>(p.k),
-                                 stride,
-                                 kPolicy ? p.policy + static_cast<long long>(image) * tokens : nullptr,
-                                 tokens,
-                                 head_dim};
-    const long long out_stride = static_cast<long long>(p.shape.heads) * head_dim;
-    const T* grad_out = static_cast<const T*>(p.grad_out) +
-                        (static_cast<long long>(image) * tokens + block_first) * out_stride + head * head_dim;
+struct QueryGradients {
+    static constexpr int kSteps = kDim / 16, kLength = row_length(kDim);
 
-    T* queries = reinterpret_cast<T*>(shared);  // (block_rows, kLength)
-    T* grads = queries + block_rows * kLength;  // (block_rows, kLength): dO
-    const KeyBuffers<T, kDim> buffers(grads + block_rows * kLength);
-    copy_rows<kDim>(queries, q + block_first * stride, stride, block_rows, tokens - block_first, head_dim);
-    copy_rows<kDim>(grads, grad_out, out_stride, block_rows, tokens - block_first, head_dim);
-    buffers.begin(source);
-
-    const float factor = p.shape.scale * kLog2e;
+    int row_first, tokens;
+    float factor;                       // makes a logit, as a power of two, of q . k
     float shift[2] = {}, mean[2] = {};  // lse, in powers of two, and u of rows lane / 4 and lane / 4 + 8
-    for (int i = 0; i < 2; ++i) {
-        const int row = row_first + lane / 4 + 8 * i;
-        if (row < tokens) {
-            const long long at = (static_cast<long long>(image) * p.shape.heads + head) * tokens + row;
-            shift[i] = p.lse[at] * kLog2e;
-            mean[i] = p.row_dots[at];
+    Fragment query[kSteps], grad[kSteps];
+    Sums dq[kSteps];  // not yet scaled
+
+    // head_row: where the head's rows begin in lse and row_dots.
+    __device__ __forceinline__ QueryGradients(const FlashBackward& p, long long head_row, int row_first)
+        : row_first(row_first), tokens(p.shape.tokens), factor(p.shape.scale * kLog2e) {
+        const int lane = threadIdx.x % 32;
+        for (int i = 0; i < 2; ++i) {
+            const int row = row_first + lane / 4 + 8 * i;
+            if (row < tokens) {
+                shift[i] = p.lse[head_row + row] * kLog2e;
+                mean[i] = p.row_dots[head_row + row];
+            }
         }
     }
-    Fragment query[kSteps], grad[kSteps];
-    Sums dq[kSteps];
-    T* own = queries + warp * kTile * kLength;
 
-    // 16 keys, which lie in shared memory from row `slot` on.
-    const auto walk = [&](int key_first, int slot) {
-        const unsigned wide = 2 * (slot * kLength + wide_offset(lane, kLength));
-        const unsigned tall = 2 * (slot * kLength + tall_offset(lane, kLength));
-        const unsigned key_address = shared_address(buffers.keys), value_address = shared_address(buffers.values);
-        Sums weights, to_weights;  // to_weights: dP in the end
+    // Takes the block's queries and dO, whose copies are done, to registers: the warp's own rows.
+    __device__ __forceinline__ void load_own(const T* queries, const T* grads) {
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
         for (int d = 0; d < kSteps; ++d) {
-            multiply_add<T>(weights, query[d], load(key_address + wide + 32 * d), d == 0);
-            multiply_add<T>(to_weights, grad[d], load(value_address + wide + 32 * d), d == 0);
+            const int at = warp * kTile * kLength + tall_offset(lane, kLength) + d * 16;
+            query[d] = load(shared_address(queries + at));
+            grad[d] = load(shared_address(grads + at));
         }
+    }
+
+    // Adds up what keys key_first to + 15 contribute, which lie in shared memory from row `slot` on.
+    __device__ __forceinline__ void attend(const KeyBuffers<T, kDim>& buffers, int key_first, int slot) {
+        const int lane = threadIdx.x % 32;
+        const unsigned wide = 2 * (slot * kLength + wide_offset(lane, kLength));
+        const unsigned tall = 2 * (slot * kLength + tall_offset(lane, kLength));
+        const unsigned keys = shared_address(buffers.keys), values = shared_address(buffers.values);
+        Sums weights, to_weights;
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) {
+            multiply_add<T>(weights, query[d], load(keys + wide + 32 * d), d == 0);
+            multiply_add<T>(to_weights, grad[d], load(values + wide + 32 * d), d == 0);
+        }
+        differentiate(weights, to_weights, buffers, key_first, slot);
+        const Fragment dp = pack<T>(to_weights);
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) multiply_add<T>(dq[d], dp, load_transposed(keys + tall + 32 * d));
+    }
+
+  private:
+    // to_weights: dA becomes dP. weights: Q K^T, not yet scaled.
+    __device__ __forceinline__ void differentiate(const Sums& weights, Sums& to_weights,
+                                                  const KeyBuffers<T, kDim>& buffers, int key_first, int slot) const {
+        const int lane = threadIdx.x % 32;
         const bool diagonal = kPolicy && key_first == row_first, ragged = key_first + kTile > tokens;
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
@@ -870,30 +876,46 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackwa
                 to_weights.x[n][e] = (to_weights.x[n][e] - mean[e / 2]) * weight;
             }
         }
-        const Fragment dp = pack<T>(to_weights);
-#pragma unroll
-        for (int d = 0; d < kSteps; ++d) {
-            multiply_add<T>(dq[d], dp, load_transposed(key_address + tall + 32 * d));
-        }
-    };
+    }
+};
 
+// dQ of the longer sequences: a warp owns 16 queries and walks over the keys.
+template <class T, int kDim, bool kPolicy>
+__global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackward p) {
+    extern __shared__ uint4 shared[];
+    constexpr int kLength = row_length(kDim);
+    const int warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kTile;
+    const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim, tokens = p.shape.tokens;
+    const int block_first = blockIdx.x * block_rows, row_first = block_first + warp * kTile;
+    const long long stride = p.strides.token, start = image * p.strides.batch + head * p.strides.head;
+    const T* q = static_cast<const T*>(p.q) + start;
+    const KeySource<T> source = key_source<T, kPolicy>(p, start, image, tokens);
+    const long long out_stride = static_cast<long long>(p.shape.heads) * head_dim;
+    const T* grad_out = static_cast<const T*>(p.grad_out) +
+                        (static_cast<long long>(image) * tokens + block_first) * out_stride + head * head_dim;
+    T* queries = reinterpret_cast<T*>(shared);  // (block_rows, kLength)
+    T* grads = queries + block_rows * kLength;  // (block_rows, kLength): dO
+    const KeyBuffers<T, kDim> buffers(grads + block_rows * kLength);
+    copy_rows<kDim>(queries, q + block_first * stride, stride, block_rows, tokens - block_first, head_dim);
+    copy_rows<kDim>(grads, grad_out, out_stride, block_rows, tokens - block_first, head_dim);
+    buffers.begin(source);
+
+    const long long head_row = (static_cast<long long>(image) * p.shape.heads + head) * tokens;
+    QueryGradients<T, kDim, kPolicy> gradients(p, head_row, row_first);
     for (int first = 0; first < tokens; first += kKeys) {
         buffers.advance(source, first);
         if (row_first >= tokens) continue;
-        if (first == 0) {
-#pragma unroll
-            for (int d = 0; d < kSteps; ++d) {
-                const int at = warp * kTile * kLength + tall_offset(lane, kLength) + d * 16;
-                query[d] = load(shared_address(queries + at));
-                grad[d] = load(shared_address(grads + at));
-            }
+        if (first == 0) gradients.load_own(queries, grads);
+        for (int i = 0; i < kKeys && first + i < tokens; i += kTile) {
+            gradients.attend(buffers, first + i, buffers.slot(first) + i);
         }
-        for (int i = 0; i < kKeys && first + i < tokens; i += kTile) walk(first + i, buffers.slot(first) + i);
     }
     if (row_first >= tokens) return;
+    T* own = queries + warp * kTile * kLength;
     T* to = static_cast<T*>(p.dq) + image * p.grad_strides.batch + row_first * p.grad_strides.token +
             head * p.grad_strides.head;
-    store_rows<T, kDim>(dq, p.shape.scale, p.shape.scale, own, to, p.grad_strides.token, tokens - row_first, head_dim);
+    store_rows<T, kDim>(gradients.dq, p.shape.scale, p.shape.scale, own, to, p.grad_strides.token, tokens - row_first,
+                        head_dim);
 }
 
 // Blocks along the sequence and warps of each, as even as they come.
