@@ -51,8 +51,13 @@ at::Tensor run_kernel(const at::Tensor& qkv, std::int64_t heads, const std::vect
             const std::int64_t row = first_rows[sequence], n = lengths[sequence];
             const std::int64_t query = part * n / parts, queries = (part + 1) * n / parts - query;
             const T* q = from + row * 3 * channels + column;
-            cpu::attention(q + query * 3 * channels, queries, q + channels, q + 2 * channels, n, 3 * channels, head_dim,
-                           scale, to + (row + query) * channels + column, channels);
+            const cpu::HeadRows<T> head_rows = {.q = q + query * 3 * channels,
+                                                .k = q + channels,
+                                                .v = q + 2 * channels,
+                                                .stride = 3 * channels,
+                                                .out = to + (row + query) * channels + column,
+                                                .out_stride = channels};
+            cpu::attention(head_rows, {.queries = queries, .keys = n, .head_dim = head_dim}, scale);
         }
     });
     return attended;

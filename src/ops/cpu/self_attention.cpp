@@ -60,8 +60,8 @@ DYNVIT_INLINE void softmax(float* scores, std::int64_t panels, Vector<lanes> (&i
 }
 
 template <int lanes, class T>
-DYNVIT_INLINE void attention_with(const T* q, std::int64_t queries, const T* k, const T* v, std::int64_t n,
-                                  std::int64_t stride, std::int64_t d, float scale, T* out, std::int64_t out_stride) {
+DYNVIT_INLINE void attention_with(const HeadRows<T>& rows, const HeadSizes& sizes, float scale) {
+    const std::int64_t n = sizes.keys, d = sizes.head_dim;
     if (n <= 0 || d <= 0) return;
     const std::int64_t key_panels = panels_of(n, lanes), value_panels = panels_of(d, lanes);
     const std::int64_t block = kRows * lanes;
@@ -71,16 +71,16 @@ DYNVIT_INLINE void attention_with(const T* q, std::int64_t queries, const T* k, 
     float* scores = packed_queries + value_panels * block;
     float* results = scores + key_panels * block;
 
-    pack_transposed<lanes>(k, stride, n, d, keys);
-    pack<lanes>(v, stride, n, d, 1, n, values);
+    pack_transposed<lanes>(rows.k, rows.stride, n, d, keys);
+    pack<lanes>(rows.v, rows.stride, n, d, 1, n, values);
     Vector<lanes> missing;  // added to the last panel of scores, takes the keys that aren't there out of the softmax
     for (int lane = 0; lane < lanes; ++lane) {
         missing[lane] = (key_panels - 1) * lanes + lane < n ? 0 : -std::numeric_limits<float>::infinity();
     }
     constexpr float kLog2E = 1.44269504f;  // e^x = 2^(x log2 e)
-    for (std::int64_t first = 0; first < queries; first += kRows) {
-        const std::int64_t rows = std::min(kRows, queries - first);
-        pack<lanes>(q + first * stride, stride, rows, d, scale * kLog2E, kRows, packed_queries);
+    for (std::int64_t first = 0; first < sizes.queries; first += kRows) {
+        const std::int64_t count = std::min(kRows, sizes.queries - first);
+        pack<lanes>(rows.q + first * rows.stride, rows.stride, count, d, scale * kLog2E, kRows, packed_queries);
         multiply<lanes>(packed_queries, keys, d, key_panels, scores);
         for (int row = 0; row < kRows; ++row) {
             float* place = scores + ((key_panels - 1) * kRows + row) * lanes;
@@ -93,11 +93,11 @@ DYNVIT_INLINE void attention_with(const T* q, std::int64_t queries, const T* k, 
         softmax<lanes>(scores, key_panels, inverse_sums);
         multiply<lanes>(scores, values, n, value_panels, results);
         for (std::int64_t panel = 0; panel < value_panels; ++panel) {
-            for (std::int64_t row = 0; row < rows; ++row) {
+            for (std::int64_t row = 0; row < count; ++row) {
                 Vector<lanes> x;
                 load<lanes>(results + (panel * kRows + row) * lanes, x);
                 x *= inverse_sums[row];
-                store<lanes>(x, d - panel * lanes, out + (first + row) * out_stride + panel * lanes);
+                store<lanes>(x, d - panel * lanes, rows.out + (first + row) * rows.out_stride + panel * lanes);
             }
         }
     }
@@ -106,16 +106,11 @@ DYNVIT_INLINE void attention_with(const T* q, std::int64_t queries, const T* k, 
 }  // namespace
 
 template <class T>
-void attention(const T* q, std::int64_t queries, const T* k, const T* v, std::int64_t n, std::int64_t stride,
-               std::int64_t d, float scale, T* out, std::int64_t out_stride) {
-    run_for_processor([&]<int lanes>() DYNVIT_INLINED {
-        attention_with<lanes>(q, queries, k, v, n, stride, d, scale, out, out_stride);
-    });
+void attention(const HeadRows<T>& rows, const HeadSizes& sizes, float scale) {
+    run_for_processor([&]<int lanes>() DYNVIT_INLINED { attention_with<lanes>(rows, sizes, scale); });
 }
 
-template void attention(const float*, std::int64_t, const float*, const float*, std::int64_t, std::int64_t,
-                        std::int64_t, float, float*, std::int64_t);
-template void attention(const BFloat16Bits*, std::int64_t, const BFloat16Bits*, const BFloat16Bits*, std::int64_t,
-                        std::int64_t, std::int64_t, float, BFloat16Bits*, std::int64_t);
+template void attention(const HeadRows<float>&, const HeadSizes&, float);
+template void attention(const HeadRows<BFloat16Bits>&, const HeadSizes&, float);
 
 }  // namespace dynvit::cpu

@@ -39,6 +39,94 @@ __device__ void copy_rows(T* to, const T* from, long long stride, int count, int
     }
 }
 
+// A warp's online softmax of the block's 16 queries, over the keys that the warp has had.
+template <class T>
+struct WarpSoftmax {
+    Sums out[kSteps];
+    float greatest[2] = {-INFINITY, -INFINITY}, sum[2] = {};  // of rows lane / 4 and lane / 4 + 8; sum: a lane's part
+
+    // Takes in keys `first` to first + 15 of `tokens`; factor makes a logit, times log2(e), of q . k.
+    __device__ __forceinline__ void attend(const Fragment (&query)[kSteps], const T* keys, const T* values, int first,
+                                           int tokens, float factor) {
+        const int lane = threadIdx.x % 32;
+        Sums logits;
+        const unsigned key = shared_address(keys + first * kLength + wide_offset(lane, kLength));
+        for (int d = 0; d < kSteps; ++d) multiply_add<T>(logits, query[d], load(key + 2 * d * kTile), d == 0);
+        raise_maximum(logits, first, tokens, factor);
+        for (int n = 0; n < 2; ++n) {
+            for (int e = 0; e < 4; ++e) {
+                float& x = logits.x[n][e];
+                x = exp2_fast(x - greatest[e / 2]);
+                sum[e / 2] += x;
+            }
+        }
+        const Fragment weights = pack<T>(logits);
+        const unsigned value = shared_address(values + first * kLength + tall_offset(lane, kLength));
+        for (int d = 0; d < kSteps; ++d) multiply_add<T>(out[d], weights, load_transposed(value + 2 * d * kTile));
+    }
+
+    // Writes the sums to `outs`, (kTile, kOutLength), and what was found about each query.
+    __device__ __forceinline__ void hand_over(float* outs, Found (&found)[kTile]) const {
+        const int lane = threadIdx.x % 32;
+        float* const own = outs + lane / 4 * kOutLength + lane % 4 * 2;
+        for (int d = 0; d < kSteps; ++d) {
+            for (int n = 0; n < 2; ++n) {
+                const float* const x = out[d].x[n];
+                float* const at = own + d * kTile + n * 8;
+                *reinterpret_cast<float2*>(at) = make_float2(x[0], x[1]);
+                *reinterpret_cast<float2*>(at + 8 * kOutLength) = make_float2(x[2], x[3]);
+            }
+        }
+        for (int i = 0; i < 2; ++i) {
+            const float all = row_sum(sum[i]);
+            if (lane % 4 == 0) found[lane / 4 + 8 * i] = {greatest[i], all};
+        }
+    }
+
+  private:
+    // Scales the logits and takes them into their rows' maximum, to which sums and outputs are scaled; those of missing
+    // keys are made -infinity.
+    __device__ __forceinline__ void raise_maximum(Sums& logits, int first, int tokens, float factor) {
+        const int lane = threadIdx.x % 32;
+        float highest[2] = {greatest[0], greatest[1]};
+        for (int n = 0; n < 2; ++n) {
+            for (int e = 0; e < 4; ++e) {
+                float& x = logits.x[n][e];
+                x = first + n * 8 + lane % 4 * 2 + e % 2 < tokens ? x * factor : -INFINITY;
+                highest[e / 2] = fmaxf(highest[e / 2], x);
+            }
+        }
+        for (int i = 0; i < 2; ++i) {
+            highest[i] = row_max(highest[i]);
+            const float shrink = exp2_fast(greatest[i] - highest[i]);
+            greatest[i] = highest[i];
+            sum[i] *= shrink;
+            for (int d = 0; d < kSteps; ++d) {
+                for (int n = 0; n < 2; ++n) {
+                    out[d].x[n][2 * i] *= shrink;
+                    out[d].x[n][2 * i + 1] *= shrink;
+                }
+            }
+        }
+    }
+};
+
+// result = what all warps found about a query, put together: 8 values of its output from `column` on.
+// outs: (kWarps, kTile, kOutLength).
+__device__ __forceinline__ void put_together(const float* outs, const Found (&found)[kWarps][kTile], int row,
+                                             int column, float (&result)[kVector]) {
+    float highest = -INFINITY, total = 0;
+    for (int i = 0; i < kVector; ++i) result[i] = 0;
+    for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, found[w][row].greatest);
+    for (int w = 0; w < kWarps; ++w) {
+        const float share = exp2_fast(found[w][row].greatest - highest);
+        total += share * found[w][row].sum;
+        const float* const from = outs + (w * kTile + row) * kOutLength + column;
+        for (int i = 0; i < kVector; ++i) result[i] += share * from[i];
+    }
+    for (int i = 0; i < kVector; ++i) result[i] /= total;
+}
+
 template <class T>
 __global__ void __launch_bounds__(kThreads) few_images_attention(FewImagesAttention p) {
     extern __shared__ uint4 shared[];
@@ -65,72 +153,19 @@ __global__ void __launch_bounds__(kThreads) few_images_attention(FewImagesAttent
     Fragment query[kSteps];
     for (int d = 0; d < kSteps; ++d) query[d] = load(shared_address(queries + tall_offset(lane, kLength) + d * kTile));
     const float factor = p.scale * kLog2e;
-    Sums out[kSteps];
-    float greatest[2] = {-INFINITY, -INFINITY}, sum[2] = {};  // of rows lane / 4 and lane / 4 + 8; sum: a lane's part
+    WarpSoftmax<T> softmax;
     for (int first = warp * kTile; first < p.tokens; first += kWarps * kTile) {
-        Sums logits;
-        const unsigned key = shared_address(keys + first * kLength + wide_offset(lane, kLength));
-        for (int d = 0; d < kSteps; ++d) multiply_add<T>(logits, query[d], load(key + 2 * d * kTile), d == 0);
-        float highest[2] = {greatest[0], greatest[1]};
-        for (int n = 0; n < 2; ++n) {
-            for (int e = 0; e < 4; ++e) {
-                float& x = logits.x[n][e];
-                x = first + n * 8 + lane % 4 * 2 + e % 2 < p.tokens ? x * factor : -INFINITY;
-                highest[e / 2] = fmaxf(highest[e / 2], x);
-            }
-        }
-        for (int i = 0; i < 2; ++i) {
-            highest[i] = row_max(highest[i]);
-            const float shrink = exp2_fast(greatest[i] - highest[i]);
-            greatest[i] = highest[i];
-            sum[i] *= shrink;
-            for (int d = 0; d < kSteps; ++d) {
-                for (int n = 0; n < 2; ++n) {
-                    out[d].x[n][2 * i] *= shrink;
-                    out[d].x[n][2 * i + 1] *= shrink;
-                }
-            }
-        }
-        for (int n = 0; n < 2; ++n) {
-            for (int e = 0; e < 4; ++e) {
-                float& x = logits.x[n][e];
-                x = exp2_fast(x - greatest[e / 2]);
-                sum[e / 2] += x;
-            }
-        }
-        const Fragment weights = pack<T>(logits);
-        const unsigned value = shared_address(values + first * kLength + tall_offset(lane, kLength));
-        for (int d = 0; d < kSteps; ++d) multiply_add<T>(out[d], weights, load_transposed(value + 2 * d * kTile));
+        softmax.attend(query, keys, values, first, p.tokens, factor);
     }
     __syncthreads();
-
-    float* const own = outs + (warp * kTile + lane / 4) * kOutLength + lane % 4 * 2;
-    for (int d = 0; d < kSteps; ++d) {
-        for (int n = 0; n < 2; ++n) {
-            const float* const x = out[d].x[n];
-            float* const at = own + d * kTile + n * 8;
-            *reinterpret_cast<float2*>(at) = make_float2(x[0], x[1]);
-            *reinterpret_cast<float2*>(at + 8 * kOutLength) = make_float2(x[2], x[3]);
-        }
-    }
-    for (int i = 0; i < 2; ++i) {
-        const float all = row_sum(sum[i]);
-        if (lane % 4 == 0) found[warp][lane / 4 + 8 * i] = {greatest[i], all};
-    }
+    softmax.hand_over(outs + warp * kTile * kOutLength, found[warp]);
     __syncthreads();
 
     constexpr int kPieces = kDim / kVector;
     const int row = threadIdx.x / kPieces, column = threadIdx.x % kPieces * kVector;
     if (row >= kTile || first_query + row >= p.tokens || column >= p.head_dim) return;
-    float highest = -INFINITY, total = 0, result[kVector] = {};
-    for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, found[w][row].greatest);
-    for (int w = 0; w < kWarps; ++w) {
-        const float share = exp2_fast(found[w][row].greatest - highest);
-        total += share * found[w][row].sum;
-        const float* const from = outs + (w * kTile + row) * kOutLength + column;
-        for (int i = 0; i < kVector; ++i) result[i] += share * from[i];
-    }
-    for (int i = 0; i < kVector; ++i) result[i] /= total;
+    float result[kVector];
+    put_together(outs, found, row, column, result);
     store8(static_cast<T*>(p.out) + (static_cast<long long>(blockIdx.z) * p.tokens + first_query + row) * channels +
                blockIdx.y * p.head_dim + column,
            result);

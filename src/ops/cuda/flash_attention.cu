@@ -125,6 +125,17 @@ struct KeySource {
     int tokens, head_dim;
 };
 
+// Of the head whose keys begin `start` elements after p.k. Arguments: FlashForward or FlashBackward.
+template <class T, bool kPolicy, class Arguments>
+__device__ __forceinline__ KeySource<T> key_source(const Arguments& p, long long start, int image, int tokens) {
+    return {static_cast<const T*>(p.k) + start,
+            static_cast<const T*>(p.v) - static_cast<const T*>(p.k),
+            p.strides.token,
+            kPolicy ? p.policy + static_cast<long long>(image) * tokens : nullptr,
+            tokens,
+            p.shape.head_dim};
+}
+
 // Keys, values and the keys' policy, kKeys at a time, in a ring of kCount buffers.
 template <class T, int kDim>
 struct KeyBuffers {
@@ -211,182 +222,243 @@ constexpr int kForwardWarps = 4;
 template <int kDim>
 constexpr int kForwardBlocks = kDim == 64 ? 3 : 2;  // a multiprocessor
 
+// The online softmax of a warp's queries, and its product with V: what stays from one load of keys to the next.
+template <class T, int kDim, bool kPolicy>
+struct OnlineSoftmax {
+    static constexpr int kSteps = kDim / 16, kLength = row_length(kDim), kTiles = kQueryTiles<kDim>;
+    static constexpr int kRows = kTiles * kTile, kKeyTiles = kKeys / kTile;
+    // float16 has no room below 6e-5: weights are lifted, so that those far below a dropped token's keep their digits.
+    static constexpr int kLift = kPolicy && std::is_same_v<T, __half> ? 12 : 0;
+    static constexpr float kLifted = 1 << kLift;
+    // The eps term is worth adding where it would be half a unit in the last place.
+    static constexpr float kLeast = kLifted * kEpsilon * (std::is_same_v<T, __half> ? 4096 : 512);
+
+    int row_first, tokens;  // row_first: the warp's first query
+    float factor;           // makes a logit, as a power of two, of q . k
+    unsigned queries;       // in shared memory, where the lane reads them
+    Sums out[kTiles][kSteps];
+    float greatest[kTiles][2], sum[kTiles][2];  // of rows lane / 4 and lane / 4 + 8; sum: this lane's part
+
+    __device__ __forceinline__ OnlineSoftmax(const T* own, int row_first, int tokens, float scale)
+        : row_first(row_first),
+          tokens(tokens),
+          factor(scale * kLog2e),
+          queries(shared_address(own + tall_offset(threadIdx.x % 32, kLength))) {
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+            for (int i = 0; i < 2; ++i) {
+                greatest[t][i] = -INFINITY;
+                sum[t][i] = 0;
+            }
+        }
+    }
+
+    // Takes in keys `first` to first + kKeys. All of them exist (kWhole), or some are missing.
+    template <bool kWhole>
+    __device__ __forceinline__ void attend(const KeyBuffers<T, kDim>& buffers, int first) {
+        const int lane = threadIdx.x % 32, slot = buffers.slot(first);
+        const unsigned keys = shared_address(buffers.keys + slot * kLength + wide_offset(lane, kLength));
+        const unsigned values = shared_address(buffers.values + slot * kLength + tall_offset(lane, kLength));
+        Sums logits[kTiles][kKeyTiles];
+        multiply_keys<kWhole>(logits, keys, first);
+        float shift[kTiles][2];
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) raise_maximum<kWhole>(logits[t], shift[t], t, first);
+#pragma unroll
+        for (int j = 0; j < kKeyTiles; ++j) {
+            if (!kWhole && first + j * kTile >= tokens) break;
+            Fragment weights[kTiles];
+            weigh(weights, logits, shift, j, first, buffers.visible + slot);
+            add_values(weights, values + 2 * j * kTile * kLength);
+        }
+    }
+
+    // For tile t: the whole rows' sums, with the eps term where the visible weights nearly underflow.
+    __device__ __forceinline__ void complete(int t, T* own, const KeySource<T>& source) {
+        for (int i = 0; i < 2; ++i) sum[t][i] = row_sum(sum[t][i]);
+        if (kPolicy && __any_sync(kAll, !(fminf(sum[t][0], sum[t][1]) > kLeast))) {
+            add_floor<T, kDim>(out[t], own, source, kLifted * kEpsilon);
+        }
+    }
+
+    // S of row lane / 4 + 8 i of tile t, once complete.
+    __device__ __forceinline__ float total(int t, int i) const {
+        return kPolicy ? sum[t][i] / kLifted + kEpsilon : sum[t][i];
+    }
+
+  private:
+    // logits = Q K^T, not yet scaled.
+    template <bool kWhole>
+    __device__ __forceinline__ void multiply_keys(Sums (&logits)[kTiles][kKeyTiles], unsigned keys, int first) const {
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) {
+            Fragment query[kTiles];
+#pragma unroll
+            for (int t = 0; t < kTiles; ++t) query[t] = load(queries + 2 * (t * kTile * kLength + d * 16));
+#pragma unroll
+            for (int j = 0; j < kKeyTiles; ++j) {
+                if (!kWhole && first + j * kTile >= tokens) break;
+                const Fragment key = load(keys + 2 * (j * kTile * kLength + d * 16));
+#pragma unroll
+                for (int t = 0; t < kTiles; ++t) multiply_add<T>(logits[t][j], query[t], key, d == 0);
+            }
+        }
+    }
+
+    // Takes tile t's logits into its rows' maximum, to which sums and outputs are scaled; those of missing keys are
+    // made -infinity. shift: what is subtracted from a row's logits, in powers of two.
+    template <bool kWhole>
+    __device__ __forceinline__ void raise_maximum(Sums (&logits)[kKeyTiles], float (&shift)[2], int t, int first) {
+        const int lane = threadIdx.x % 32;
+        float highest[2] = {greatest[t][0], greatest[t][1]};
+#pragma unroll
+        for (int j = 0; j < kKeyTiles; ++j) {
+            if (!kWhole && first + j * kTile >= tokens) break;
+#pragma unroll
+            for (int n = 0; n < 2; ++n) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    float& x = logits[j].x[n][e];
+                    if (!kWhole && first + j * kTile + n * 8 + lane % 4 * 2 + e % 2 >= tokens) x = -INFINITY;
+                    highest[e / 2] = fmaxf(highest[e / 2], x);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            highest[i] = row_max(highest[i]);
+            const float shrink = exp2_fast((greatest[t][i] - highest[i]) * factor);
+            greatest[t][i] = highest[i];
+            shift[i] = highest[i] * factor - kLift;
+            sum[t][i] *= shrink;
+#pragma unroll
+            for (int d = 0; d < kSteps; ++d) {
+                for (int n = 0; n < 2; ++n) {
+                    out[t][d].x[n][2 * i] *= shrink;
+                    out[t][d].x[n][2 * i + 1] *= shrink;
+                }
+            }
+        }
+    }
+
+    // weights = exp(logits - shift) G of keys first + 16 j to + 15, also added to the sums. policy: of key `first`.
+    __device__ __forceinline__ void weigh(Fragment (&weights)[kTiles], Sums (&logits)[kTiles][kKeyTiles],
+                                          const float (&shift)[kTiles][2], int j, int first, const float* policy) {
+        const int lane = threadIdx.x % 32;
+        float2 visible[2];
+        for (int n = 0; n < 2; ++n) {
+            const int column = j * kTile + n * 8 + lane % 4 * 2;
+            if (kPolicy) visible[n] = *reinterpret_cast<const float2*>(policy + column);
+        }
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+            const bool diagonal = kPolicy && first + j * kTile == row_first + t * kTile;
+#pragma unroll
+            for (int n = 0; n < 2; ++n) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    float& x = logits[t][j].x[n][e];
+                    x = exp2_fast(x * factor - shift[t][e / 2]);
+                    if (kPolicy && !(diagonal && on_diagonal(lane, n, e))) x *= e % 2 ? visible[n].y : visible[n].x;
+                    sum[t][e / 2] += x;
+                }
+            }
+            weights[t] = pack<T>(logits[t][j]);
+        }
+    }
+
+    // out += weights V, for 16 keys.
+    __device__ __forceinline__ void add_values(const Fragment (&weights)[kTiles], unsigned values) {
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) {
+            const Fragment value = load_transposed(values + 2 * d * 16);
+#pragma unroll
+            for (int t = 0; t < kTiles; ++t) multiply_add<T>(out[t][d], weights[t], value);
+        }
+    }
+};
+
+// 1 / S of rows lane / 4 and lane / 4 + 8 of tile t, as the lifted sums of the output need it; the rows' lse and floor
+// go to global memory, if they are wanted.
+template <class T, int kDim, bool kPolicy>
+__device__ __forceinline__ void finish_rows(const FlashForward& p, const OnlineSoftmax<T, kDim, kPolicy>& softmax,
+                                            int t, float (&inverse)[2]) {
+    const int lane = threadIdx.x % 32, head = blockIdx.y, image = blockIdx.z, tokens = softmax.tokens;
+    for (int i = 0; i < 2; ++i) {
+        const float total = softmax.total(t, i);
+        inverse[i] = 1 / (softmax.kLifted * total);
+        const int row = softmax.row_first + t * kTile + lane / 4 + 8 * i;
+        if (p.lse && lane % 4 == 0 && row < tokens) {
+            const long long at = (static_cast<long long>(image) * p.shape.heads + head) * tokens + row;
+            p.lse[at] = softmax.greatest[t][i] * p.shape.scale + logf(total);
+            if (kPolicy) p.floor[at] = kEpsilon / (tokens * total);
+        }
+    }
+}
+
+// All threads: a hint that the queries, keys and values in a block's place of another head, of the same length, will be
+// read soon.
+template <class T>
+__device__ __forceinline__ void prefetch_block(const FlashForward& p, HeadPosition position, int first, int count) {
+    const long long stride = p.strides.token;
+    const long long start = position.image * p.strides.batch + position.head * p.strides.head + first * stride;
+    prefetch_rows(static_cast<const T*>(p.q) + start, stride, count);
+    prefetch_rows(static_cast<const T*>(p.k) + start, stride, count);
+    prefetch_rows(static_cast<const T*>(p.v) + start, stride, count);
+}
+
 template <class T, int kDim, bool kPolicy>
 __global__ void __launch_bounds__(32 * kForwardWarps, kForwardBlocks<kDim>) forward(FlashForward p, int ahead) {
     extern __shared__ uint4 shared[];
-    constexpr int kSteps = kDim / 16, kLength = row_length(kDim), kTiles = kQueryTiles<kDim>, kRows = kTiles * kTile;
-    // float16 has no room below 6e-5: weights are lifted, so that those far below a dropped token's keep their digits.
-    constexpr int kLift = kPolicy && std::is_same_v<T, __half> ? 12 : 0;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kRows;
+    using Softmax = OnlineSoftmax<T, kDim, kPolicy>;
+    constexpr int kLength = row_length(kDim), kRows = Softmax::kRows;
+    const int warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kRows;
     const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim;
     let_next_begin();
     wait_for_previous();
     const int begin = p.offsets ? p.offsets[image] : 0;
     const int tokens = p.offsets ? p.offsets[image + 1] - begin : p.shape.tokens;
-    const int block_first = blockIdx.x * block_rows;
+    const int block_first = blockIdx.x * block_rows, row_first = block_first + warp * kRows;
     if (block_first >= tokens) return;
 
     const long long stride = p.strides.token;
     const long long start = (p.offsets ? begin * stride : image * p.strides.batch) + head * p.strides.head;
     const T* q = static_cast<const T*>(p.q) + start;
-    const KeySource<T> source = {static_cast<const T*>(p.k) + start,
-                                 static_cast<const T*>(p.v) - static_cast<const T*>(p.k),
-                                 stride,
-                                 kPolicy ? p.policy + static_cast<long long>(image) * tokens : nullptr,
-                                 tokens,
-                                 head_dim};
+    const KeySource<T> source = key_source<T, kPolicy>(p, start, image, tokens);
     T* queries = reinterpret_cast<T*>(shared);  // (block_rows, kLength); each warp's own rows serve its output later
     const KeyBuffers<T, kDim> buffers(queries + block_rows * kLength);
-
     copy_rows<kDim, kCopiesAtOnce>(queries, q + block_first * stride, stride, block_rows, tokens - block_first,
                                    head_dim);
     buffers.begin(source);
     const HeadPosition next = head_after(ahead);
     if (!p.offsets && next.image < p.shape.batch) {
-        const long long later = next.image * p.strides.batch + next.head * p.strides.head + block_first * stride;
-        const int count = min(block_rows, tokens - block_first);
-        prefetch_rows(static_cast<const T*>(p.q) + later, stride, count);
-        prefetch_rows(static_cast<const T*>(p.k) + later, stride, count);
-        prefetch_rows(static_cast<const T*>(p.v) + later, stride, count);
+        prefetch_block<T>(p, next, block_first, min(block_rows, tokens - block_first));
     }
 
     T* own = queries + warp * kRows * kLength;
-    const int row_first = block_first + warp * kRows;
-    const float factor = p.shape.scale * kLog2e;
-    const unsigned query_address = shared_address(own + tall_offset(lane, kLength));
-    Sums out[kTiles][kSteps];
-    float greatest[kTiles][2], sum[kTiles][2];  // of rows lane / 4 and lane / 4 + 8; sum: this lane's part
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-        for (int i = 0; i < 2; ++i) {
-            greatest[t][i] = -INFINITY;
-            sum[t][i] = 0;
-        }
-    }
-
-    // Keys first to first + kKeys. All of them exist, or some are missing.
-    const auto attend = [&](int first, auto whole) {
-        constexpr bool kWhole = decltype(whole)::value;
-        const int slot = buffers.slot(first);
-        const unsigned key_address = shared_address(buffers.keys + slot * kLength + wide_offset(lane, kLength));
-        const unsigned value_address = shared_address(buffers.values + slot * kLength + tall_offset(lane, kLength));
-        Sums logits[kTiles][kKeys / kTile];
-#pragma unroll
-        for (int d = 0; d < kSteps; ++d) {
-            Fragment query[kTiles];
-#pragma unroll
-            for (int t = 0; t < kTiles; ++t) query[t] = load(query_address + 2 * (t * kTile * kLength + d * 16));
-#pragma unroll
-            for (int j = 0; j < kKeys / kTile; ++j) {
-                if (!kWhole && first + j * kTile >= tokens) break;
-                const Fragment key = load(key_address + 2 * (j * kTile * kLength + d * 16));
-#pragma unroll
-                for (int t = 0; t < kTiles; ++t) multiply_add<T>(logits[t][j], query[t], key, d == 0);
-            }
-        }
-        float shift[kTiles][2];
-#pragma unroll
-        for (int t = 0; t < kTiles; ++t) {
-            float highest[2] = {greatest[t][0], greatest[t][1]};
-#pragma unroll
-            for (int j = 0; j < kKeys / kTile; ++j) {
-                if (!kWhole && first + j * kTile >= tokens) break;
-#pragma unroll
-                for (int n = 0; n < 2; ++n) {
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        float& x = logits[t][j].x[n][e];
-                        if (!kWhole && first + j * kTile + n * 8 + lane % 4 * 2 + e % 2 >= tokens) x = -INFINITY;
-                        highest[e / 2] = fmaxf(highest[e / 2], x);
-                    }
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                highest[i] = row_max(highest[i]);
-                const float shrink = exp2_fast((greatest[t][i] - highest[i]) * factor);
-                greatest[t][i] = highest[i];
-                shift[t][i] = highest[i] * factor - kLift;
-                sum[t][i] *= shrink;
-#pragma unroll
-                for (int d = 0; d < kSteps; ++d) {
-                    for (int n = 0; n < 2; ++n) {
-                        out[t][d].x[n][2 * i] *= shrink;
-                        out[t][d].x[n][2 * i + 1] *= shrink;
-                    }
-                }
-            }
-        }
-#pragma unroll
-        for (int j = 0; j < kKeys / kTile; ++j) {
-            if (!kWhole && first + j * kTile >= tokens) break;
-            float2 visible[2];
-            for (int n = 0; n < 2; ++n) {
-                const int column = slot + j * kTile + n * 8 + lane % 4 * 2;
-                if (kPolicy) visible[n] = *reinterpret_cast<const float2*>(buffers.visible + column);
-            }
-            Fragment weights[kTiles];
-#pragma unroll
-            for (int t = 0; t < kTiles; ++t) {
-                const bool diagonal = kPolicy && first + j * kTile == row_first + t * kTile;
-#pragma unroll
-                for (int n = 0; n < 2; ++n) {
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        float& x = logits[t][j].x[n][e];
-                        x = exp2_fast(x * factor - shift[t][e / 2]);
-                        if (kPolicy && !(diagonal && on_diagonal(lane, n, e))) x *= e % 2 ? visible[n].y : visible[n].x;
-                        sum[t][e / 2] += x;
-                    }
-                }
-                weights[t] = pack<T>(logits[t][j]);
-            }
-#pragma unroll
-            for (int d = 0; d < kSteps; ++d) {
-                const Fragment value = load_transposed(value_address + 2 * (j * kTile * kLength + d * 16));
-#pragma unroll
-                for (int t = 0; t < kTiles; ++t) multiply_add<T>(out[t][d], weights[t], value);
-            }
-        }
-    };
-
+    Softmax softmax(own, row_first, tokens, p.shape.scale);
     for (int first = 0; first < tokens; first += kKeys) {
         buffers.advance(source, first);
         if (row_first >= tokens) continue;
         if (first + kKeys <= tokens) {
-            attend(first, std::true_type());
+            softmax.template attend<true>(buffers, first);
         } else {
-            attend(first, std::false_type());
+            softmax.template attend<false>(buffers, first);
         }
     }
 
     const long long out_row = p.offsets ? begin : static_cast<long long>(image) * tokens;
     const long long out_stride = static_cast<long long>(p.shape.heads) * head_dim;
-    constexpr float kLifted = 1 << kLift;
-    // The eps term is worth adding where it would be half a unit in the last place.
-    constexpr float kLeast = kLifted * kEpsilon * (std::is_same_v<T, __half> ? 4096 : 512);
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
+    for (int t = 0; t < Softmax::kTiles; ++t) {
         const int first = row_first + t * kTile;
         if (first >= tokens) return;
         T* rows = own + t * kTile * kLength;
-        for (int i = 0; i < 2; ++i) sum[t][i] = row_sum(sum[t][i]);
-        if (kPolicy && __any_sync(kAll, !(fminf(sum[t][0], sum[t][1]) > kLeast))) {
-            add_floor<T, kDim>(out[t], rows, source, kLifted * kEpsilon);
-        }
+        softmax.complete(t, rows, source);
         float inverse[2];
-        for (int i = 0; i < 2; ++i) {
-            const float total = kPolicy ? sum[t][i] / kLifted + kEpsilon : sum[t][i];
-            inverse[i] = 1 / (kLifted * total);
-            const int row = first + lane / 4 + 8 * i;
-            if (p.lse && lane % 4 == 0 && row < tokens) {
-                const long long at = (static_cast<long long>(image) * p.shape.heads + head) * tokens + row;
-                p.lse[at] = greatest[t][i] * p.shape.scale + logf(total);
-                if (kPolicy) p.floor[at] = kEpsilon / (tokens * total);
-            }
-        }
+        finish_rows(p, softmax, t, inverse);
         T* to = static_cast<T*>(p.out) + (out_row + first) * out_stride + head * head_dim;
-        store_rows<T, kDim>(out[t], inverse[0], inverse[1], rows, to, out_stride, tokens - first, head_dim);
+        store_rows<T, kDim>(softmax.out[t], inverse[0], inverse[1], rows, to, out_stride, tokens - first, head_dim);
     }
 }
 
@@ -422,42 +494,83 @@ __global__ void __launch_bounds__(256) row_dots(FlashBackward p) {
     }
 }
 
-// dK, dV and the policy's gradient: a warp owns 16 keys and walks over the queries. Its tiles are transposed, (key,
-// query), so that the products A^T dO and dP^T Q take them from registers.
-// kFused, for short sequences: one block has all keys of a head, keeps all queries, and dP in shared memory too; at the
-// end it has what dQ needs. Otherwise query_gradients computes dP again.
+// One head's rows in global memory, as the backward pass reads them.
+template <class T>
+struct HeadRows {
+    const T *q, *k, *v, *out, *grad_out;
+    long long stride, out_stride;  // of q, k, v; of out, grad_out
+    int tokens, head_dim;
+};
+template <class T>
+__device__ __forceinline__ HeadRows<T> head_rows(const FlashBackward& p, HeadPosition position) {
+    const long long start = position.image * p.strides.batch + position.head * p.strides.head;
+    const long long out_stride = static_cast<long long>(p.shape.heads) * p.shape.head_dim;
+    const long long out_start =
+        static_cast<long long>(position.image) * p.shape.tokens * out_stride + position.head * p.shape.head_dim;
+    return {static_cast<const T*>(p.q) + start,
+            static_cast<const T*>(p.k) + start,
+            static_cast<const T*>(p.v) + start,
+            static_cast<const T*>(p.out) + out_start,
+            static_cast<const T*>(p.grad_out) + out_start,
+            p.strides.token,
+            out_stride,
+            p.shape.tokens,
+            p.shape.head_dim};
+}
+
+// All threads: a hint that all rows of a head will be read soon.
+template <class T>
+__device__ __forceinline__ void prefetch_head(const HeadRows<T>& head) {
+    prefetch_rows(head.k, head.stride, head.tokens);
+    prefetch_rows(head.v, head.stride, head.tokens);
+    prefetch_rows(head.q, head.stride, head.tokens);
+    prefetch_rows(head.out, head.out_stride, head.tokens);
+    prefetch_rows(head.grad_out, head.out_stride, head.tokens);
+}
+
+// Shared memory of a block of key_gradients.
 template <class T, int kDim, bool kPolicy, bool kFused>
-__global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
-    key_gradients(FlashBackward p, int ahead) {
-    extern __shared__ uint4 shared[];
-    constexpr int kSteps = kDim / 16, kLength = row_length(kDim), kPieces = kDim / 8;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kTile;
-    const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim, tokens = p.shape.tokens;
-    const int block_first = blockIdx.x * block_rows, key_first = block_first + warp * kTile;
-    const long long stride = p.strides.token, start = image * p.strides.batch + head * p.strides.head;
-    const T *q = static_cast<const T*>(p.q) + start, *k = static_cast<const T*>(p.k) + start,
-            *v = static_cast<const T*>(p.v) + start;
-    const long long out_stride = static_cast<long long>(p.shape.heads) * head_dim;
-    const long long out_start = static_cast<long long>(image) * tokens * out_stride + head * head_dim;
-    const T* grad_out = static_cast<const T*>(p.grad_out) + out_start;
-    const long long head_row = (static_cast<long long>(image) * p.shape.heads + head) * tokens;
+struct GradientBuffers {
+    static constexpr int kLength = row_length(kDim), kPieces = kDim / 8;
+    static constexpr int kQueries = queries_at_a_time(kFused);
+    static constexpr int kHeld = queries_held(kFused);  // queries: all of them, or a ring
 
-    constexpr int kQueries = queries_at_a_time(kFused);
-    constexpr int kHeld = queries_held(kFused);     // queries in shared memory: all of them, or a ring
-    float* lse = reinterpret_cast<float*>(shared);  // (kHeld)
-    float *dots = lse + kHeld, *floors = dots + kHeld;
-    T* queries = reinterpret_cast<T*>(floors + kHeld);  // (kHeld, kLength)
-    T* grads = queries + kHeld * kLength;               // (kHeld, kLength): dO
-    T* keys = grads + kHeld * kLength;                  // (block_rows, kLength)
-    T* values = keys + block_rows * kLength;            // (block_rows, kLength)
-    T* to_logits = values;                              // dP^T, (block_rows, block_rows + 8), when the values are read
-    const int logits_length = row_length(block_rows);
+    float *lse, *dots, *floors;  // (kHeld)
+    T *queries, *grads;          // (kHeld, kLength); grads: dO
+    T *keys, *values;            // (block_rows, kLength)
+    T* to_logits;                // dP^T, (block_rows, block_rows + 8), in the values' place when they are read
+    int block_rows, logits_length;
 
-    const auto load_queries = [&](int stage) {
+    __device__ __forceinline__ GradientBuffers(void* memory, int block_rows)
+        : lse(static_cast<float*>(memory)),
+          dots(lse + kHeld),
+          floors(dots + kHeld),
+          queries(reinterpret_cast<T*>(floors + kHeld)),
+          grads(queries + kHeld * kLength),
+          keys(grads + kHeld * kLength),
+          values(keys + block_rows * kLength),
+          to_logits(values),
+          block_rows(block_rows),
+          logits_length(row_length(block_rows)) {}
+
+    // All threads: starts the copies of the block's keys and values.
+    __device__ __forceinline__ void load_keys(const HeadRows<T>& head, int block_first) const {
+        const int existing = head.tokens - block_first;
+        const long long start = block_first * head.stride;
+        copy_rows<kDim>(keys, head.k + start, head.stride, block_rows, existing, head.head_dim);
+        copy_rows<kDim>(values, head.v + start, head.stride, block_rows, existing, head.head_dim);
+    }
+
+    // All threads: starts the copies of queries kQueries * stage and those behind, with dO and what belongs to the
+    // rows. head_row: where the head's rows begin in lse, floor and row_dots.
+    __device__ __forceinline__ void load_queries(const FlashBackward& p, const HeadRows<T>& head, long long head_row,
+                                                 int stage) const {
         const int first = stage * kQueries, slot = kFused ? first : first % kHeld;
-        const int existing = min(kQueries, tokens - first), rows = round_up(existing, kTile);
-        copy_rows<kDim>(queries + slot * kLength, q + first * stride, stride, rows, existing, head_dim);
-        copy_rows<kDim>(grads + slot * kLength, grad_out + first * out_stride, out_stride, rows, existing, head_dim);
+        const int existing = min(kQueries, head.tokens - first), rows = round_up(existing, kTile);
+        copy_rows<kDim>(queries + slot * kLength, head.q + first * head.stride, head.stride, rows, existing,
+                        head.head_dim);
+        copy_rows<kDim>(grads + slot * kLength, head.grad_out + first * head.out_stride, head.out_stride, rows,
+                        existing, head.head_dim);
         if (threadIdx.x < rows) {
             const int i = threadIdx.x;
             const long long from = head_row + first + (i < existing ? i : 0);
@@ -465,107 +578,88 @@ __global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
             if (kPolicy) copy4(floors + slot + i, p.floor + from, i < existing);
             if (!kFused) copy4(dots + slot + i, p.row_dots + from, i < existing);
         }
-    };
+    }
 
-    const int stages = (tokens + kQueries - 1) / kQueries;
-    copy_rows<kDim>(keys, k + block_first * stride, stride, block_rows, tokens - block_first, head_dim);
-    copy_rows<kDim>(values, v + block_first * stride, stride, block_rows, tokens - block_first, head_dim);
-    for (int stage = 0; stage < (kFused ? stages : kAhead); ++stage) {
-        if (stage < stages) load_queries(stage);
-        commit_copies();
-    }
-    const HeadPosition next = head_after(ahead);
-    if (kFused && next.image < p.shape.batch) {
-        const long long in = next.image * p.strides.batch + next.head * p.strides.head;
-        const long long later = static_cast<long long>(next.image) * tokens * out_stride + next.head * head_dim;
-        prefetch_rows(static_cast<const T*>(p.k) + in, stride, tokens);
-        prefetch_rows(static_cast<const T*>(p.v) + in, stride, tokens);
-        prefetch_rows(static_cast<const T*>(p.q) + in, stride, tokens);
-        prefetch_rows(static_cast<const T*>(p.out) + later, out_stride, tokens);
-        prefetch_rows(static_cast<const T*>(p.grad_out) + later, out_stride, tokens);
-    }
-    if (kFused) {  // u: every warp has 4 times 32 / kPieces rows
+    // All threads: dots = u_i = dO_i . O_i of all rows; every warp has 4 times 32 / kPieces of them.
+    __device__ __forceinline__ void compute_dots(const HeadRows<T>& head) const {
         constexpr int kRounds = kTile * kPieces / 32;
         uint4 o[kRounds] = {}, g[kRounds] = {};
-        const int column = lane % kPieces * 8, first_row = threadIdx.x / kPieces, step = blockDim.x / kPieces;
+        const int column = threadIdx.x % kPieces * 8, first = threadIdx.x / kPieces, step = blockDim.x / kPieces;
 #pragma unroll
         for (int i = 0; i < kRounds; ++i) {
-            const int row = first_row + i * step;
-            if (row < tokens && column < head_dim) {
-                const long long at = row * out_stride + column;
-                o[i] = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.out) + out_start + at);
-                g[i] = *reinterpret_cast<const uint4*>(grad_out + at);
+            const int row = first + i * step;
+            if (row < head.tokens && column < head.head_dim) {
+                const long long at = row * head.out_stride + column;
+                o[i] = *reinterpret_cast<const uint4*>(head.out + at);
+                g[i] = *reinterpret_cast<const uint4*>(head.grad_out + at);
             }
         }
 #pragma unroll
         for (int i = 0; i < kRounds; ++i) {
             float sum = dot<T>(o[i], g[i]);
             for (int other = 1; other < kPieces; other *= 2) sum += __shfl_xor_sync(kAll, sum, other);
-            if (column == 0) dots[first_row + i * step] = sum;
+            if (column == 0) dots[first + i * step] = sum;
+        }
+    }
+};
+
+// A warp's 16 keys, from key_first on, and the sums of their gradients. Tiles are transposed, (key, query), so that the
+// products A^T dO and dP^T Q take them from registers.
+template <class T, int kDim, bool kPolicy, bool kFused>
+struct KeyGradients {
+    using Buffers = GradientBuffers<T, kDim, kPolicy, kFused>;
+    static constexpr int kSteps = kDim / 16, kLength = row_length(kDim);
+    static constexpr int kToGrads = 2 * Buffers::kHeld * kLength,
+                         kHalf = 2 * 8 * kLength;  // bytes: to dO, to 8 rows on
+
+    int key_first, tokens;
+    float factor;      // makes a logit, as a power of two, of q . k
+    unsigned queries;  // in shared memory, where the lane reads them
+    Fragment key[kSteps], value[kSteps];
+    Sums dk[kSteps], dv[kSteps];          // dk: not yet scaled
+    float visible[2], to_policy[2] = {};  // of keys lane / 4 and lane / 4 + 8; to_policy: this lane's part
+
+    // policy: the image's.
+    __device__ __forceinline__ KeyGradients(const Buffers& buffers, const FlashShape& shape, const float* policy,
+                                            int key_first)
+        : key_first(key_first),
+          tokens(shape.tokens),
+          factor(shape.scale * kLog2e),
+          queries(shared_address(buffers.queries + narrow_offset(threadIdx.x % 32, kLength))) {
+        const int lane = threadIdx.x % 32;
+        for (int i = 0; i < 2; ++i) {
+            const int key = key_first + lane / 4 + 8 * i;
+            visible[i] = !kPolicy ? 1 : key < tokens ? policy[key] : 0;
         }
     }
 
-    const float factor = p.shape.scale * kLog2e;
-    float visible[2] = {1, 1}, to_policy[2] = {};  // of keys lane / 4 and lane / 4 + 8
-    for (int i = 0; i < 2; ++i) {
-        const int key = key_first + lane / 4 + 8 * i;
-        if (kPolicy) visible[i] = key < tokens ? p.policy[static_cast<long long>(image) * tokens + key] : 0;
+    // Takes the keys and values, whose copies are done, to registers.
+    __device__ __forceinline__ void load_own(const Buffers& buffers) {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) {
+            const int at = threadIdx.x / 32 * kTile * kLength + tall_offset(lane, kLength) + d * 16;
+            key[d] = load(shared_address(buffers.keys + at));
+            value[d] = load(shared_address(buffers.values + at));
+        }
     }
-    const bool ragged = key_first + kTile > tokens;
-    Fragment key[kSteps], value[kSteps];
-    Sums dk[kSteps], dv[kSteps];
 
-    // Queries query_first to + 15, which lie in shared memory from row `slot` on. Eight at a time: registers are
-    // scarce.
-    const unsigned narrow = shared_address(queries + narrow_offset(lane, kLength));
-    constexpr int kToGrads = 2 * kHeld * kLength, kHalf = 2 * 8 * kLength;
-    const auto walk = [&](int query_first, int slot) {
-        const unsigned address = narrow + 2 * slot * kLength;
-        const bool diagonal = kPolicy && query_first == key_first;
+    // Adds up what queries query_first to + 15 contribute, which lie in shared memory from row `slot` on. Eight at a
+    // time: registers are scarce.
+    __device__ __forceinline__ void attend(const Buffers& buffers, int query_first, int slot) {
+        const unsigned address = queries + 2 * slot * kLength;
         Fragment a, dp;  // A^T and dP^T
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
             float weight[4], to_weight[4];
-#pragma unroll
-            for (int d = 0; d < kSteps; d += 2) {
-                const Fragment x = load(address + n * kHalf + 32 * d);
-                multiply_add<T>(weight, key[d], x.x[0], x.x[1], d == 0);
-                multiply_add<T>(weight, key[d + 1], x.x[2], x.x[3]);
-                const Fragment y = load(address + kToGrads + n * kHalf + 32 * d);
-                multiply_add<T>(to_weight, value[d], y.x[0], y.x[1], d == 0);
-                multiply_add<T>(to_weight, value[d + 1], y.x[2], y.x[3]);
-            }
-            const int at = slot + n * 8 + lane % 4 * 2;
-            const float2 l = *reinterpret_cast<const float2*>(lse + at),
-                         u = *reinterpret_cast<const float2*>(dots + at);
-            float2 floor = {};
-            if (kPolicy) floor = *reinterpret_cast<const float2*>(floors + at);
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                weight[e] = exp2_fast(weight[e] * factor - (e % 2 ? l.y : l.x) * kLog2e);
-                to_weight[e] = (to_weight[e] - (e % 2 ? u.y : u.x)) * weight[e];
-                if (kPolicy) {
-                    const bool same = diagonal && on_diagonal(lane, n, e);
-                    if (!same) to_policy[e / 2] += to_weight[e];
-                    const float gain = same ? 1 : visible[e / 2];
-                    weight[e] = weight[e] * gain + (e % 2 ? floor.y : floor.x);
-                    to_weight[e] *= gain;
-                }
-            }
+            multiply_keys(weight, to_weight, address + n * kHalf);
+            differentiate(weight, to_weight, buffers, slot, kPolicy && query_first == key_first, n);
             for (int i = 0; i < 2; ++i) {
                 a.x[2 * n + i] = pack<T>(weight[2 * i], weight[2 * i + 1]);
                 dp.x[2 * n + i] = pack<T>(to_weight[2 * i], to_weight[2 * i + 1]);
             }
         }
-        if (kFused) {
-            if (ragged) {  // rows past the last key may hold anything
-                for (int i = 0; i < 4; ++i) dp.x[i] = key_first + lane / 4 + i % 2 * 8 < tokens ? dp.x[i] : 0;
-            }
-            T* at = to_logits + (warp * kTile + lane / 4) * logits_length + query_first + lane % 4 * 2;
-            for (int i = 0; i < 4; ++i) {
-                *reinterpret_cast<unsigned*>(at + i % 2 * 8 * logits_length + i / 2 * 8) = dp.x[i];
-            }
-        }
+        if (kFused) keep(dp, buffers, query_first);
 #pragma unroll
         for (int d = 0; d < kSteps; d += 2) {
             multiply_add<T>(dv[d], dv[d + 1], a, load_transposed(address + kToGrads + 32 * d),
@@ -573,114 +667,201 @@ __global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
             multiply_add<T>(dk[d], dk[d + 1], dp, load_transposed(address + 32 * d),
                             load_transposed(address + kHalf + 32 * d));
         }
-    };
+    }
 
+    // The policy's gradient by this head. to: of the head's first key.
+    __device__ __forceinline__ void store_policy(float* to) const {
+        const int lane = threadIdx.x % 32;
+        for (int i = 0; i < 2; ++i) {
+            const float sum = row_sum(to_policy[i]);
+            const int key = key_first + lane / 4 + 8 * i;
+            if (key < tokens && lane % 4 == 0) to[key] = sum;
+        }
+    }
+
+    // kFused: dQ, not yet scaled, of the warp's 16 tokens as queries, when all warps have kept their dP.
+    __device__ __forceinline__ void multiply_kept(Sums (&dq)[kSteps], const Buffers& buffers) const {
+        const int lane = threadIdx.x % 32, length = buffers.logits_length;
+        const unsigned logits = shared_address(buffers.to_logits + key_first + wide_offset(lane, length));
+        const unsigned keys = shared_address(buffers.keys + tall_offset(lane, kLength));
+#pragma unroll 2
+        for (int j = 0; j < buffers.block_rows; j += kTile) {
+            const Fragment dp = load_transposed(logits + 2 * j * length);
+#pragma unroll
+            for (int d = 0; d < kSteps; ++d) {
+                multiply_add<T>(dq[d], dp, load_transposed(keys + 2 * (j * kLength + d * 16)));
+            }
+        }
+    }
+
+  private:
+    // weight = K Q^T, not yet scaled, and to_weight = V dO^T, for 8 queries.
+    __device__ __forceinline__ void multiply_keys(float (&weight)[4], float (&to_weight)[4], unsigned address) const {
+#pragma unroll
+        for (int d = 0; d < kSteps; d += 2) {
+            const Fragment x = load(address + 32 * d);
+            multiply_add<T>(weight, key[d], x.x[0], x.x[1], d == 0);
+            multiply_add<T>(weight, key[d + 1], x.x[2], x.x[3]);
+            const Fragment y = load(address + kToGrads + 32 * d);
+            multiply_add<T>(to_weight, value[d], y.x[0], y.x[1], d == 0);
+            multiply_add<T>(to_weight, value[d + 1], y.x[2], y.x[3]);
+        }
+    }
+
+    // Of multiply_keys' products makes A^T and dP^T, and adds the policy's gradient up. n: which 8 of the 16 queries.
+    __device__ __forceinline__ void differentiate(float (&weight)[4], float (&to_weight)[4], const Buffers& buffers,
+                                                  int slot, bool diagonal, int n) {
+        const int lane = threadIdx.x % 32, at = slot + n * 8 + lane % 4 * 2;
+        const float2 l = *reinterpret_cast<const float2*>(buffers.lse + at),
+                     u = *reinterpret_cast<const float2*>(buffers.dots + at);
+        float2 floor = {};
+        if (kPolicy) floor = *reinterpret_cast<const float2*>(buffers.floors + at);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            weight[e] = exp2_fast(weight[e] * factor - (e % 2 ? l.y : l.x) * kLog2e);
+            to_weight[e] = (to_weight[e] - (e % 2 ? u.y : u.x)) * weight[e];
+            if (kPolicy) {
+                const bool same = diagonal && on_diagonal(lane, n, e);
+                if (!same) to_policy[e / 2] += to_weight[e];
+                const float gain = same ? 1 : visible[e / 2];
+                weight[e] = weight[e] * gain + (e % 2 ? floor.y : floor.x);
+                to_weight[e] *= gain;
+            }
+        }
+    }
+
+    // Writes dP^T of the 16 queries to shared memory, where dQ needs it; zeros for keys past the last one.
+    __device__ __forceinline__ void keep(Fragment& dp, const Buffers& buffers, int query_first) const {
+        const int lane = threadIdx.x % 32;
+        if (key_first + kTile > tokens) {  // rows past the last key may hold anything
+            for (int i = 0; i < 4; ++i) dp.x[i] = key_first + lane / 4 + i % 2 * 8 < tokens ? dp.x[i] : 0;
+        }
+        const int length = buffers.logits_length;
+        T* at = buffers.to_logits + (threadIdx.x / 32 * kTile + lane / 4) * length + query_first + lane % 4 * 2;
+        for (int i = 0; i < 4; ++i) *reinterpret_cast<unsigned*>(at + i % 2 * 8 * length + i / 2 * 8) = dp.x[i];
+    }
+};
+
+// dK, dV and the policy's gradient: a warp owns 16 keys and walks over the queries.
+// kFused, for short sequences: one block has all keys of a head, keeps all queries, and dP in shared memory too; at the
+// end it has what dQ needs. Otherwise query_gradients computes dP again.
+template <class T, int kDim, bool kPolicy, bool kFused>
+__global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
+    key_gradients(FlashBackward p, int ahead) {
+    extern __shared__ uint4 shared[];
+    using Gradients = KeyGradients<T, kDim, kPolicy, kFused>;
+    using Buffers = GradientBuffers<T, kDim, kPolicy, kFused>;
+    constexpr int kQueries = Buffers::kQueries;
+    const int warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kTile;
+    const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim, tokens = p.shape.tokens;
+    const int block_first = blockIdx.x * block_rows, key_first = block_first + warp * kTile;
+    const HeadRows<T> rows = head_rows<T>(p, {image, head});
+    const long long head_row = (static_cast<long long>(image) * p.shape.heads + head) * tokens;
+    const Buffers buffers(shared, block_rows);
+
+    const int stages = (tokens + kQueries - 1) / kQueries;
+    buffers.load_keys(rows, block_first);
+    for (int stage = 0; stage < (kFused ? stages : kAhead); ++stage) {
+        if (stage < stages) buffers.load_queries(p, rows, head_row, stage);
+        commit_copies();
+    }
+    const HeadPosition next = head_after(ahead);
+    if (kFused && next.image < p.shape.batch) prefetch_head(head_rows<T>(p, next));
+    if (kFused) buffers.compute_dots(rows);
+
+    const float* policy = kPolicy ? p.policy + static_cast<long long>(image) * tokens : nullptr;
+    Gradients gradients(buffers, p.shape, policy, key_first);
     wait_for_copies(kFused ? stages - 1 : kAhead - 1);
     __syncthreads();
-#pragma unroll
-    for (int d = 0; d < kSteps; ++d) {
-        const int at = warp * kTile * kLength + tall_offset(lane, kLength) + d * 16;
-        key[d] = load(shared_address(keys + at));
-        value[d] = load(shared_address(values + at));
-    }
+    gradients.load_own(buffers);
     for (int first = 0; first < tokens; first += kTile) {
         if (first % kQueries == 0) {
             const int stage = first / kQueries;
             wait_for_copies(kFused ? stages - 1 - stage : kAhead - 1);
             __syncthreads();  // the first time also: all have read the values, where dP goes
             if (!kFused) {
-                if (stage + kAhead < stages) load_queries(stage + kAhead);
+                if (stage + kAhead < stages) buffers.load_queries(p, rows, head_row, stage + kAhead);
                 commit_copies();
             }
         }
-        if (kFused || key_first < tokens) walk(first, kFused ? first : first % kHeld);
+        if (kFused || key_first < tokens) gradients.attend(buffers, first, kFused ? first : first % Buffers::kHeld);
     }
     __syncthreads();
     if (key_first >= tokens) return;
 
-    if (kPolicy && p.policy_partial) {
-        for (int i = 0; i < 2; ++i) {
-            const float sum = row_sum(to_policy[i]);
-            const int key = key_first + lane / 4 + 8 * i;
-            if (key < tokens && lane % 4 == 0) p.policy_partial[head_row + key] = sum;
-        }
-    }
-    const long long grad_stride = p.grad_strides.token;
-    const long long grad_start = image * p.grad_strides.batch + key_first * grad_stride + head * p.grad_strides.head;
+    if (kPolicy && p.policy_partial) gradients.store_policy(p.policy_partial + head_row);
+    const float scale = p.shape.scale;
+    const long long stride = p.grad_strides.token;
+    const long long start = image * p.grad_strides.batch + key_first * stride + head * p.grad_strides.head;
     const int existing = tokens - key_first;
-    T* own = queries + warp * kTile * kLength;  // nobody needs the queries now
-    store_rows<T, kDim>(dv, 1, 1, own, static_cast<T*>(p.dv) + grad_start, grad_stride, existing, head_dim);
-    store_rows<T, kDim>(dk, p.shape.scale, p.shape.scale, own, static_cast<T*>(p.dk) + grad_start, grad_stride,
-                        existing, head_dim);
+    T* own = buffers.queries + warp * kTile * row_length(kDim);  // nobody needs the queries now
+    store_rows<T, kDim>(gradients.dv, 1, 1, own, static_cast<T*>(p.dv) + start, stride, existing, head_dim);
+    store_rows<T, kDim>(gradients.dk, scale, scale, own, static_cast<T*>(p.dk) + start, stride, existing, head_dim);
     if (kFused) {  // the warp's 16 tokens again, now as queries
-        Sums dq[kSteps];
-        const unsigned logits_address = shared_address(to_logits + key_first + wide_offset(lane, logits_length));
-        const unsigned key_address = shared_address(keys + tall_offset(lane, kLength));
-#pragma unroll 2
-        for (int j = 0; j < block_rows; j += kTile) {
-            const Fragment dp = load_transposed(logits_address + 2 * j * logits_length);
-#pragma unroll
-            for (int d = 0; d < kSteps; ++d) {
-                multiply_add<T>(dq[d], dp, load_transposed(key_address + 2 * (j * kLength + d * 16)));
-            }
-        }
-        store_rows<T, kDim>(dq, p.shape.scale, p.shape.scale, own, static_cast<T*>(p.dq) + grad_start, grad_stride,
-                            existing, head_dim);
+        Sums dq[kDim / 16];
+        gradients.multiply_kept(dq, buffers);
+        store_rows<T, kDim>(dq, scale, scale, own, static_cast<T*>(p.dq) + start, stride, existing, head_dim);
     }
 }
 
-// dQ of the longer sequences: a warp owns 16 queries and walks over the keys.
+// A warp's 16 queries, from row_first on, and the sums of their gradients.
 template <class T, int kDim, bool kPolicy>
-__global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackward p) {
-    extern __shared__ uint4 shared[];
-    constexpr int kSteps = kDim / 16, kLength = row_length(kDim);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kTile;
-    const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim, tokens = p.shape.tokens;
-    const int block_first = blockIdx.x * block_rows, row_first = block_first + warp * kTile;
-    const long long stride = p.strides.token, start = image * p.strides.batch + head * p.strides.head;
-    const T* q = static_cast<const T*>(p.q) + start;
-    const KeySource<T> source = {static_cast<const T*>(p.k) + start,
-                                 static_cast<const T*>(p.v) - static_cast<const T*>(p.k),
-                                 stride,
-                                 kPolicy ? p.policy + static_cast<long long>(image) * tokens : nullptr,
-                                 tokens,
-                                 head_dim};
-    const long long out_stride = static_cast<long long>(p.shape.heads) * head_dim;
-    const T* grad_out = static_cast<const T*>(p.grad_out) +
-                        (static_cast<long long>(image) * tokens + block_first) * out_stride + head * head_dim;
+struct QueryGradients {
+    static constexpr int kSteps = kDim / 16, kLength = row_length(kDim);
 
-    T* queries = reinterpret_cast<T*>(shared);  // (block_rows, kLength)
-    T* grads = queries + block_rows * kLength;  // (block_rows, kLength): dO
-    const KeyBuffers<T, kDim> buffers(grads + block_rows * kLength);
-    copy_rows<kDim>(queries, q + block_first * stride, stride, block_rows, tokens - block_first, head_dim);
-    copy_rows<kDim>(grads, grad_out, out_stride, block_rows, tokens - block_first, head_dim);
-    buffers.begin(source);
-
-    const float factor = p.shape.scale * kLog2e;
+    int row_first, tokens;
+    float factor;                       // makes a logit, as a power of two, of q . k
     float shift[2] = {}, mean[2] = {};  // lse, in powers of two, and u of rows lane / 4 and lane / 4 + 8
-    for (int i = 0; i < 2; ++i) {
-        const int row = row_first + lane / 4 + 8 * i;
-        if (row < tokens) {
-            const long long at = (static_cast<long long>(image) * p.shape.heads + head) * tokens + row;
-            shift[i] = p.lse[at] * kLog2e;
-            mean[i] = p.row_dots[at];
+    Fragment query[kSteps], grad[kSteps];
+    Sums dq[kSteps];  // not yet scaled
+
+    // head_row: where the head's rows begin in lse and row_dots.
+    __device__ __forceinline__ QueryGradients(const FlashBackward& p, long long head_row, int row_first)
+        : row_first(row_first), tokens(p.shape.tokens), factor(p.shape.scale * kLog2e) {
+        const int lane = threadIdx.x % 32;
+        for (int i = 0; i < 2; ++i) {
+            const int row = row_first + lane / 4 + 8 * i;
+            if (row < tokens) {
+                shift[i] = p.lse[head_row + row] * kLog2e;
+                mean[i] = p.row_dots[head_row + row];
+            }
         }
     }
-    Fragment query[kSteps], grad[kSteps];
-    Sums dq[kSteps];
-    T* own = queries + warp * kTile * kLength;
 
-    // 16 keys, which lie in shared memory from row `slot` on.
-    const auto walk = [&](int key_first, int slot) {
-        const unsigned wide = 2 * (slot * kLength + wide_offset(lane, kLength));
-        const unsigned tall = 2 * (slot * kLength + tall_offset(lane, kLength));
-        const unsigned key_address = shared_address(buffers.keys), value_address = shared_address(buffers.values);
-        Sums weights, to_weights;  // to_weights: dP in the end
+    // Takes the block's queries and dO, whose copies are done, to registers: the warp's own rows.
+    __device__ __forceinline__ void load_own(const T* queries, const T* grads) {
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
         for (int d = 0; d < kSteps; ++d) {
-            multiply_add<T>(weights, query[d], load(key_address + wide + 32 * d), d == 0);
-            multiply_add<T>(to_weights, grad[d], load(value_address + wide + 32 * d), d == 0);
+            const int at = warp * kTile * kLength + tall_offset(lane, kLength) + d * 16;
+            query[d] = load(shared_address(queries + at));
+            grad[d] = load(shared_address(grads + at));
         }
+    }
+
+    // Adds up what keys key_first to + 15 contribute, which lie in shared memory from row `slot` on.
+    __device__ __forceinline__ void attend(const KeyBuffers<T, kDim>& buffers, int key_first, int slot) {
+        const int lane = threadIdx.x % 32;
+        const unsigned wide = 2 * (slot * kLength + wide_offset(lane, kLength));
+        const unsigned tall = 2 * (slot * kLength + tall_offset(lane, kLength));
+        const unsigned keys = shared_address(buffers.keys), values = shared_address(buffers.values);
+        Sums weights, to_weights;
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) {
+            multiply_add<T>(weights, query[d], load(keys + wide + 32 * d), d == 0);
+            multiply_add<T>(to_weights, grad[d], load(values + wide + 32 * d), d == 0);
+        }
+        differentiate(weights, to_weights, buffers, key_first, slot);
+        const Fragment dp = pack<T>(to_weights);
+#pragma unroll
+        for (int d = 0; d < kSteps; ++d) multiply_add<T>(dq[d], dp, load_transposed(keys + tall + 32 * d));
+    }
+
+  private:
+    // to_weights: dA becomes dP. weights: Q K^T, not yet scaled.
+    __device__ __forceinline__ void differentiate(const Sums& weights, Sums& to_weights,
+                                                  const KeyBuffers<T, kDim>& buffers, int key_first, int slot) const {
+        const int lane = threadIdx.x % 32;
         const bool diagonal = kPolicy && key_first == row_first, ragged = key_first + kTile > tokens;
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
@@ -695,30 +876,46 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackwa
                 to_weights.x[n][e] = (to_weights.x[n][e] - mean[e / 2]) * weight;
             }
         }
-        const Fragment dp = pack<T>(to_weights);
-#pragma unroll
-        for (int d = 0; d < kSteps; ++d) {
-            multiply_add<T>(dq[d], dp, load_transposed(key_address + tall + 32 * d));
-        }
-    };
+    }
+};
 
+// dQ of the longer sequences: a warp owns 16 queries and walks over the keys.
+template <class T, int kDim, bool kPolicy>
+__global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackward p) {
+    extern __shared__ uint4 shared[];
+    constexpr int kLength = row_length(kDim);
+    const int warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kTile;
+    const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim, tokens = p.shape.tokens;
+    const int block_first = blockIdx.x * block_rows, row_first = block_first + warp * kTile;
+    const long long stride = p.strides.token, start = image * p.strides.batch + head * p.strides.head;
+    const T* q = static_cast<const T*>(p.q) + start;
+    const KeySource<T> source = key_source<T, kPolicy>(p, start, image, tokens);
+    const long long out_stride = static_cast<long long>(p.shape.heads) * head_dim;
+    const T* grad_out = static_cast<const T*>(p.grad_out) +
+                        (static_cast<long long>(image) * tokens + block_first) * out_stride + head * head_dim;
+    T* queries = reinterpret_cast<T*>(shared);  // (block_rows, kLength)
+    T* grads = queries + block_rows * kLength;  // (block_rows, kLength): dO
+    const KeyBuffers<T, kDim> buffers(grads + block_rows * kLength);
+    copy_rows<kDim>(queries, q + block_first * stride, stride, block_rows, tokens - block_first, head_dim);
+    copy_rows<kDim>(grads, grad_out, out_stride, block_rows, tokens - block_first, head_dim);
+    buffers.begin(source);
+
+    const long long head_row = (static_cast<long long>(image) * p.shape.heads + head) * tokens;
+    QueryGradients<T, kDim, kPolicy> gradients(p, head_row, row_first);
     for (int first = 0; first < tokens; first += kKeys) {
         buffers.advance(source, first);
         if (row_first >= tokens) continue;
-        if (first == 0) {
-#pragma unroll
-            for (int d = 0; d < kSteps; ++d) {
-                const int at = warp * kTile * kLength + tall_offset(lane, kLength) + d * 16;
-                query[d] = load(shared_address(queries + at));
-                grad[d] = load(shared_address(grads + at));
-            }
+        if (first == 0) gradients.load_own(queries, grads);
+        for (int i = 0; i < kKeys && first + i < tokens; i += kTile) {
+            gradients.attend(buffers, first + i, buffers.slot(first) + i);
         }
-        for (int i = 0; i < kKeys && first + i < tokens; i += kTile) walk(first + i, buffers.slot(first) + i);
     }
     if (row_first >= tokens) return;
+    T* own = queries + warp * kTile * kLength;
     T* to = static_cast<T*>(p.dq) + image * p.grad_strides.batch + row_first * p.grad_strides.token +
             head * p.grad_strides.head;
-    store_rows<T, kDim>(dq, p.shape.scale, p.shape.scale, own, to, p.grad_strides.token, tokens - row_first, head_dim);
+    store_rows<T, kDim>(gradients.dq, p.shape.scale, p.shape.scale, own, to, p.grad_strides.token, tokens - row_first,
+                        head_dim);
 }
 
 // Blocks along the sequence and warps of each, as even as they come.
