@@ -115,7 +115,7 @@ TEST(PackedSelection, OnTheGpu) {
     }
     for (const std::int64_t prefix : {0, 5}) {
         const PackedTokens from = random_tokens({5, 197, 6, 40, 4097}, 384, at::kCUDA, at::kHalf, prefix);
-        const at::Tensor log_probability = random_log_probability(from.layout, 3).cuda();
+        const at::Tensor log_probability = random_log_probability(from.layout, 3, prefix).cuda();
         for (const double threshold : kThresholds) expect_twins(from, log_probability, threshold, prefix);
     }
 }

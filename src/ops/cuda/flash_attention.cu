@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "dynvit/ops/constants.hpp"
 #include "flash_attention.cuh"
 #include "overlap.cuh"
 #include "tensor_cores.cuh"
@@ -26,7 +27,7 @@ constexpr int kMaxFusedWarps = 13;  // 208 tokens: the registers of a multiproce
 constexpr int kKeys = 64;           // keys that are loaded at a time
 constexpr int kAhead = 3;           // loads of queries under way
 constexpr int kCopiesAtOnce = 4;    // of a thread, before it looks whether there are more: where registers allow it
-constexpr float kEpsilon = 1e-6f;
+constexpr auto kEpsilon = static_cast<float>(kPolicyEpsilon);
 
 // Whether element e (0 to 3) of a tile's half n stands on the tile's diagonal.
 __device__ bool on_diagonal(int lane, int n, int e) {
