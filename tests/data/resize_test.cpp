@@ -79,14 +79,12 @@ TEST(Resize, ResizedScenesArePillows) {
     int compared = 0;
     for (const auto& [name, expected] : golden) {
         int scene, size, top, left, height, width;
-        // NOLINTBEGIN(bugprone-unchecked-string-to-number-conversion): names of the repository's own file
         if (std::sscanf(name.c_str(), "scene%d.resize%d_crop224", &scene, &size) == 2) {
             const Image image = read_image(test::golden("images/scene" + std::to_string(scene) + ".png"));
             expect_close(center_crop(resize_short_side(image, size), 224, 224), expected, name);
             ++compared;
         } else if (std::sscanf(name.c_str(), "scene%d.crop_t%d_l%d_h%d_w%d.resize96", &scene, &top, &left, &height,
                                &width) == 5) {
-            // NOLINTEND(bugprone-unchecked-string-to-number-conversion)
             const Image image = read_image(test::golden("images/scene" + std::to_string(scene) + ".png"));
             expect_close(resize(crop(image, {left, top, width, height}), 96, 96), expected, name);
             ++compared;
