@@ -51,6 +51,7 @@ inline std::vector<std::uint8_t> encode_jpeg(const Image& image, const JpegKind&
     info.restart_in_rows = kind.restart_rows;
     jpeg_start_compress(&info, TRUE);
     while (info.next_scanline < info.image_height) {
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast): libjpeg only reads it
         JSAMPROW row = const_cast<JSAMPROW>(image.at(0, static_cast<int>(info.next_scanline)));
         jpeg_write_scanlines(&info, &row, 1);
     }

@@ -26,7 +26,6 @@ inline std::string text_of(const std::filesystem::path& path) {
 
 /// Runs a shell's command line in a folder, without standard input. What it prints lies in the folder's .out and .err.
 inline Outcome run_in(const std::filesystem::path& folder, const std::string& command) {
-    // NOLINTNEXTLINE(bugprone-command-processor)
     const int status = std::system(str("cd '", folder.string(), "' && ", command, " >.out 2>.err </dev/null").c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder / ".out"), text_of(folder / ".err")};
 }

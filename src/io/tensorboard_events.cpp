@@ -119,7 +119,7 @@ constexpr std::size_t kSecondDigits = 10;  // as many as every writer gives, so 
 
 /// The second that a file is named after, if it is an event file.
 std::optional<std::int64_t> second_of(const std::string& name) {
-    if (name.rfind(kNameStart, 0) != 0) return std::nullopt;
+    if (!name.starts_with(kNameStart)) return std::nullopt;
     const char* digits = name.data() + kNameStart.size();
     const char* end = name.data() + std::min(name.size(), kNameStart.size() + kSecondDigits);
     std::int64_t second = 0;

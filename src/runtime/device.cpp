@@ -37,7 +37,7 @@ at::ScalarType parse(const std::string& name, std::size_t count) {
 at::Device parse_device(const std::string& name) {
     if (name == "auto") return torch::cuda::is_available() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
     if (name == "cpu") return at::kCPU;
-    const bool numbered = name.rfind("cuda:", 0) == 0 && name.size() > 5 && name.size() < 9 &&
+    const bool numbered = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9 &&
                           name.find_first_not_of("0123456789", 5) == std::string::npos;
     if (name != "cuda" && !numbered) {
         throw Error("device", "unknown device '", name, "'; expected auto, cpu, cuda, cuda:1, ...");

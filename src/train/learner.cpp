@@ -60,7 +60,7 @@ void add_parameters(TensorMap& state, const std::string& prefix, const DynamicVi
 void load_parameters(const TensorMap& state, const std::string& prefix, DynamicVit& model, const std::string& file) {
     TensorMap parameters;
     for (const auto& [name, tensor] : state) {
-        if (name.rfind(prefix, 0) == 0) parameters.emplace(name.substr(prefix.size()), tensor);
+        if (name.starts_with(prefix)) parameters.emplace(name.substr(prefix.size()), tensor);
     }
     const LoadReport report = load_state_dict(*model, parameters);
     if (!report.clean() || report.pos_embed_resized) {

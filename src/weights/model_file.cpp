@@ -16,7 +16,7 @@ constexpr const char* kSettingsKey = "dynvit.model";
 constexpr const char* kBundleKey = "dynvit.bundle";
 
 bool of_head(const std::string& key) {
-    return key.rfind("head.", 0) == 0;
+    return key.starts_with("head.");
 }
 
 ModelFile read_checkpoint(const std::filesystem::path& path, WeightsPart part) {

@@ -37,8 +37,8 @@ std::vector<NamedOperation> operations() {
         {"contrast.1.63", [](Image image) { return adjust_contrast(std::move(image), 1.63); }},
         {"brightness.0.4", [](Image image) { return adjust_brightness(std::move(image), 0.4); }},
         {"brightness.1.63", [](Image image) { return adjust_brightness(std::move(image), 1.63); }},
-        {"sharpness.0.2", [](Image image) { return adjust_sharpness(image, 0.2); }},
-        {"sharpness.1.63", [](Image image) { return adjust_sharpness(image, 1.63); }},
+        {"sharpness.0.2", [](const Image& image) { return adjust_sharpness(image, 0.2); }},
+        {"sharpness.1.63", [](const Image& image) { return adjust_sharpness(image, 1.63); }},
     };
 }
 

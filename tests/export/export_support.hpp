@@ -49,7 +49,7 @@ inline at::Tensor random_images(const ModelSettings& settings, std::int64_t batc
     return at::randn({batch, 3, settings.image_height(), settings.image_width()}, generator(seed), at::kFloat);
 }
 
-inline PrunedOutput expected_output(DynamicVit model, const at::Tensor& images,
+inline PrunedOutput expected_output(const DynamicVit& model, const at::Tensor& images,
                                     const std::vector<std::int64_t>& tokens) {
     return prune(model, images, tokens);
 }

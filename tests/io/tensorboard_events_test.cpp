@@ -151,8 +151,8 @@ std::vector<Event> events_of(const std::filesystem::path& path) {
         event.wall_time = message.doubles[1];
         event.step = static_cast<std::int64_t>(message.numbers[2]);
         event.file_version = message.bytes[3];
-        if (message.bytes.count(7)) event.session_status = parse(message.bytes[7]).numbers[1];
-        if (message.bytes.count(5)) event.value = parse(parse(message.bytes[5]).bytes[1]);
+        if (message.bytes.contains(7)) event.session_status = parse(message.bytes[7]).numbers[1];
+        if (message.bytes.contains(5)) event.value = parse(parse(message.bytes[5]).bytes[1]);
         event.tag = event.value.bytes[1];
         events.push_back(std::move(event));
     }

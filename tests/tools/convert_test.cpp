@@ -12,7 +12,6 @@ namespace {
 namespace fs = std::filesystem;
 
 using test::Outcome;
-using test::text_of;
 
 class Convert : public testing::Test {
   protected:

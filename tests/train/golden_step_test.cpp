@@ -50,7 +50,7 @@ TEST_P(GoldenStep, EveryTensor) {
         EXPECT_CLOSE(item.value().grad(), expected->second, kGradient) << item.key();
     }
     EXPECT_EQ(gradients, std::count_if(golden.begin(), golden.end(),
-                                       [](const auto& entry) { return entry.first.rfind("grad.", 0) == 0; }));
+                                       [](const auto& entry) { return entry.first.starts_with("grad."); }));
     EXPECT_GE(gradients, 180);
 }
 

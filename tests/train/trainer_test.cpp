@@ -482,7 +482,7 @@ TEST_F(Trainer, FrozenBackboneStays) {  // against the starting weights: only th
     const TensorMap epoch = read_safetensors(checkpoint("epoch", "last")).tensors;
     const TensorMap thawed = read_safetensors(checkpoint("thawed", "last")).tensors;
     for (const auto& [name, tensor] : one) {
-        const bool predicts = name.rfind("score_predictor.", 0) == 0;
+        const bool predicts = name.starts_with("score_predictor.");
         EXPECT_EQ(tensor.equal(epoch.at(name)), !predicts) << name;
     }
     EXPECT_FALSE(thawed.at("blocks.0.mlp.fc1.weight").equal(epoch.at("blocks.0.mlp.fc1.weight")));
@@ -630,7 +630,7 @@ TEST_F(Trainer, ModulesRestInTheDeterministicPart) {
     train_to(0, e, "whole");
     const TensorMap half = read_safetensors(checkpoint("half", "last")).tensors;
     for (const auto& [name, tensor] : read_safetensors(checkpoint("whole", "last")).tensors) {
-        const bool rests = name.rfind("score_predictor.", 0) == 0 || name == "cls_token" || name == "pos_embed";
+        const bool rests = name.starts_with("score_predictor.") || name == "cls_token" || name == "pos_embed";
         EXPECT_EQ(tensor.equal(half.at(name)), rests) << name;
     }
     const std::vector<json> lines = metrics("whole", "train");

@@ -45,7 +45,7 @@ class TensorBoardWriter {
     /// A number of a step. Tags are UTF-8; those with one beginning, "loss/total" and "loss/kl", are shown together.
     /// Throws Error naming the file if it cannot be written (no space ...), then it ends after the event before; or if
     /// the tag is no UTF-8.
-    void scalar(std::string_view tag, std::int64_t step, float value);
+    void scalar(std::string_view tag, std::int64_t step, float number);
 
     /// A picture of a step, stored as PNG. Throws as scalar and encode_png do.
     void image(std::string_view tag, std::int64_t step, const Image& image);
@@ -60,7 +60,7 @@ class TensorBoardWriter {
     class File;
 
     void add_event(std::int64_t step, int kind, std::string_view content);
-    void add_value(std::string_view tag, std::int64_t step, std::string_view value);
+    void add_value(std::string_view tag, std::int64_t step, std::string_view content);
     void check_utf8(const char* what, std::string_view text) const;
 
     Clock clock_;
