@@ -96,7 +96,7 @@ export clang_tidy limit deadline=$(($(date +%s) + limit)) skipped=build/tidy/ski
 : > "$skipped"
 # The order is another for each commit, so that a limit leaves out other files each time. Several sources may show a header's finding.
 printf '%s\n' "${files[@]}" | sort -u | sort -R --random-source=<(yes "$commit") |
-    nice xargs -r -P "$(nproc)" -I {} bash -c 'look "$1"' _ {} | awk '!seen[$0]++' | tee build/tidy/findings
+    nice xargs -r -P "$(nproc)" -I {} bash -c 'look "$1"' _ {} | awk '!seen[$0]++ { print; fflush() }' | tee build/tidy/findings
 findings=$(wc -l < build/tidy/findings)
 [ "$findings" -eq 0 ] || printf '\nThe whole text of a finding: %s -p build/tidy FILE\n' "$clang_tidy"
 [ -s "$skipped" ] && echo "not looked at, for $limit seconds were over: $(sort "$skipped" | tr '\n' ' ')"
