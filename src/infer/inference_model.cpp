@@ -13,6 +13,7 @@
 #include "dynvit/ops/prediction_head.hpp"
 #include "dynvit/ops/residual_norm.hpp"
 #include "dynvit/ops/self_attention.hpp"
+#include "dynvit/ops/token_merge.hpp"
 #include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {

@@ -1,6 +1,7 @@
 #include "dynvit/models/token_stages.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/token_gather.hpp"

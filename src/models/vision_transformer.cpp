@@ -1,6 +1,7 @@
 #include "dynvit/models/vision_transformer.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/half_linear.hpp"

@@ -1,6 +1,7 @@
 #include "dynvit/ops/token_merge.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "dynvit/ops/token_gather.hpp"
 
