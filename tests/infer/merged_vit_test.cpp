@@ -52,7 +52,7 @@ at::Tensor run_block(const DynamicVit& model, std::int64_t index, const at::Tens
 }
 
 // One image with [CLS], stage by stage and token by token. @return its logits
-at::Tensor by_hand(const DynamicVit& model, const at::Tensor& image, const std::vector<std::int64_t>& counts) {
+at::Tensor by_hand(DynamicVit model, const at::Tensor& image, const std::vector<std::int64_t>& counts) {
     const torch::NoGradGuard no_grad;
     const ModelSettings& s = model->settings();
     at::Tensor x = model->backbone().embed(image.unsqueeze(0))[0];  // (1 + N, C)
@@ -101,7 +101,7 @@ TEST(MergedForward, EqualsALoopOverImagesAndTokens) {
     const std::vector<std::int64_t> counts = {120, 50, 11};
     const at::Tensor images = at::randn({3, 3, 224, 224}, test::generator(11));
     for (const double threshold : {-1.0, kThreshold, 1.0}) {
-        const DynamicVit model = merging_student(threshold);
+        DynamicVit model = merging_student(threshold);
         const PrunedOutput output = test::prune(model, images, counts);
         for (std::int64_t b = 0; b < 3; ++b) {
             EXPECT_CLOSE(output.logits[b], by_hand(model, images[b], counts), 1e-4) << threshold;
@@ -121,7 +121,7 @@ TEST(MergedForward, AThresholdOfOneDeletes) {
 
 // What training runs is what inference runs.
 TEST(MergedForward, TrainingMergesAsInferenceDoes) {
-    const DynamicVit model = merging_student();
+    DynamicVit model = merging_student();
     const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(13));
     const std::vector<std::int64_t> counts = {120, 50, 11};
     const auto scores = [&](const StageInput& input) {
@@ -140,7 +140,7 @@ TEST(MergedForward, TrainingMergesAsInferenceDoes) {
 
 TEST(MergedForward, OnTheGpuAsOnTheProcessor) {
     if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
-    const DynamicVit model = merging_student();
+    DynamicVit model = merging_student();
     const at::Tensor images = at::randn({4, 3, 224, 224}, test::generator(14));
     const PruningPlan plan{.tokens = {120, 50, 11}};
     const at::Tensor expected = InferenceSession(*model, plan).run(images).logits;
@@ -168,7 +168,7 @@ TEST(MergedForward, CostsItsComparisonsAndMeans) {
 }
 
 TEST(MergedForward, WhatCannotMergeSaysSo) {
-    const DynamicVit model = merging_student();
+    DynamicVit model = merging_student();
     EXPECT_EQ(test::error_of([&] { InferenceSession(*model, plan_for_thresholds(model->settings(), {0.5})); }),
               "[policy] per_image: found model.reduction merge, expected delete");
 }

@@ -16,7 +16,7 @@ struct Example {
 };
 
 Example make_example(std::int64_t prefix, std::int64_t count, const at::Device& device = at::kCPU) {
-    const at::Tensor order = at::argsort(at::rand({kBatch, kTokens}, test::generator(1)), /*dim=*/1);
+    const at::Tensor order = at::argsort(at::rand({kBatch, kTokens}, test::generator(1)), /*stable=*/true, /*dim=*/1);
     return {at::randn({kBatch, prefix + kTokens, kChannels}, test::generator(2)).to(device),
             at::randint(1, 5, {kBatch, kTokens}, test::generator(3), at::kFloat).to(device),
             std::get<0>(order.slice(1, 0, count).sort(1)).to(device),

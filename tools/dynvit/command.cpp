@@ -104,7 +104,8 @@ void ModelArguments::add_to(CLI::App& command) {
         .add_option(
             "--reduction", reduction,
             "what becomes of tokens that a stage does not keep, in place of the model's own: delete or merge (into "
-            "the kept one that resembles them most)") command
+            "the kept one that resembles them most)");
+    command
         .add_option("-k,--keep-ratio", keep_ratios,
                     "share of the patches that stage 1 keeps, rho; the following keep "
                     "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")
