@@ -45,8 +45,8 @@ class Script {
         std::string x = embed(*this, parts_.stem, "images"), results;
         walk_blocks(
             settings_, std::ssize(options.plan.tokens),
-            [&](std::int64_t stage, std::int64_t) {
-                select(x, stage, options.plan.tokens[static_cast<std::size_t>(stage)]);
+            [&](std::int64_t stage, std::int64_t block) {
+                reduce(x, stage, block, options.plan.tokens[static_cast<std::size_t>(stage)]);
                 if (options.kept_tokens) results += str(", kept_", stage + 1);
             },
             [&](std::int64_t block) { run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x); });
@@ -78,7 +78,8 @@ class Script {
         const std::int64_t channels = part.proj.inputs;
         line("q, k, v", str("torch.unbind(", qkv, ".view([", qkv, ".size(0), ", qkv, ".size(1), 3, ", part.heads, ", ",
                             channels / part.heads, "]).permute([2, 0, 3, 1, 4]), 0)"));
-        return line("h", str("torch.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape([", qkv,
+        const char* bias = merged_ ? ", sizes.log().to(q.dtype).unsqueeze(1).unsqueeze(1)" : "";
+        return line("h", str("torch.scaled_dot_product_attention(q, k, v", bias, ").transpose(1, 2).reshape([", qkv,
                              ".size(0), -1, ", channels, "])"));
     }
     void add_linear(std::string& x, const std::string& h, const LinearPart& part) {
@@ -88,7 +89,12 @@ class Script {
         add_linear(x, gelu(linear(normed, part.fc1)), part.fc2);
     }
     std::string class_token(const std::string& x) { return x + "[:, 0]"; }
-    std::string patch_mean(const std::string& x) { return str(x, "[:, ", settings_.prefix_tokens(), ":].mean([1])"); }
+    std::string patch_mean(const std::string& x) {
+        const std::string patches = str(x, "[:, ", settings_.prefix_tokens(), ":]");
+        if (!merged_) return patches + ".mean([1])";
+        line("counted", str("sizes[:, ", settings_.prefix_tokens(), ":].unsqueeze(2)"));
+        return line("h", str("(", patches, " * counted).sum([1]) / counted.sum([1]).clamp_min(1)"));
+    }
 
     std::string gelu(const std::string& x) { return line("h", str("torch.gelu(", x, ")")); }
     std::string share_mean(const std::string& x) {
@@ -109,21 +115,55 @@ class Script {
     std::string bias(const LinearPart& part) const { return part.bias ? attribute(part.name + ".bias") : "None"; }
 
     // Only the `count` patch tokens with the highest scores go on, ties to the lower place, in the order of the grid.
-    void select(std::string& x, std::int64_t stage, std::int64_t count) {
+    void reduce(std::string& x, std::int64_t stage, std::int64_t block, std::int64_t count) {
         const std::int64_t prefix = settings_.prefix_tokens();
         const std::string patches = line("patches", str(x, "[:, ", prefix, ":]"));
         const std::string scores = predict(*this, parts_.predictors[static_cast<std::size_t>(stage)], patches);
         line("order", str("torch.argsort(", scores, ", stable=True, dim=-1, descending=True)"));
         line("places", str("torch.sort(order[:, :", count, "])[0]"));
-        line("rows",
-             str("torch.gather(patches, 1, places.unsqueeze(-1).expand([-1, -1, ", parts_.norm.channels, "]))"));
+        if (settings_.merges() && count > 0) {
+            merge(block, count);
+        } else {
+            line("rows", gather("patches", parts_.norm.channels));
+            if (merged_) line("sizes", str("sizes[:, :", prefix, "]"));  // none is left
+        }
         x = line("x", str("torch.cat([", x, "[:, :", prefix, "], rows], 1)"));
         line(str("kept_", stage + 1), stage == 0 ? "places" : str("torch.gather(kept_", stage, ", 1, places)"));
+    }
+
+    static std::string gather(const std::string& rows, std::int64_t width) {
+        return str("torch.gather(", rows, ", 1, places.unsqueeze(-1).expand([-1, -1, ", width, "]))");
+    }
+
+    // What merge_dropped does: `rows` and `sizes` of the kept places. @param block whose mean keys are compared
+    void merge(std::int64_t block, std::int64_t count) {
+        const BlockPart& part = parts_.blocks[static_cast<std::size_t>(block)];
+        const AttentionPart& attention = part.attention;
+        const std::int64_t prefix = settings_.prefix_tokens(), head_dim = attention.proj.inputs / attention.heads;
+        const auto mean_of_heads = [&](const std::string& tensor, const char* rest) {
+            return str(tensor, ".view([3, ", attention.heads, ", ", head_dim, rest, "])[1].mean([0])");
+        };
+        const std::string mean_bias =
+            attention.qkv.bias ? mean_of_heads(attribute(attention.qkv.name + ".bias"), "") : "None";
+        line("keys", str("torch.linear(", norm("patches", part.norm1), ", ",
+                         mean_of_heads(weight(attention.qkv.name), ", -1"), ", ", mean_bias, ").float()"));
+        line("unit", "keys / keys.norm(2, [-1], True).clamp_min(1e-12)");
+        line("nearest, slot", str("torch.max(torch.matmul(", gather("unit", head_dim), ", unit.transpose(1, 2)), 1)"));
+        line("own", "places.unsqueeze(2) == torch.arange(patches.size(1), device=places.device)");
+        line("joins", str("(slot.unsqueeze(1) == torch.arange(", count, ", device=places.device).view([1, -1, 1])) & ",
+                          "(nearest > ", settings_.merge_threshold, ").unsqueeze(1) & ~own.any(1, True)"));
+        line("shares",
+             merged_ ? str("(own | joins).float() * sizes[:, ", prefix, ":].unsqueeze(1)") : "(own | joins).float()");
+        line("merged", "shares.sum([2])");
+        line("rows", "torch.matmul(shares / merged.unsqueeze(2), patches.float()).to(patches.dtype)");
+        line("sizes", str("torch.constant_pad_nd(merged, [", prefix, ", 0], 1.0)"));
+        merged_ = true;
     }
 
     const ModelSettings& settings_;
     const VitParts& parts_;
     std::string lines_;
+    bool merged_ = false;  // tokens have `sizes`, (B, prefix + n): how many patches each stands for
 };
 
 // The module's parameters under the same names, in modules of the same tree.

@@ -13,6 +13,7 @@
 #include "dynvit/ops/prediction_head.hpp"
 #include "dynvit/ops/residual_norm.hpp"
 #include "dynvit/ops/self_attention.hpp"
+#include "dynvit/ops/token_merge.hpp"
 #include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
@@ -33,6 +34,13 @@ class Weights {
     InferenceLinear linear(const std::string& name) const { return linear(name, precision_); }
     // One whose rounding would show more than its time does: never of 8 bits.
     InferenceLinear fine_linear(const std::string& name) const { return linear(name, storage()); }
+    // From a block's normed tokens to their keys, the mean over the heads: a linear layer, as the keys are.
+    InferenceLinear mean_keys(const AttentionPart& part) const {
+        const auto [weight, bias] =
+            mean_key_layer(tensors_.at(part.qkv.name + ".weight"),
+                           part.qkv.bias ? tensors_.at(part.qkv.name + ".bias") : at::Tensor(), part.heads);
+        return {weight, bias, storage()};
+    }
     PredictionHead prediction_head(const std::array<LinearPart, 3>& layers) const {
         const auto layer = [&](const LinearPart& part) {
             return PredictionHead::Layer{tensors_.at(part.name + ".weight"), tensors_.at(part.name + ".bias")};
@@ -139,6 +147,10 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         linears_.emplace(predictor.in.name, weights.fine_linear(predictor.in.name));
         prediction_heads_.push_back(weights.prediction_head(predictor.out));
     }
+    for (std::size_t s = 0; settings_.merges() && s < settings_.pruning_loc.size(); ++s) {
+        const auto block = static_cast<std::size_t>(settings_.pruning_loc[s]);
+        mean_keys_.push_back(weights.mean_keys(parts_.blocks[block].attention));
+    }
     add_norm(parts_.norm);
     linears_.emplace(parts_.head.name, weights.fine_linear(parts_.head.name));
 }
@@ -147,6 +159,7 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
 struct InferenceModel::Ops {
     const InferenceModel& model;
     const PackedLayout* layout = nullptr;  // of packed sequences (T, C); null: (B, n, C)
+    at::Tensor sizes = {};                 // (B, n): how many patches each token stands for; undefined: one each
 
     // A norm is put off until the layer behind it says in which type it reads the result.
     struct Normed {
@@ -161,7 +174,7 @@ struct InferenceModel::Ops {
     }
     at::Tensor linear(const at::Tensor& x, const LinearPart& part) const { return model.linear(part)(x); }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
-        return layout ? self_attention(qkv, part.heads, *layout) : self_attention(qkv, part.heads);
+        return layout ? self_attention(qkv, part.heads, *layout) : sized_self_attention(qkv, part.heads, sizes);
     }
     void add_linear(at::Tensor& x, const at::Tensor& h, const LinearPart& part) const {
         x = model.linear(part).add(h, x);
@@ -182,6 +195,10 @@ struct InferenceModel::Ops {
         const std::int64_t prefix = model.settings().prefix_tokens();
         if (layout) return packed_mean(x, *layout, prefix).to(x.scalar_type());
         const at::Tensor patches = x.slice(1, prefix);
+        if (sizes.defined()) {
+            const at::Tensor counted = sizes.slice(1, prefix).unsqueeze(-1);  // (B, n, 1)
+            return ((patches * counted).sum(1) / counted.sum(1).clamp_min(1)).to(x.scalar_type());
+        }
         return patches.size(1) > 0 ? patches.mean(1) : patches.sum(1);
     }
 };
@@ -259,9 +276,9 @@ at::Tensor InferenceModel::embed(const at::Tensor& images) const {
     return embed_prepared(prepare(images));
 }
 
-at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x) const {
+at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes) const {
     at::Tensor stream = x;
-    dynvit::run_block(Ops{*this}, parts_.blocks[static_cast<std::size_t>(index)], stream);
+    dynvit::run_block(Ops{*this, nullptr, sizes}, parts_.blocks[static_cast<std::size_t>(index)], stream);
     return stream;
 }
 
@@ -275,21 +292,22 @@ at::Tensor InferenceModel::logits(const at::Tensor& x) const {
     return classify(Ops{*this}, settings_, parts_, x).to(at::kFloat);
 }
 
-at::Tensor InferenceModel::last_block_logits(const at::Tensor& x) const {
-    return last_block_logits(x, nullptr);
+at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const at::Tensor& sizes) const {
+    return last_block_logits(x, nullptr, sizes);
 }
 
 at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout& layout) const {
-    return last_block_logits(x, &layout);
+    return last_block_logits(x, &layout, {});
 }
 
-at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout* layout) const {
+at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout* layout,
+                                             const at::Tensor& sizes) const {
     at::Tensor stream = x;
     const auto run = [&](const auto& ops) {
         dynvit::run_block(ops, parts_.blocks.back(), stream);
         return classify(ops, settings_, parts_, stream).to(at::kFloat);
     };
-    return settings_.pooling == "token" ? run(LastBlockOps{{*this, layout}}) : run(Ops{*this, layout});
+    return settings_.pooling == "token" ? run(LastBlockOps{{*this, layout, sizes}}) : run(Ops{*this, layout, sizes});
 }
 
 std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
@@ -330,6 +348,13 @@ at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x
     const Ops ops{*this};
     const at::Tensor qkv = ops.linear(ops.norm(x, block.norm1), block.attention.qkv);
     return cls_attention_of(qkv, block.attention.heads).slice(2, settings_.prefix_tokens()).mean(1);
+}
+
+at::Tensor InferenceModel::mean_keys(std::int64_t stage, const at::Tensor& x) const {
+    const auto index = static_cast<std::size_t>(stage);
+    TORCH_CHECK(index < mean_keys_.size(), "the model merges no tokens at stage ", stage);
+    const BlockPart& block = parts_.blocks[static_cast<std::size_t>(settings_.pruning_loc[index])];
+    return mean_keys_[index](norm(block.norm1)(x));
 }
 
 at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x,

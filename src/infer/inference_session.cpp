@@ -73,6 +73,7 @@ std::vector<double> InferenceSession::gmacs_per_stage(const std::vector<std::int
     ModelSettings sizes = settings();
     const std::vector<std::int64_t>& tokens = counts.empty() ? plan_.tokens : counts;
     if (entry_->selects == Selects::kAveraged) {
+        sizes.reduction = "delete";
         sizes.pruning_loc = {sizes.pruning_loc[static_cast<std::size_t>(structural_stage(sizes))]};
     }
     std::vector<double> parts;

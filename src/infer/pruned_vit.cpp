@@ -17,7 +17,8 @@ PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tens
                                      const std::vector<std::int64_t>& tokens) {
     if (tokens.empty()) return staged_forward_embedded(model, x, {});
     const auto scores = [&](const StageInput& input) { return policy.scores(input); };
-    return staged_forward_embedded(model, x, select_tokens(model.settings().prefix_tokens(), scores, tokens));
+    const auto metric = [&](const StageInput& input) { return model.mean_keys(input.stage, input.tokens); };
+    return staged_forward_embedded(model, x, reduce_tokens(model.settings(), scores, metric, tokens));
 }
 
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
@@ -33,11 +34,12 @@ PrunedOutput staged_forward_embedded(const InferenceModel& model, const at::Tens
     // A pruned model's last block runs for what the head reads alone. The dense model has every token in every block,
     // as the published ones do.
     const std::int64_t whole_blocks = model.settings().depth - (operation ? 1 : 0);
-    const auto run_block = [&](std::int64_t block, const at::Tensor& input) {
-        return block < whole_blocks ? model.run_block(block, input) : input;
+    const auto run_block = [&](std::int64_t block, const at::Tensor& input, const at::Tensor& sizes) {
+        return block < whole_blocks ? model.run_block(block, input, sizes) : input;
     };
     PrunedTokens result = run_blocks(model.settings(), x, run_block, operation);
-    const at::Tensor logits = operation ? model.last_block_logits(result.tokens) : model.logits(result.tokens);
+    const at::Tensor logits =
+        operation ? model.last_block_logits(result.tokens, result.sizes) : model.logits(result.tokens);
     return {logits, std::move(result.kept)};
 }
 

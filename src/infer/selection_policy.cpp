@@ -167,6 +167,9 @@ PruningPlan complete_plan(PruningPlan plan, const InferenceModel& model, const P
             }
             break;
         case Selects::kAbove:
+            if (settings.merges()) {
+                throw Error("policy", policy.name, ": found model.reduction ", settings.reduction, ", expected delete");
+            }
             if (plan.dense()) throw Error("policy", policy.name, ": found no thresholds, expected one a stage");
             if (!plan.thresholds.empty()) break;
             check_pictures(inputs, policy.name, ", or thresholds");

@@ -68,8 +68,8 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
 
 PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const StageOperation& operation,
                                             const at::Tensor& drop_path) {
-    const auto run = [&](std::int64_t block, const at::Tensor& x) {
-        return backbone_->run_block(block, {x}, {}, of_block(drop_path, block)).sum();
+    const auto run = [&](std::int64_t block, const at::Tensor& x, const at::Tensor& sizes) {
+        return backbone_->run_block(block, {x}, {}, of_block(drop_path, block), sizes).sum();
     };
     return run_blocks(settings(), backbone_->embed(images), run, operation);
 }

@@ -28,6 +28,10 @@ struct Costs {
         linear(tokens, part.fc1);
         linear(tokens, part.fc2);
     }
+    // Mean keys, their cosines with those of the kept tokens, and the means (see merge_dropped).
+    void merge(std::int64_t tokens, std::int64_t kept, std::int64_t channels, std::int64_t head_dim) {
+        macs += tokens * channels * head_dim + tokens * kept * (head_dim + channels);
+    }
     std::int64_t norm(std::int64_t tokens, const NormPart&) const { return tokens; }
     std::int64_t gelu(std::int64_t tokens) const { return tokens; }
     std::int64_t share_mean(std::int64_t tokens) const { return tokens; }
@@ -51,7 +55,9 @@ std::vector<std::int64_t> count_macs_per_stage(const ModelSettings& s, const std
             macs.push_back(std::exchange(costs.macs, 0));
             if (kept.empty()) return;
             if (predicts) predict(costs, parts.predictors[static_cast<std::size_t>(stage)], patches);
-            patches = kept[static_cast<std::size_t>(stage)];
+            const std::int64_t left = kept[static_cast<std::size_t>(stage)];
+            if (s.merges()) costs.merge(patches, left, s.embed_dim, s.embed_dim / s.num_heads);
+            patches = left;
         },
         [&](std::int64_t block) {
             std::int64_t tokens = s.prefix_tokens() + patches;

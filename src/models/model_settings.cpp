@@ -76,6 +76,12 @@ void ModelSettings::fields(FieldVisitor& v) {
             std::vector<std::string>{"token", "mean"});
     v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));
     v.field("pruning_loc", pruning_loc, "a prediction module before each of these blocks, from 0; []: a dense ViT");
+    v.field("reduction", reduction,
+            "what becomes of tokens that a stage does not keep: deleted, or averaged into the kept one that resembles "
+            "them most",
+            std::vector<std::string>{"delete", "merge"});
+    v.field("merge_threshold", merge_threshold,
+            "merge: cosine of their keys above which two tokens are averaged; others are deleted", between(-1, 1));
     if (const auto [key, text] = fault(*this); !key.empty()) v.reject(key, text);
 }
 

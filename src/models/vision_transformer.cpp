@@ -1,11 +1,14 @@
 #include "dynvit/models/vision_transformer.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/half_linear.hpp"
 #include "dynvit/ops/masked_attention.hpp"
 #include "dynvit/ops/patch_rows.hpp"
+#include "dynvit/ops/self_attention.hpp"
+#include "dynvit/ops/token_merge.hpp"
 #include "mixed_precision.hpp"
 #include "parameter_tree.hpp"
 
@@ -18,7 +21,7 @@ at::Tensor ResidualStream::sum() const {
 // Operations that autograd differentiates.
 struct VisionTransformerImpl::Ops {
     const std::unordered_map<std::string, at::Tensor>& parameters;
-    at::Tensor policy, drop_path;
+    at::Tensor policy, drop_path, sizes;
     std::int64_t branches = 0;  // added so far
 
     const at::Tensor& parameter(const std::string& name) const { return parameters.at(name); }
@@ -58,6 +61,7 @@ struct VisionTransformerImpl::Ops {
         return half_linear(x, weight(part), bias(part));
     }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
+        if (sizes.defined()) return sized_self_attention(qkv, part.heads, sizes);
         return masked_self_attention(qkv, policy, part.heads);
     }
     void add_linear(ResidualStream& x, const at::Tensor& h, const LinearPart& part) { add(x, linear(h, part)); }
@@ -89,19 +93,29 @@ void check_images(const at::Tensor& images, const ModelSettings& settings) {
 
 at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
     check_images(images, settings_);
-    const Ops ops{parameters_by_name_, {}, {}};
+    const Ops ops{parameters_by_name_, {}, {}, {}};
     return dynvit::embed(ops, parts_.stem, images);
 }
 
 ResidualStream VisionTransformerImpl::run_block(std::int64_t index, ResidualStream stream, const at::Tensor& policy,
-                                                const at::Tensor& drop_path) {
-    Ops ops{parameters_by_name_, policy, drop_path};
+                                                const at::Tensor& drop_path, const at::Tensor& sizes) {
+    Ops ops{parameters_by_name_, policy, drop_path, sizes};
     dynvit::run_block(ops, parts_.blocks[static_cast<std::size_t>(index)], stream);
     return stream;
 }
 
+at::Tensor VisionTransformerImpl::mean_keys(std::int64_t index, const at::Tensor& x) {
+    const at::NoGradGuard no_grad;
+    const Ops ops{parameters_by_name_, {}, {}, {}};
+    const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
+    const LinearPart& qkv = block.attention.qkv;
+    ResidualStream stream{x};
+    const auto [weight, bias] = mean_key_layer(ops.weight(qkv), ops.bias(qkv), block.attention.heads);
+    return half_linear(ops.norm(stream, block.norm1), weight, bias);
+}
+
 VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStream& tokens, const at::Tensor& kept) {
-    const Ops ops{parameters_by_name_, {}, {}};
+    const Ops ops{parameters_by_name_, {}, {}, {}};
     const at::Tensor normed = ops.sum_and_norm(tokens, parts_.norm, at::kFloat).normed;
     const std::int64_t cls = settings_.class_token ? 1 : 0, prefix = settings_.prefix_tokens();
     const std::vector<at::Tensor> rows =

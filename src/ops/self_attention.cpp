@@ -81,6 +81,16 @@ at::Tensor one_by_one(const at::Tensor& qkv, std::int64_t heads, const PackedLay
     return attended;
 }
 
+// @param bias added to the logits, (B, h, n, n); undefined: nothing
+at::Tensor by_libtorch(const at::Tensor& qkv, std::int64_t heads, const at::Tensor& bias) {
+    const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), head_dim = qkv.size(2) / (3 * heads);
+    const at::Tensor parts = qkv.view({batch, tokens, 3, heads, head_dim}).permute({2, 0, 3, 1, 4});  // (3, B, h, n, d)
+    const auto mask = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+    return at::scaled_dot_product_attention(parts[0], parts[1], parts[2], mask, 0.0, false, scale_of(head_dim))
+        .transpose(1, 2)
+        .reshape({batch, tokens, heads * head_dim});
+}
+
 }  // namespace
 
 at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads) {
@@ -95,10 +105,16 @@ at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads) {
         return cuda::flash_attention_forward(qkv, {}, heads, /*wants_lse=*/false).out;
     }
 #endif
-    const at::Tensor parts = qkv.view({batch, tokens, 3, heads, head_dim}).permute({2, 0, 3, 1, 4});  // (3, B, h, n, d)
-    return at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0.0, false, scale_of(head_dim))
-        .transpose(1, 2)
-        .reshape({batch, tokens, heads * head_dim});
+    return by_libtorch(qkv, heads, {});
+}
+
+at::Tensor sized_self_attention(const at::Tensor& qkv, std::int64_t heads, const at::Tensor& sizes) {
+    if (!sizes.defined()) return self_attention(qkv, heads);
+    const std::int64_t batch = qkv.size(0), tokens = qkv.size(1);
+    TORCH_CHECK(sizes.dim() == 2 && sizes.size(0) == batch && sizes.size(1) == tokens, "sizes must be (", batch, ", ",
+                tokens, "), found ", sizes.sizes());
+    const at::Tensor bias = sizes.log().to(qkv.scalar_type()).view({batch, 1, 1, tokens});
+    return by_libtorch(qkv, heads, bias.expand({batch, heads, tokens, tokens}));
 }
 
 at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads, const PackedLayout& layout) {

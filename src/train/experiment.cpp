@@ -134,6 +134,11 @@ void Experiment::fields(FieldVisitor& v) {
         v.reject("train.optimizer.frozen_blocks",
                  str("found ", frozen, ", expected at most model.depth, ", model.depth));
     }
+    if (model.merges() && model.stages() > 0 && train.selection.deterministic_from > 0) {
+        v.reject("model.reduction", str("found ", model.reduction,
+                                        ", expected train.selection.deterministic_from 0 with "
+                                        "it: tokens are merged where they are removed, not where they are masked"));
+    }
     check_losses(v, *this);
 }
 

@@ -52,9 +52,14 @@ TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& 
         return log_prob.select(-1, 0);
     };
     const auto counts = tokens_per_stage(selection.targets, student.settings().patches());
-    const StageOperation select = select_tokens(student.settings().prefix_tokens(), scores, counts);
-    const PrunedTokens pruned = student.forward_pruned(images, select, noise.drop_path);
-    const VisionTransformerImpl::Output read = student.backbone().read_out({pruned.tokens});
+    const auto metric = [&](const StageInput& input) {
+        return student.backbone().mean_keys(input.block, input.tokens.detach());
+    };
+    const StageOperation reduce = reduce_tokens(student.settings(), scores, metric, counts);
+    const PrunedTokens pruned = student.forward_pruned(images, reduce, noise.drop_path);
+    const at::Tensor sizes =
+        pruned.sizes.defined() ? pruned.sizes.slice(1, student.settings().prefix_tokens()) : at::Tensor();
+    const VisionTransformerImpl::Output read = student.backbone().read_out({pruned.tokens}, sizes);
     output.kept = pruned.kept.back();
     output.logits = read.logits;
     output.features = read.features;

@@ -23,8 +23,8 @@ inline ModelSettings oblong_settings() {
     return settings;
 }
 
-/// The same with other parts than a DeiT's: [CLS] and three registers without places in the position embedding; and no
-/// prefix token at all. The head reads the patches' mean.
+/// The same with other parts than a DeiT's: [CLS] and three registers without places in the position embedding; no
+/// prefix token at all, where the head reads the patches' mean; and each of these merging what it does not keep.
 inline std::vector<ModelSettings> settings_of_other_parts() {
     ModelSettings registers = oblong_settings();
     registers.registers = 3;
@@ -33,7 +33,14 @@ inline std::vector<ModelSettings> settings_of_other_parts() {
     ModelSettings no_prefix = oblong_settings();
     no_prefix.class_token = false;
     no_prefix.pooling = "mean";
-    return {registers, no_prefix};
+    std::vector<ModelSettings> all = {registers, no_prefix, oblong_settings()};
+    const std::size_t deleting = all.size();
+    for (std::size_t i = 0; i < deleting; ++i) {
+        all.push_back(all[i]);
+        all.back().reduction = "merge";
+        all.back().merge_threshold = 0.2;
+    }
+    return all;
 }
 
 /// Random weights and biases, large enough that classes and scores lie apart.

@@ -101,6 +101,11 @@ void ModelArguments::add_to(CLI::App& command) {
     command.add_option("--pruning-loc", pruning_loc, "blocks with a prediction module before them, from 0")
         ->delimiter(',');
     command
+        .add_option(
+            "--reduction", reduction,
+            "what becomes of tokens that a stage does not keep, in place of the model's own: delete or merge (into "
+            "the kept one that resembles them most)");
+    command
         .add_option("-k,--keep-ratio", keep_ratios,
                     "share of the patches that stage 1 keeps, rho; the following keep "
                     "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")
@@ -176,6 +181,7 @@ ModelArguments::Choice ModelArguments::choose() {
     }
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
+    if (!reduction.empty()) experiment.model.reduction = reduction;
     const std::string settings = write_config(experiment.model, false);  // checks what the arguments changed
     experiment.model = read_config<ModelSettings>({settings, "the model's settings", {}});
     for (const double budget : gmacs) keep_ratios.push_back(keep_ratio_for_gmacs(experiment.model, budget));

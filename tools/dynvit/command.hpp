@@ -54,6 +54,7 @@ struct ModelArguments {
     std::string weights;  // empty, where a command does not need any: drawn
     std::vector<std::int64_t> image_size;
     std::vector<std::int64_t> pruning_loc;
+    std::string reduction;            // of tokens that are not kept; empty: the model's own
     std::vector<double> keep_ratios;  // those of `gmacs` too, after choose()
     std::vector<double> gmacs;
     std::string device = "auto";

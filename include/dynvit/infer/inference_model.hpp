@@ -39,7 +39,8 @@ class InferenceModel {
     at::Tensor embed_prepared(const at::Tensor& inputs) const;
 
     /// Block `index`, from 0: (B, n, C) -> (B, n, C).
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x) const;
+    /// @param sizes (B, n), float32: how many patches each token stands for; undefined: one each
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes = {}) const;
     /// The same of packed sequences: (T, C) -> (T, C).
     at::Tensor run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout) const;
 
@@ -47,8 +48,8 @@ class InferenceModel {
     at::Tensor logits(const at::Tensor& x) const;
 
     /// The last block, for what the head reads alone (of a model that pools [CLS], one row of each image behind the
-    /// attention), and the logits: (B, prefix + n, C) -> (B, classes), float32.
-    at::Tensor last_block_logits(const at::Tensor& x) const;
+    /// attention), and the logits: (B, prefix + n, C) -> (B, classes), float32. @param sizes as for run_block
+    at::Tensor last_block_logits(const at::Tensor& x, const at::Tensor& sizes = {}) const;
     /// The same of packed sequences: (T, C) -> (B, classes).
     at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout& layout) const;
 
@@ -58,6 +59,10 @@ class InferenceModel {
     /// How much [CLS] looks at each patch token in block `index`, the mean over the heads: (B, prefix + n, C) -> (B,
     /// n), float32. The model must have a class token.
     at::Tensor cls_attention(std::int64_t index, const at::Tensor& x) const;
+
+    /// What a model that merges tokens compares before a stage, from 0: each token's keys in the block that follows,
+    /// the mean over the heads. (B, n, C) -> (B, n, d)
+    at::Tensor mean_keys(std::int64_t stage, const at::Tensor& x) const;
 
     /// log pi_keep, float32, by the prediction module of a stage, from 0.
     /// @param x (B, prefix + n, C) @return (B, n)
@@ -92,7 +97,7 @@ class InferenceModel {
     const Norm& norm(const NormPart& part) const { return norms_.at(part.name); }
     const InferenceLinear& linear(const LinearPart& part) const { return linears_.at(part.name); }
     at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x, const RowGroups& groups) const;
-    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout* layout) const;
+    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout* layout, const at::Tensor& sizes) const;
 
     ModelSettings settings_;
     VitParts parts_;
@@ -100,6 +105,7 @@ class InferenceModel {
     std::unordered_map<std::string, Norm> norms_;
     std::unordered_map<std::string, InferenceLinear> linears_;
     std::vector<PredictionHead> prediction_heads_;  // a stage
+    std::vector<InferenceLinear> mean_keys_;        // a stage, where tokens are merged
     at::Tensor prefix_rows_;                        // (1, prefix, C): the prefix tokens with their position embedding
     at::Tensor patch_positions_;                    // (1, N, C)
     std::optional<InferenceLinear> patch_linear_;   // where pictures are prepared as rows of patches; elsewhere:

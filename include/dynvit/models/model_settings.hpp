@@ -27,6 +27,8 @@ struct ModelSettings {
     std::string pooling = "token";  // what the head reads: "token" ([CLS]) or "mean" (of the patch tokens)
     double drop_path = 0.0;
     std::vector<std::int64_t> pruning_loc = {3, 6, 9};
+    std::string reduction = "delete";  // what becomes of tokens that a stage does not keep: "delete" or "merge"
+    double merge_threshold = 0.0;      // merge: cosine above which a token joins a kept one; others are deleted
 
     void fields(FieldVisitor& visitor);
     bool operator==(const ModelSettings&) const = default;
@@ -36,6 +38,7 @@ struct ModelSettings {
     std::int64_t grid_height() const { return image_height() / patch_size; }
     std::int64_t grid_width() const { return image_width() / patch_size; }
     std::int64_t patches() const { return grid_height() * grid_width(); }  // N
+    bool merges() const { return reduction == "merge"; }
     std::int64_t stages() const { return static_cast<std::int64_t>(pruning_loc.size()); }
     std::int64_t prefix_tokens() const {
         return (class_token ? 1 : 0) + registers;

@@ -35,9 +35,14 @@ class VisionTransformerImpl : public torch::nn::Module {
     /// @param policy (B, n) for masked attention; undefined: every token sees every token
     /// @param drop_path (2, B, 1, 1): stochastic depth's factors of the two branches, 0 where one is dropped,
     ///     1 / keep_probability elsewhere; undefined: 1
+    /// @param sizes (B, n), float32: how many patches each token stands for, without a policy; undefined: one each
     ResidualStream run_block(std::int64_t index, ResidualStream stream, const at::Tensor& policy = {},
-                             const at::Tensor& drop_path = {});
+                             const at::Tensor& drop_path = {}, const at::Tensor& sizes = {});
     at::Tensor run_block(std::int64_t index, const at::Tensor& x) { return run_block(index, ResidualStream{x}).sum(); }
+
+    /// What a stage that merges tokens compares: the keys of block `index`, the mean over the heads, without gradients.
+    /// @param x (B, n, C) @return (B, n, d)
+    at::Tensor mean_keys(std::int64_t index, const at::Tensor& x);
 
     struct Output {
         at::Tensor logits;    // (B, classes)
@@ -45,7 +50,8 @@ class VisionTransformerImpl : public torch::nn::Module {
     };
 
     /// The final norm and the head. @param tokens (B, prefix + n, C), behind the last block
-    /// @param kept (B, n): which patch tokens a mean covers, 1 or 0; undefined: all
+    /// @param kept (B, n): which patch tokens a mean covers, 1 or 0, or how many patches each stands for; undefined:
+    /// all
     Output read_out(const ResidualStream& tokens, const at::Tensor& kept = {});
 
     const ModelSettings& settings() const { return settings_; }

@@ -10,6 +10,12 @@ namespace dynvit {
 /// @return (B, n, C), of the type of qkv
 at::Tensor self_attention(const at::Tensor& qkv, std::int64_t heads);
 
+/// Computes the same where a token stands for several patches and so counts as many times for those that look at it:
+/// log(size) is added to its logits ("proportional attention": ToMe, Bolya et al., 2023). By LibTorch's attention, with
+/// gradients to qkv.
+/// @param sizes (B, n), float32, above 0; undefined: self_attention(qkv, heads)
+at::Tensor sized_self_attention(const at::Tensor& qkv, std::int64_t heads, const at::Tensor& sizes);
+
 /// Computes attention among the rows of each packed sequence. On a GPU one kernel works on all sequences (flash
 /// attention in half precision, memory-efficient attention in float32).
 /// @param qkv (T, 3 C), T the layout's rows; any other number of rows throws c10::Error

@@ -45,8 +45,11 @@ class VitGraph {
         return graph_.add_node("Gather", {x, graph_.integer(0)}, {{"axis", std::int64_t{1}}});
     }
     Value patch_mean(const Value& x) {
-        return graph_.add_node("ReduceMean", {slice(x, 1, s_.prefix_tokens(), kEnd)},
-                               {{"axes", Ints{1}}, {"keepdims", std::int64_t{0}}});
+        const Value patches = slice(x, 1, s_.prefix_tokens(), kEnd);
+        const OnnxGraph::Attributes over_tokens = {{"axes", Ints{1}}, {"keepdims", std::int64_t{0}}};
+        if (sizes_.empty()) return graph_.add_node("ReduceMean", {patches}, over_tokens);
+        const Value counted = unsqueeze(sizes_, 2), weighted = graph_.add_node("Mul", {patches, counted});
+        return graph_.add_node("Div", {sum(weighted, 1, false), sum(counted, 1, false)});
     }
     Value gelu(const Value& x);
     Value share_mean(const Value& h);
@@ -59,9 +62,19 @@ class VitGraph {
     };
 
     Value weight(const std::string& name) { return graph_.weight(name, weights_.at(name)); }
+    Value rows_at(const Value& rows, const Value& places) {
+        return graph_.add_node("GatherND", {rows, unsqueeze(places, 2)}, {{"batch_dims", std::int64_t{1}}});
+    }
+    Value unsqueeze(const Value& x, std::int64_t axis) {
+        return graph_.add_node("Unsqueeze", {x, graph_.integers({axis})});
+    }
+    Value sum(const Value& x, std::int64_t axis, bool keep_axis) {
+        return graph_.add_node("ReduceSum", {x, graph_.integers({axis})}, {{"keepdims", std::int64_t{keep_axis}}});
+    }
     Value slice(const Value& x, std::int64_t axis, std::int64_t from, std::int64_t to);
     Value top(const Value& scores, std::int64_t count, bool largest, bool indices);
-    void prune(Value& x, std::int64_t stage, std::int64_t keep);
+    void prune(Value& x, std::int64_t stage, std::int64_t block, std::int64_t keep);
+    Value merge(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep);
 
     const ModelSettings& s_;
     const VitParts parts_;
@@ -69,6 +82,7 @@ class VitGraph {
     OnnxGraph graph_;
     std::int64_t patches_;  // tokens that are left
     std::vector<Stage> stages_;
+    Value sizes_;  // (B, patches_): how many patches each patch token stands for; empty: one each
 };
 
 // (B, 3, H, W) -> (B, N, C)
@@ -135,7 +149,13 @@ Value VitGraph::attention(const Value& qkv, const AttentionPart& part) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
     const Value q = graph_.add_node("Mul", {third(0), graph_.number(scale)});
     const Value k = graph_.add_node("Transpose", {third(1)}, {{"perm", Ints{0, 1, 3, 2}}});
-    const Value weights = graph_.add_node("Softmax", {graph_.add_node("MatMul", {q, k})}, {{"axis", std::int64_t{-1}}});
+    Value logits = graph_.add_node("MatMul", {q, k});
+    if (!sizes_.empty()) {  // log(size), 0 for prefix tokens
+        const Value logs =
+            graph_.add_node("Pad", {graph_.add_node("Log", {sizes_}), graph_.integers({0, s_.prefix_tokens(), 0, 0})});
+        logits = graph_.add_node("Add", {logits, unsqueeze(unsqueeze(logs, 1), 1)});
+    }
+    const Value weights = graph_.add_node("Softmax", {logits}, {{"axis", std::int64_t{-1}}});
     const Value attended =
         graph_.add_node("Transpose", {graph_.add_node("MatMul", {weights, third(2)})}, {{"perm", Ints{0, 2, 1, 3}}});
     return graph_.add_node("Reshape", {attended, graph_.integers({0, tokens, channels})});
@@ -154,7 +174,7 @@ Value VitGraph::log_keep(const Value& x) {
 }
 
 // Only the `keep` patch tokens with the highest scores go on, in the order of the grid.
-void VitGraph::prune(Value& x, std::int64_t stage, std::int64_t keep) {
+void VitGraph::prune(Value& x, std::int64_t stage, std::int64_t block, std::int64_t keep) {
     graph_.set_scope(str("score_predictor.", stage));
     const Value before = stages_.empty() ? Value() : stages_.back().positions;
     if (patches_ == 0) {
@@ -164,13 +184,49 @@ void VitGraph::prune(Value& x, std::int64_t stage, std::int64_t keep) {
     const Value patches = slice(x, 1, s_.prefix_tokens(), kEnd);
     const Value scores = predict(*this, parts_.predictors[static_cast<std::size_t>(stage)], patches);
     const Value places = top(top(scores, keep, true, true), keep, false, false);  // (B, keep), ascending
-    const Value rows = graph_.add_node("Unsqueeze", {places, graph_.integers({2})});
-    const Value kept = graph_.add_node("GatherND", {patches, rows}, {{"batch_dims", std::int64_t{1}}});
+    const Value kept = s_.merges() && keep > 0 ? merge(patches, places, block, keep) : rows_at(patches, places);
+    if (keep == 0) sizes_.clear();  // none is left
     x = graph_.add_node("Concat", {slice(x, 1, 0, s_.prefix_tokens()), kept}, {{"axis", std::int64_t{1}}});
     patches_ = keep;
     stages_.push_back(
         {before.empty() ? places : graph_.add_node("GatherElements", {before, places}, {{"axis", std::int64_t{1}}}),
          keep});
+}
+
+// What merge_dropped does: the kept places' means, (B, keep, C), and sizes_.
+// @param block whose keys, the mean over the heads, are compared
+Value VitGraph::merge(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep) {
+    const BlockPart& part = parts_.blocks[static_cast<std::size_t>(block)];
+    const AttentionPart& attention = part.attention;
+    const std::int64_t channels = attention.proj.inputs, head_dim = channels / attention.heads;
+    const Value qkv = linear(norm(patches, part.norm1), attention.qkv);
+    const Value heads = graph_.add_node(
+        "Reshape", {slice(qkv, 2, channels, 2 * channels), graph_.integers({0, patches_, attention.heads, head_dim})});
+    const Value keys = graph_.add_node("ReduceMean", {heads}, {{"axes", Ints{2}}, {"keepdims", std::int64_t{0}}});
+    const Value length = graph_.add_node("ReduceL2", {keys}, {{"axes", Ints{2}}, {"keepdims", std::int64_t{1}}});
+    const Value unit = graph_.add_node("Div", {keys, graph_.add_node("Max", {length, graph_.number(1e-12f)})});
+    const Value turned = graph_.add_node("Transpose", {unit}, {{"perm", Ints{0, 2, 1}}});
+    const Value cosines = graph_.add_node("MatMul", {rows_at(unit, places), turned});  // (B, keep, n)
+    const Value nearest = graph_.add_node("ReduceMax", {cosines}, {{"axes", Ints{1}}, {"keepdims", std::int64_t{1}}});
+    const Value slot = graph_.add_node("ArgMax", {cosines}, {{"axis", std::int64_t{1}}, {"keepdims", std::int64_t{1}}});
+    const auto range = [&](std::int64_t count) {
+        return graph_.add_node("Range", {graph_.integer(0), graph_.integer(count), graph_.integer(1)});
+    };
+    const Value own = graph_.add_node("Equal", {unsqueeze(places, 2), range(patches_)});  // (B, keep, n)
+    const auto as_float = [&](const Value& x) {
+        return graph_.add_node("Cast", {x}, {{"to", static_cast<std::int64_t>(kFloat)}});
+    };
+    const Value own_share = as_float(own);
+    const Value is_dropped = graph_.add_node("Less", {sum(own_share, 1, true), graph_.number(0.5f)});  // (B, 1, n)
+    const Value near_enough =
+        graph_.add_node("Greater", {nearest, graph_.number(static_cast<float>(s_.merge_threshold))});
+    const Value here = graph_.add_node("Equal", {slot, unsqueeze(range(keep), 1)});
+    const Value joins = graph_.add_node("And", {here, graph_.add_node("And", {near_enough, is_dropped})});
+    Value shares = graph_.add_node("Add", {own_share, as_float(joins)});
+    if (!sizes_.empty()) shares = graph_.add_node("Mul", {shares, unsqueeze(sizes_, 1)});
+    const Value total = sum(shares, 2, true);  // (B, keep, 1)
+    sizes_ = graph_.add_node("Squeeze", {total, graph_.integers({2})});
+    return graph_.add_node("MatMul", {graph_.add_node("Div", {shares, total}), patches});
 }
 
 void VitGraph::build(const ExportOptions& options) {
@@ -179,8 +235,8 @@ void VitGraph::build(const ExportOptions& options) {
     Value x = embed(*this, parts_.stem, images);
     walk_blocks(
         s_, static_cast<std::int64_t>(options.plan.tokens.size()),
-        [&](std::int64_t stage, std::int64_t) {
-            prune(x, stage, options.plan.tokens[static_cast<std::size_t>(stage)]);
+        [&](std::int64_t stage, std::int64_t block) {
+            prune(x, stage, block, options.plan.tokens[static_cast<std::size_t>(stage)]);
         },
         [&](std::int64_t block) {
             graph_.set_scope(str("blocks.", block));
