@@ -68,9 +68,9 @@ install_libtorch cpu
 install_clang_tidy
 configure cpu > build-tidy.log 2>&1 || { tail -n 20 build-tidy.log >&2; fail "cmake --preset cpu failed"; }
 rm -f build-tidy.log
-# Sources include what they use, so they are read without the precompiled headers, which are GCC's.
+# Sources include what they use, so they are read without the precompiled headers, which are GCC's, as its omp.h is.
 mkdir -p build/tidy
-sed -E 's# -Winvalid-pch -include [^ ]*/cmake_pch\.hxx##' "build/cpu/compile_commands.json" > build/tidy/compile_commands.json
+sed -E 's# -Winvalid-pch -include [^ ]*/cmake_pch\.hxx##; s# -fopenmp##' "build/cpu/compile_commands.json" > build/tidy/compile_commands.json
 
 files=() left_out=()
 while read -r file; do

@@ -18,7 +18,7 @@ class OnnxRuntime : public testing::Test {
 #endif
     }
 
-    void compare(DynamicVit model, const std::vector<std::int64_t>& tokens, const at::Tensor& images) const {
+    void compare(const DynamicVit& model, const std::vector<std::int64_t>& tokens, const at::Tensor& images) const {
         export_onnx(folder_ / "m.onnx", model, {.plan = {.tokens = tokens}, .kept_tokens = !tokens.empty()});
         const PrunedOutput expected = test::expected_output(model, images, tokens);
         TensorMap tensors = {{"images", images}, {"logits", expected.logits}};

@@ -14,7 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 using test::Outcome;
-using test::text_of;
 
 class ExportProgram : public testing::Test {
   protected:

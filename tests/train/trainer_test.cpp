@@ -397,6 +397,20 @@ TEST_F(Trainer, BlendsWithTheStartingWeights) {  // the training is the same, wh
     EXPECT_TRUE(moved);
 }
 
+TEST_F(Trainer, MergesTokensAndResumesWhereItStopped) {
+    Experiment e = experiment();
+    e.train.selection.deterministic_from = 0;
+    train_to(0, e, "deletes");
+    e.model.reduction = "merge";
+    e.model.merge_threshold = -1;
+    train_to(0, e, "whole");
+    EXPECT_FALSE(bytes(checkpoint("whole", "last")) == bytes(checkpoint("deletes", "last")));
+    train_to(3, e, "run");
+    train_to(0, e, "run");
+    expect_equal_checkpoints("run", "whole");
+    EXPECT_EQ(read_model_file(checkpoint("run", "last")).settings->reduction, "merge") << "weights carry it";
+}
+
 TEST_F(Trainer, ResumeVerifiesTheFilesThatItReadsAgain) {
     Experiment e = experiment();
     train_to(1, e, "start");
@@ -773,6 +787,9 @@ TEST(TrainSettings, SettingsThatDoNotGoTogether) {
               "[config] --set train.blend=0.5: train.blend: found 0.5, expected 1 with an ema.decay above 0");
     EXPECT_EQ(fault_of(shapes + "train: {weights: w}\n", {"train.eval_every=0", "train.stop_at=50"}),
               "[config] --set train.stop_at=50: train.stop_at: found 50, expected eval_every above 0 with it");
+    EXPECT_EQ(fault("model.reduction=merge"),
+              "model.reduction: found merge, expected train.selection.deterministic_from 0 with it: tokens are merged "
+              "where they are removed, not where they are masked");
     EXPECT_EQ(fault_of("model: {pruning_loc: []}\n" + shapes + "train: {weights: w, target_gmacs: 2}\n"),
               "[config] a.yaml:3: train.target_gmacs: found 2, expected model.pruning_loc to name stages that can save "
               "them");
