@@ -220,7 +220,7 @@ class Reader : public FieldVisitor {
     }
 
     // Writes a "key.key=value" into the tree.
-    void apply(YAML::Node root, const std::string& override) {
+    void apply(const YAML::Node& root, const std::string& override) {
         const std::size_t equals = override.find('=');
         if (equals == std::string::npos || equals == 0) {
             throw Error("config", "--set ", override, ": expected KEY=VALUE, such as train.schedule.lr=1e-4");

@@ -43,18 +43,18 @@ PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, const 
 
 }  // namespace
 
-Classifier::Classifier(const std::filesystem::path& path, const ClassifierOptions& options) {
-    const ModelFile file = read_model_file(path);
-    const ModelSettings settings = settings_of(file, options.model);
+Classifier::Classifier(const std::filesystem::path& file, const ClassifierOptions& options) {
+    const ModelFile read = read_model_file(file);
+    const ModelSettings settings = settings_of(read, options.model);
     DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*model, file, Fit::kEvaluate);
+    load_weights(*model, read, Fit::kEvaluate);
     model->to(options.device);
-    session_ = std::make_unique<const InferenceSession>(*model, plan_of(file, settings, options), options.precision);
-    if (!file.bundle) return;
-    resize_ = file.bundle->resize;
-    class_names_ = file.bundle->class_names;
+    session_ = std::make_unique<const InferenceSession>(*model, plan_of(read, settings, options), options.precision);
+    if (!read.bundle) return;
+    resize_ = read.bundle->resize;
+    class_names_ = read.bundle->class_names;
     if (!class_names_.empty() && std::ssize(class_names_) != settings.num_classes) {
-        throw Error("bundle", path.string(), ": names ", class_names_.size(), " classes, expected the model's ",
+        throw Error("bundle", file.string(), ": names ", class_names_.size(), " classes, expected the model's ",
                     settings.num_classes);
     }
 }

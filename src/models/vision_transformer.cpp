@@ -32,7 +32,7 @@ struct VisionTransformerImpl::Ops {
         const std::int64_t size = stem.patch_size;
         if (const std::optional<at::ScalarType> half = autocast_on_gpu(images)) {
             const std::int64_t count = images.size(2) / size * (images.size(3) / size);
-            const at::Tensor rows = at::empty({images.size(0), count, 3 * size * size}, images.options().dtype(*half));
+            const at::Tensor rows = at::empty({images.size(0), count, 3 * size * size}, images.options().dtype(half));
             write_patch_rows(rows, images, size);
             return half_linear(rows, weight(stem.patches).flatten(1), bias(stem.patches));
         }

@@ -96,6 +96,7 @@ TensorMap AdamW::state() const {
     return state;
 }
 
+// NOLINTNEXTLINE(readability-make-member-function-const): what its tensors hold changes
 void AdamW::load_state(const TensorMap& state, const std::string& file) {
     copy_state(state, this->state(), file);
 }

@@ -54,7 +54,7 @@ at::Tensor pixel_shares(const std::vector<MixShare>& shares, const at::Tensor& i
         const std::int64_t of[4] = {mix.top, mix.bottom, mix.left, mix.right};
         for (int i = 0; i < 4; ++i) edges[i].push_back(mix.cut() ? static_cast<float>(of[i]) : 0.0f);
     }
-    const at::Tensor outside = column(share, images.options()).view({-1, 1, 1, 1});
+    at::Tensor outside = column(share, images.options()).view({-1, 1, 1, 1});
     if (std::none_of(shares.begin(), shares.end(), [](const MixShare& mix) { return mix.cut(); })) return outside;
     const auto edge = [&](int i) { return column(edges[i], images.options().dtype(at::kFloat)).view({-1, 1, 1, 1}); };
     const at::Tensor y = at::arange(images.size(2), images.options().dtype(at::kFloat)).view({1, 1, -1, 1});

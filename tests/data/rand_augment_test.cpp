@@ -190,7 +190,7 @@ TEST(DrawLevel, IsUniformForALargeDeviation) {
 
 /// The name in timm's set of increasing operations.
 std::string timm_name(Operation operation) {
-    const std::string plain = operation_name(operation);
+    std::string plain = operation_name(operation);
     if (plain.starts_with("Translate")) return plain + "Rel";
     for (const char* changed : {"Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness"})
         if (plain == changed) return plain + "Increasing";

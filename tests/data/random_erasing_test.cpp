@@ -51,8 +51,8 @@ TEST(RandomBox, AreaAndAspectKeepTheirRange) {
     // Log-uniform: as many are high as flat, half of the high ones beyond the root. A high box of a third of the area
     // is up to 421 pixels high and drawn again, with even odds: at most a hundredth. Five standard deviations of 50
     // and 43.
-    EXPECT_NEAR(high, kBoxes / 2, 250);
-    EXPECT_NEAR(very_high, kBoxes / 4, 217 + 100);
+    EXPECT_NEAR(high, kBoxes / 2.0, 250);
+    EXPECT_NEAR(very_high, kBoxes / 4.0, 217 + 100);
 }
 
 TEST(RandomBox, DrawsInTimmsOrder) {

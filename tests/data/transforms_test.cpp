@@ -277,7 +277,7 @@ Image waves(int width, int height, double period) {
 // six times. Half a reduced pixel off, waves of 10 output pixels and amplitude 50 would give a mean square above 100.
 TEST(TrainTransform, ReducedDecodingIsCloseToFullDecoding) {
     for (const int size : {96, 48, 24}) {  // the reduced scales 1/2, 1/4 and 1/8 of most windows
-        const Image image = waves(512, 384, 50 * 96 / size);
+        const Image image = waves(512, 384, 50.0 * 96 / size);
         for (const auto& [horizontal, vertical] : {std::pair{1, 1}, {2, 1}, {1, 2}, {2, 2}}) {
             const Sample sample =
                 encoded(test::encode_jpeg(image, {.quality = 100, .horizontal = horizontal, .vertical = vertical}));

@@ -121,7 +121,7 @@ TEST(LossScaler, BacksOffAndGrowsAgain) {
 }
 
 TEST(AdamW, SkippedStepChangesNothing) {
-    const auto run = [](std::vector<int> skips) {
+    const auto run = [](const std::vector<int>& skips) {
         DynamicVit model = small_model();
         AdamW optimizer(*model, {});
         for (const int skip : skips) {

@@ -100,11 +100,10 @@ void ModelArguments::add_to(CLI::App& command) {
         ->delimiter(',');
     command.add_option("--pruning-loc", pruning_loc, "blocks with a prediction module before them, from 0")
         ->delimiter(',');
-    command
-        .add_option(
-            "--reduction", reduction,
-            "what becomes of tokens that a stage does not keep, in place of the model's own: delete or merge (into "
-            "the kept one that resembles them most)");
+    command.add_option(
+        "--reduction", reduction,
+        "what becomes of tokens that a stage does not keep, in place of the model's own: delete or merge (into "
+        "the kept one that resembles them most)");
     command
         .add_option("-k,--keep-ratio", keep_ratios,
                     "share of the patches that stage 1 keeps, rho; the following keep "

@@ -14,7 +14,6 @@
 namespace dynvit::tool {
 namespace {
 
-namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 struct Arguments {
