@@ -40,6 +40,19 @@ install_packages() {
         fail "apt-get could not install: ${missing[*]}"
 }
 
+# Fills the folder $1 of the cache, unless it is there. $2: what for; $3: what pip may not find; further: pip's arguments.
+install_wheels() {
+    local folder=$1 what=$2 wheel=$3
+    shift 3
+    [ -d "$folder" ] && return
+    say "Installing $what into $folder"
+    rm -rf "$folder.partial"
+    mkdir -p "$cache" || fail "$cache cannot be made; set DYNVIT_CACHE to a folder for $what"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile \
+        --target "$folder.partial" "$@" || fail "pip could not install $wheel; is PyPI within reach?"
+    mv "$folder.partial" "$folder"
+}
+
 # Sets LIBTORCH_ROOT. $1: cpu (the lean set) or cuda (everything a GPU needs, 4.7 GB).
 install_libtorch() {
     if [ -n "${LIBTORCH_ROOT:-}" ]; then
@@ -47,17 +60,10 @@ install_libtorch() {
         return
     fi
     local folder="$cache/libtorch-$torch_version-$1"
-    if [ ! -d "$folder" ]; then
-        local wanted=("torch==$torch_version")
-        [ "$1" = cuda ] && wanted+=("nvidia-nvjpeg>=13.0,<13.1")  # the GPU's JPEG decoder, for data.gpu_decode
-        [ "$1" = cpu ] && wanted=(--no-deps "${wanted[@]}" "nvidia-cuda-runtime>=13.0,<14" "nvidia-cuda-cupti>=13.0,<14")
-        say "Installing LibTorch $torch_version ($1) into $folder"
-        rm -rf "$folder.partial"
-        mkdir -p "$cache" || fail "$cache cannot be made; set DYNVIT_CACHE to a folder for LibTorch"
-        python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile \
-            --target "$folder.partial" "${wanted[@]}" || fail "pip could not install torch $torch_version; is PyPI within reach?"
-        mv "$folder.partial" "$folder"
-    fi
+    local wanted=("torch==$torch_version")
+    [ "$1" = cuda ] && wanted+=("nvidia-nvjpeg>=13.0,<13.1")  # the GPU's JPEG decoder, for data.gpu_decode
+    [ "$1" = cpu ] && wanted=(--no-deps "${wanted[@]}" "nvidia-cuda-runtime>=13.0,<14" "nvidia-cuda-cupti>=13.0,<14")
+    install_wheels "$folder" "LibTorch $torch_version ($1)" "torch $torch_version" "${wanted[@]}"
     export LIBTORCH_ROOT="$folder/torch"
 }
 
@@ -65,15 +71,8 @@ install_libtorch() {
 # looks into the headers of LibTorch too.
 install_clang_tidy() {
     local folder="$cache/clang-tidy-$clang_tidy_version"
-    if [ ! -d "$folder" ]; then
-        say "Installing clang-tidy $clang_tidy_version into $folder"
-        rm -rf "$folder.partial"
-        mkdir -p "$cache" || fail "$cache cannot be made; set DYNVIT_CACHE to a folder for clang-tidy"
-        python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile --no-deps \
-            --target "$folder.partial" "clang-tidy==$clang_tidy_version" ||
-            fail "pip could not install clang-tidy $clang_tidy_version; is PyPI within reach?"
-        mv "$folder.partial" "$folder"
-    fi
+    install_wheels "$folder" "clang-tidy $clang_tidy_version" "clang-tidy $clang_tidy_version" \
+        --no-deps "clang-tidy==$clang_tidy_version"
     clang_tidy="$folder/clang_tidy/data/bin/clang-tidy"
 }
 
