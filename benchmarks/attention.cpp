@@ -1,11 +1,15 @@
-// Times masked_self_attention on the GPU beside LibTorch's attention and the unfused path, in bfloat16.
+// Times masked_self_attention and sized_self_attention on the GPU beside LibTorch's attention and the unfused path, in
+// bfloat16. `1 6 137 64`, `32 6 137 64` and `256 6 137 64` show what sizes cost in inference, lines 8 and 9.
 //     attention_bench [batch] [heads] [tokens] [head_dim]
+#include <ATen/core/grad_mode.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
 
 #include "dynvit/ops/masked_attention.hpp"
+#include "dynvit/ops/self_attention.hpp"
 #include "gpu_timing.hpp"
 
 int main(int argc, char** argv) {
@@ -22,6 +26,7 @@ int main(int argc, char** argv) {
     at::Tensor policy = (at::rand({batch, tokens}, options.dtype(at::kFloat)) < 0.5).to(at::kFloat);
     policy.select(1, 0).fill_(1);
     policy.requires_grad_();
+    const at::Tensor sizes = at::randint(1, 10, {batch, tokens}, options.dtype(at::kFloat));
     const at::Tensor mask = at::zeros({batch, 1, tokens, tokens}, options).requires_grad_();
     const double scale = 1 / std::sqrt(static_cast<double>(head_dim));
 
@@ -69,6 +74,11 @@ int main(int argc, char** argv) {
                               const at::Tensor p = parts();
                               learn(merge(dynvit::masked_attention(p[0], p[1], p[2], policy, scale)));
                           }});
+    contenders.push_back({"8 ours, inference, plain", once, infer([&] { dynvit::self_attention(qkv, heads); })});
+    contenders.push_back(
+        {"9 ours, inference, sizes", once, infer([&] { dynvit::sized_self_attention(qkv, heads, sizes); })});
+    contenders.push_back({"  ours, sizes, forward + backward", both_ways,
+                          [&] { learn(dynvit::sized_self_attention(qkv, heads, sizes)); }});
 
     const std::vector<float> medians = dynvit::bench::median_milliseconds(contenders);
     std::printf("%s, bfloat16, (%ld, %ld, %ld, %ld)\n", at::cuda::getCurrentDeviceProperties()->name,

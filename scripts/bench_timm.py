@@ -2,10 +2,12 @@
 """Measures `dynvit bench` beside timm's dense model of the same size on the same device.
 
     scripts/bench_timm.py [--model deit_small] [--batch-size 1,16] [--precision float32] [--device cpu] [--compile]
-                          [--keep-ratio 1.0,0.7] [--rounds 5] [--seconds 2] [--program FILE] [--json FILE]
+                          [--keep-ratio 1.0,0.7 | --dynvit 'ARGUMENTS' ...] [--tome FOLDER --tome-r 13]
+                          [--rounds 5] [--seconds 2] [--program FILE] [--json FILE]
 
-Rounds alternate: timm eager, timm compiled (with --compile: torch.compile, on a GPU with CUDA graphs at batch 1), then the
-program with all keep ratios. A round's figure is the median call; what is printed is the median over the rounds, and the
+Rounds alternate: timm eager, timm compiled (with --compile: torch.compile, on a GPU with CUDA graphs at batch 1), both again
+with ToMe's published code merging r tokens a block (with --tome: the folder that holds its package tome), then the program
+with all keep ratios, or once for each --dynvit with those arguments of `dynvit bench`. A round's figure is the median call; what is printed is the median over the rounds, and the
 ratio to timm of the same round. Both sides have the same number of threads, random pictures already on the device and
 random weights. Don't bind threads to processors here (OMP_PROC_BIND): the program would inherit the one of Python's main
 thread. Needs torch and timm, which dynvit does not.
@@ -26,7 +28,7 @@ TIMM_NAMES = {"deit_tiny": "deit_tiny_patch16_224", "deit_small": "deit_small_pa
 class Timm:
     """timm's model, eager or compiled."""
 
-    def __init__(self, arguments, batch, compiled):
+    def __init__(self, arguments, batch, compiled, merged=0):
         import timm
         import torch
 
@@ -36,6 +38,11 @@ class Timm:
         size = model.patch_embed.img_size
         self.images = torch.randn(batch, 3, *size, device=arguments.device, dtype=dtype)
         on_gpu = arguments.device != "cpu"
+        if merged:
+            import tome
+
+            tome.patch.timm(model)
+            model.r = merged
         if compiled:
             model = torch.compile(model, mode="reduce-overhead" if on_gpu and batch == 1 else "default")
         self.model = model
@@ -64,10 +71,17 @@ class Timm:
 
 def measure_dynvit(arguments, batch):
     """Seconds a call for each row, by its name."""
+    seconds = {}
+    for extra in arguments.dynvit or [f"--keep-ratio {arguments.keep_ratio}"]:
+        seconds |= measure_rows(arguments, batch, extra)
+    return seconds
+
+
+def measure_rows(arguments, batch, extra):
     with tempfile.TemporaryDirectory() as temporary:
         report = pathlib.Path(temporary) / "report.json"
         command = [arguments.program, "bench", "--model", arguments.model, "--batch-size", str(batch), "--device",
-                   arguments.device, "--precision", arguments.precision, "--keep-ratio", arguments.keep_ratio,
+                   arguments.device, "--precision", arguments.precision, *extra.split(),
                    "--seconds", str(arguments.seconds), "--json", report]
         if arguments.device == "cpu":
             command += ["--threads", str(arguments.threads)]
@@ -75,7 +89,8 @@ def measure_dynvit(arguments, batch):
         if done.returncode:
             sys.exit(f"bench_timm: {arguments.program}: {done.stderr.strip()}")
         rows = json.loads(report.read_text())["rows"]
-    return {f"dynvit {row['policy']} {row['keep_ratio']:.2f}": batch / row["images_per_second"]["median"] for row in rows}
+    what = f" {extra}" if arguments.dynvit else ""
+    return {f"dynvit {row['policy']} {row['keep_ratio']:.2f}{what}": batch / row["images_per_second"]["median"] for row in rows}
 
 
 def main():
@@ -86,6 +101,9 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--keep-ratio", default="1.0,0.7")
+    parser.add_argument("--dynvit", action="append", help="in place of --keep-ratio; may be repeated")
+    parser.add_argument("--tome", help="folder that holds the package tome of github.com/facebookresearch/ToMe")
+    parser.add_argument("--tome-r", default="13", help="tokens that it merges in each block; several: 8,13")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="a row and round")
     parser.add_argument("--program", default="build/cpu/tools/dynvit/dynvit")
@@ -96,6 +114,8 @@ def main():
         import torch
     except ImportError as error:
         sys.exit(f"bench_timm: {error.name or error} is missing; pip install torch timm")
+    if arguments.tome:
+        sys.path.insert(0, arguments.tome)
     arguments.threads = torch.get_num_threads()
     where = f"{arguments.threads} threads" if arguments.device == "cpu" else torch.cuda.get_device_name(arguments.device)
     print(f"{arguments.model}, {arguments.precision}, {where}; timm {timm.__version__}, torch {torch.__version__}")
@@ -105,6 +125,10 @@ def main():
         rivals = {"timm eager": Timm(arguments, batch, compiled=False)}
         if arguments.compile:
             rivals["timm compiled"] = Timm(arguments, batch, compiled=True)
+        for r in map(int, arguments.tome_r.split(",")) if arguments.tome else ():
+            rivals[f"ToMe r {r} eager"] = Timm(arguments, batch, compiled=False, merged=r)
+            if arguments.compile:
+                rivals[f"ToMe r {r} compiled"] = Timm(arguments, batch, compiled=True, merged=r)
         rounds = []
         for _ in range(arguments.rounds):
             figures = {name: rival.measure(arguments.seconds) for name, rival in rivals.items()}

@@ -6,7 +6,7 @@
 #include "dynvit/export/bundle.hpp"
 #include "dynvit/export/onnx.hpp"
 #include "dynvit/export/torchscript.hpp"
-#include "dynvit/infer/selection_policy.hpp"
+#include "dynvit/models/pruning_plan.hpp"
 #include "dynvit/weights/state_dict.hpp"
 
 namespace dynvit {
@@ -23,8 +23,8 @@ void check_options(const ExportOptions& options, const ModelSettings& settings) 
     if (options.plan.dense() && options.kept_tokens) {
         throw Error("export", "a dense model keeps every token: it has no kept tokens to give");
     }
-    if (!find_policy(options.plan.policy).is_prediction || !options.plan.thresholds.empty()) {
-        throw Error("export", "found a plan of policy ", options.plan.policy, ", expected ", kPredicted,
+    if (options.plan.policy != own_policy(settings) || !options.plan.thresholds.empty()) {
+        throw Error("export", "found a plan of policy ", options.plan.policy, ", expected ", own_policy(settings),
                     " with a count of tokens a stage");
     }
     check_plan(options.plan, settings);

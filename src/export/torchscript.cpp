@@ -49,7 +49,10 @@ class Script {
                 reduce(x, stage, block, options.plan.tokens[static_cast<std::size_t>(stage)]);
                 if (options.kept_tokens) results += str(", kept_", stage + 1);
             },
-            [&](std::int64_t block) { run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x); });
+            [&](std::int64_t block, BlockPiece piece) {
+                if (piece == BlockPiece::kAttention) line("before", x);
+                run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x, piece);
+            });
         const std::string logits = classify(*this, settings_, parts_, x);
         return str(lines_, "    return ", logits, results, '\n');
     }
@@ -114,56 +117,121 @@ class Script {
     std::string weight(const std::string& name) const { return attribute(name + ".weight"); }
     std::string bias(const LinearPart& part) const { return part.bias ? attribute(part.name + ".bias") : "None"; }
 
-    // Only the `count` patch tokens with the highest scores go on, ties to the lower place, in the order of the grid.
+    // What the model's stages do, see reduce_tokens: `rows` of the patch tokens that are left, their sizes and places.
     void reduce(std::string& x, std::int64_t stage, std::int64_t block, std::int64_t count) {
         const std::int64_t prefix = settings_.prefix_tokens();
-        const std::string patches = line("patches", str(x, "[:, ", prefix, ":]"));
-        const std::string scores = predict(*this, parts_.predictors[static_cast<std::size_t>(stage)], patches);
-        line("order", str("torch.argsort(", scores, ", stable=True, dim=-1, descending=True)"));
-        line("places", str("torch.sort(order[:, :", count, "])[0]"));
+        line("patches", str(x, "[:, ", prefix, ":]"));
+        if (settings_.matches()) {
+            match(block, count);
+        } else {
+            choose(stage, count);
+        }
+        if (settings_.reduction == "merge" && count > 0) join_nearest(block);
         if (settings_.merges() && count > 0) {
-            merge(block, count);
+            average(count);
         } else {
             line("rows", gather("patches", parts_.norm.channels));
             if (merged_) line("sizes", str("sizes[:, :", prefix, "]"));  // none is left
         }
+        const bool fuses = settings_.fuses() && count < tokens_;
+        if (fuses) fuse();
         x = line("x", str("torch.cat([", x, "[:, :", prefix, "], rows], 1)"));
-        line(str("kept_", stage + 1), stage == 0 ? "places" : str("torch.gather(kept_", stage, ", 1, places)"));
+        const std::string kept = stage == 0 ? "places" : str("torch.gather(kept_", stage, ", 1, places)");
+        line(str("kept_", stage + 1),
+             fuses ? str("torch.constant_pad_nd(", kept, ", [0, 1], ", settings_.patches(), ")") : kept);
+        tokens_ = settings_.tokens_behind(tokens_, count);
+    }
+
+    // `places` of the patch tokens with the highest scores, ties to the lower place, in the order of the grid.
+    void choose(std::int64_t stage, std::int64_t count) {
+        predict(*this, parts_.predictors[static_cast<std::size_t>(stage)], "patches");
+        line("order", "torch.argsort(scores, stable=True, dim=-1, descending=True)");
+        line("places", str("torch.sort(order[:, :", count, "])[0]"));
     }
 
     static std::string gather(const std::string& rows, std::int64_t width) {
         return str("torch.gather(", rows, ", 1, places.unsqueeze(-1).expand([-1, -1, ", width, "]))");
     }
 
-    // What merge_dropped does: `rows` and `sizes` of the kept places. @param block whose mean keys are compared
-    void merge(std::int64_t block, std::int64_t count) {
+    // `unit`: the keys of the block, the mean over its heads, of length 1.
+    void compare(std::int64_t block) {
         const BlockPart& part = parts_.blocks[static_cast<std::size_t>(block)];
         const AttentionPart& attention = part.attention;
-        const std::int64_t prefix = settings_.prefix_tokens(), head_dim = attention.proj.inputs / attention.heads;
         const auto mean_of_heads = [&](const std::string& tensor, const char* rest) {
-            return str(tensor, ".view([3, ", attention.heads, ", ", head_dim, rest, "])[1].mean([0])");
+            return str(tensor, ".view([3, ", attention.heads, ", ", head_dim(), rest, "])[1].mean([0])");
         };
         const std::string mean_bias =
             attention.qkv.bias ? mean_of_heads(attribute(attention.qkv.name + ".bias"), "") : "None";
-        line("keys", str("torch.linear(", norm("patches", part.norm1), ", ",
+        const std::string keyed =
+            settings_.stages_in_blocks() ? str("before[:, ", settings_.prefix_tokens(), ":]") : "patches";
+        line("keys", str("torch.linear(", norm(keyed, part.norm1), ", ",
                          mean_of_heads(weight(attention.qkv.name), ", -1"), ", ", mean_bias, ").float()"));
         line("unit", "keys / keys.norm(2, [-1], True).clamp_min(1e-12)");
-        line("nearest, slot", str("torch.max(torch.matmul(", gather("unit", head_dim), ", unit.transpose(1, 2)), 1)"));
-        line("own", "places.unsqueeze(2) == torch.arange(patches.size(1), device=places.device)");
-        line("joins", str("(slot.unsqueeze(1) == torch.arange(", count, ", device=places.device).view([1, -1, 1])) & ",
-                          "(nearest > ", settings_.merge_threshold, ").unsqueeze(1) & ~own.any(1, True)"));
-        line("shares",
-             merged_ ? str("(own | joins).float() * sizes[:, ", prefix, ":].unsqueeze(1)") : "(own | joins).float()");
+    }
+
+    // `own`, (B, n): 1 at the kept places, 0 elsewhere.
+    void mark_kept() { line("own", "torch.zeros_like(patches[:, :, 0], dtype=4).scatter(1, places, 1)"); }
+
+    // What dynvit's join_nearest does.
+    void join_nearest(std::int64_t block) {
+        compare(block);
+        mark_kept();
+        line("nearest, slot",
+             str("torch.max(torch.matmul(", gather("unit", head_dim()), ", unit.transpose(1, 2)), 1)"));
+        line("slots", str("torch.where(own == 1, own.cumsum(1) - 1, slot.masked_fill(nearest <= ",
+                          settings_.merge_threshold, ", -1))"));
+    }
+
+    // What match_bipartite does.
+    void match(std::int64_t block, std::int64_t count) {
+        const std::int64_t first = settings_.prefix_tokens() % 2, joining = tokens_ - count;
+        line("all", str("torch.arange(", tokens_, ", device=patches.device)"));
+        if (joining == 0) {
+            line("places", "all.expand([patches.size(0), -1])");
+            line("slots", "places");
+            return;
+        }
+        const std::int64_t even = (tokens_ - first + 1) / 2, left = even - joining;
+        compare(block);
+        line("nearest, odd",
+             str("torch.max(torch.matmul(unit[:, ", first, "::2], unit[:, ", 1 - first, "::2].transpose(1, 2)), 2)"));
+        line("order", "torch.argsort(nearest, stable=True, dim=-1, descending=True)");
+        line("joining", str("order[:, :", joining, "]"));
+        line("rest", str("order[:, ", joining, ":]"));
+        if (settings_.prefix_tokens() > 0) line("rest", "torch.sort(rest)[0]");
+        line("odds", str("all[:", tokens_ - even, "].expand([patches.size(0), -1])"));
+        line("places", str("torch.cat([2 * rest + ", first, ", 2 * odds + ", 1 - first, "], 1)"));
+        line("slots", str("torch.zeros_like(order).scatter(1, rest, all[:", left,
+                          "].expand_as(rest)).scatter(1, joining, ", left, " + torch.gather(odd, 1, joining))"));
+        line("turned", str("all // 2 + (all % 2 != ", first, ") * ", even));
+        line("slots", str("torch.cat([slots, ", left, " + odds], 1).index_select(1, turned)"));
+    }
+
+    // What average_groups does.
+    void average(std::int64_t count) {
+        const std::int64_t prefix = settings_.prefix_tokens();
+        line("joins", str("(slots.unsqueeze(1) == torch.arange(", count, ", device=slots.device).view([1, -1, 1]))"));
+        line("shares", merged_ ? str("joins.float() * sizes[:, ", prefix, ":].unsqueeze(1)") : "joins.float()");
         line("merged", "shares.sum([2])");
         line("rows", "torch.matmul(shares / merged.unsqueeze(2), patches.float()).to(patches.dtype)");
         line("sizes", str("torch.constant_pad_nd(merged, [", prefix, ", 0], 1.0)"));
         merged_ = true;
     }
 
+    // What fuse_dropped does, with the weights of log-probabilities.
+    void fuse() {
+        mark_kept();
+        line("lost", "torch.softmax(scores, -1).masked_fill(own == 1, 0.0).unsqueeze(1)");
+        line("rows", "torch.cat([rows, torch.matmul(lost, patches.float()).to(patches.dtype)], 1)");
+    }
+
+    std::int64_t head_dim() const { return settings_.embed_dim / settings_.num_heads; }
+
     const ModelSettings& settings_;
     const VitParts& parts_;
     std::string lines_;
-    bool merged_ = false;  // tokens have `sizes`, (B, prefix + n): how many patches each stands for
+    std::int64_t tokens_ = settings_.patches();  // patch tokens that are left
+    bool merged_ = false;                        // they have `sizes`, (B, prefix + n), as patches that each stands for
 };
 
 // The module's parameters under the same names, in modules of the same tree.
@@ -220,12 +288,15 @@ void check(const std::filesystem::path& path, const std::filesystem::path& writt
     const ModelSettings& settings = model->settings();
     jit::Module loaded = jit::load(written.string());
     const auto engine = std::make_shared<const InferenceModel>(*model);
-    const auto policy = make_policy(kPredicted, engine);
+    const auto policy = settings.predicts() ? make_policy(kPredicted, engine) : nullptr;
     auto generator = at::make_generator<at::CPUGeneratorImpl>(0);
     for (const std::int64_t batch : {1, 3}) {
         const at::Tensor images =
             at::randn({batch, 3, settings.image_height(), settings.image_width()}, generator, at::kFloat);
-        compare(run(loaded, images), pruned_forward(*engine, images, *policy, options.plan.tokens), path.string());
+        const StageOperation operation =
+            options.plan.dense() ? StageOperation() : stage_operation(*engine, policy.get(), options.plan.tokens);
+        const PrunedOutput expected = staged_forward_embedded(*engine, engine->embed(images), operation);
+        compare(run(loaded, images), expected, path.string());
     }
 }
 

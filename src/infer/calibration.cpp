@@ -52,8 +52,10 @@ std::vector<at::Tensor> find_static_scores(const InferenceModel& model, const at
                 at::Tensor& total = sums[static_cast<std::size_t>(stage)];
                 total = total.defined() ? total + sum : sum;
             },
-            [&](std::int64_t block) {
-                if (block < settings.pruning_loc.back()) x = model.run_block(block, x);  // none reads what comes after
+            [&](std::int64_t block, BlockPiece piece) {  // none reads what comes after the last stage
+                if (block < settings.pruning_loc.back() || piece == BlockPiece::kAttention) {
+                    x = model.run_block(block, x, {}, piece);
+                }
             });
     });
     for (at::Tensor& sum : sums) sum = sum / static_cast<double>(pictures.size(0));

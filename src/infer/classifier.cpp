@@ -27,7 +27,7 @@ PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, const 
     if (!(ratio >= 0 && ratio <= 1)) {
         throw Error("keep-ratio", "found ", ratio, ", expected 0 (what the file says) to 1");
     }
-    find_policy(options.policy, learns_nothing);
+    if (!options.policy.empty()) find_policy(options.policy, learns_nothing);
     if (!options.thresholds.empty()) return plan_for_thresholds(settings, options.thresholds);
     PruningPlan plan;
     if (ratio > 0) {
@@ -37,7 +37,7 @@ PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, const 
     } else if (settings.stages() > 0) {
         plan = plan_for_ratio(settings, kDefaultKeepRatio);
     }
-    if (!plan.dense()) plan.policy = options.policy;
+    if (!plan.dense() && !options.policy.empty()) plan.policy = options.policy;
     return plan;
 }
 

@@ -60,7 +60,9 @@ struct Tally {
         if (!objects.defined()) return;
         found.resize(output.kept.size());
         for (std::size_t s = 0; s < output.kept.size(); ++s) {
-            const at::Tensor kept = objects.flatten().index_select(0, output.kept[s]).sum();
+            const at::Tensor& places = output.kept[s];
+            const at::Tensor is_place = places != kFused;
+            const at::Tensor kept = objects.flatten().index_select(0, places.clamp_min(0)).logical_and(is_place).sum();
             found[s] = found[s].defined() ? found[s] + kept : kept;
         }
     }

@@ -159,7 +159,7 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
 struct InferenceModel::Ops {
     const InferenceModel& model;
     const PackedLayout* layout = nullptr;  // of packed sequences (T, C); null: (B, n, C)
-    at::Tensor sizes = {};                 // (B, n): how many patches each token stands for; undefined: one each
+    at::Tensor sizes = {};                 // (B, n) or (T): how many patches each token stands for; undefined: one each
 
     // A norm is put off until the layer behind it says in which type it reads the result.
     struct Normed {
@@ -174,7 +174,8 @@ struct InferenceModel::Ops {
     }
     at::Tensor linear(const at::Tensor& x, const LinearPart& part) const { return model.linear(part)(x); }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
-        return layout ? self_attention(qkv, part.heads, *layout) : sized_self_attention(qkv, part.heads, sizes);
+        return layout ? sized_self_attention(qkv, part.heads, *layout, sizes)
+                      : sized_self_attention(qkv, part.heads, sizes);
     }
     void add_linear(at::Tensor& x, const at::Tensor& h, const LinearPart& part) const {
         x = model.linear(part).add(h, x);
@@ -276,38 +277,46 @@ at::Tensor InferenceModel::embed(const at::Tensor& images) const {
     return embed_prepared(prepare(images));
 }
 
-at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes) const {
+at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes,
+                                     BlockPiece piece) const {
+    return run_block(Ops{*this, nullptr, sizes}, index, x, piece);
+}
+
+at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout,
+                                     const at::Tensor& sizes, BlockPiece piece) const {
+    return run_block(Ops{*this, &layout, sizes}, index, x, piece);
+}
+
+at::Tensor InferenceModel::run_block(const Ops& ops, std::int64_t index, const at::Tensor& x, BlockPiece piece) const {
     at::Tensor stream = x;
-    dynvit::run_block(Ops{*this, nullptr, sizes}, parts_.blocks[static_cast<std::size_t>(index)], stream);
+    dynvit::run_block(ops, parts_.blocks[static_cast<std::size_t>(index)], stream, piece);
     return stream;
 }
 
-at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout) const {
-    at::Tensor stream = x;
-    dynvit::run_block(Ops{*this, &layout}, parts_.blocks[static_cast<std::size_t>(index)], stream);
-    return stream;
+at::Tensor InferenceModel::logits(const at::Tensor& x, const at::Tensor& sizes) const {
+    return classify(Ops{*this, nullptr, sizes}, settings_, parts_, x).to(at::kFloat);
 }
 
-at::Tensor InferenceModel::logits(const at::Tensor& x) const {
-    return classify(Ops{*this}, settings_, parts_, x).to(at::kFloat);
+at::Tensor InferenceModel::logits(const at::Tensor& x, const PackedLayout& layout, const at::Tensor& sizes) const {
+    return classify(Ops{*this, &layout, sizes}, settings_, parts_, x).to(at::kFloat);
 }
 
 at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const at::Tensor& sizes) const {
-    return last_block_logits(x, nullptr, sizes);
+    return last_block_logits(Ops{*this, nullptr, sizes}, x);
 }
 
-at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout& layout) const {
-    return last_block_logits(x, &layout, {});
-}
-
-at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout* layout,
+at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout& layout,
                                              const at::Tensor& sizes) const {
+    return last_block_logits(Ops{*this, &layout, sizes}, x);
+}
+
+at::Tensor InferenceModel::last_block_logits(const Ops& all, const at::Tensor& x) const {
     at::Tensor stream = x;
     const auto run = [&](const auto& ops) {
         dynvit::run_block(ops, parts_.blocks.back(), stream);
         return classify(ops, settings_, parts_, stream).to(at::kFloat);
     };
-    return settings_.pooling == "token" ? run(LastBlockOps{{*this, layout, sizes}}) : run(Ops{*this, layout, sizes});
+    return settings_.pooling == "token" ? run(LastBlockOps{all}) : run(all);
 }
 
 std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {

@@ -11,11 +11,14 @@
 namespace dynvit {
 namespace {
 
-SessionOutput with_counts(const PrunedOutput& output, std::int64_t patches) {
+SessionOutput with_counts(const PrunedOutput& output, const ModelSettings& settings) {
     SessionOutput result{output.logits, {}, {}};
-    const std::int64_t batch = output.logits.size(0);
+    const std::int64_t batch = output.logits.size(0), patches = settings.patches();
     for (at::Tensor kept : output.kept) {  // (B, k)
+        if (settings.matches()) kept = std::get<0>(kept.sort(1));
+        const at::Tensor is_fused = settings.fuses() ? kept == patches : at::Tensor();
         if (batch > 1) kept = kept + patches * at::arange(batch, kept.options()).unsqueeze(1);
+        if (is_fused.defined()) kept = kept.masked_fill(is_fused, kFused);
         result.counts.emplace_back(static_cast<std::size_t>(batch), kept.size(1));
         result.kept.push_back(kept.flatten());
     }
@@ -27,8 +30,13 @@ SessionOutput with_counts(const PrunedOutput& output, std::int64_t patches) {
 std::vector<std::int64_t> SessionOutput::kept_of(std::int64_t index, std::size_t stage, std::int64_t patches) const {
     std::int64_t first = 0;
     for (std::int64_t i = 0; i < index; ++i) first += counts[stage][i];
-    const at::Tensor places = (kept[stage].narrow(0, first, counts[stage][index]) - index * patches).cpu();
-    return {places.const_data_ptr<std::int64_t>(), places.const_data_ptr<std::int64_t>() + places.numel()};
+    const at::Tensor places = kept[stage].narrow(0, first, counts[stage][index]).cpu();
+    std::vector<std::int64_t> own;
+    for (std::int64_t i = 0; i < places.numel(); ++i) {
+        const std::int64_t place = places.const_data_ptr<std::int64_t>()[i];
+        if (place != kFused) own.push_back(place - index * patches);
+    }
+    return own;
 }
 
 InferenceSession::InferenceSession(std::shared_ptr<const InferenceModel> model, PruningPlan plan,
@@ -97,6 +105,30 @@ SessionOutput InferenceSession::run(const at::Tensor& images) const {
     return recorded_ ? (*recorded_)(images) : fixed_shapes(model_->prepare(images));
 }
 
+std::vector<at::Tensor> InferenceSession::sources(const at::Tensor& images) const {
+    const torch::NoGradGuard no_grad;
+    TORCH_CHECK(keeps_tokens(*entry_) && !plan_.dense(), "tokens are kept by a pruned model's stages alone");
+    const auto sources_of = [&](const at::Tensor& some, SelectionPolicy* policy, std::vector<std::int64_t> counts) {
+        const StageOperation operation = stage_operation(*model_, policy, std::move(counts));
+        PrunedOutput output = staged_forward_embedded(*model_, model_->embed(some), operation);
+        return dynvit::sources({{}, std::move(output.kept), {}, std::move(output.slots)}, settings().patches());
+    };
+    if (entry_->selects != Selects::kAbove) return sources_of(images, policy_.get(), plan_.tokens);
+    // The tokens above a threshold are an image's best, as many as they are.
+    const auto predicted = make_policy(kPredicted, model_);
+    const PerImageOutput output = per_image_forward(*model_, images, plan_.thresholds);
+    std::vector<std::vector<at::Tensor>> stages(output.counts.size());
+    for (std::int64_t b = 0; b < images.size(0); ++b) {
+        std::vector<std::int64_t> counts;
+        for (const auto& stage : output.counts) counts.push_back(stage[static_cast<std::size_t>(b)]);
+        const std::vector<at::Tensor> found = sources_of(images.slice(0, b, b + 1), predicted.get(), counts);
+        for (std::size_t s = 0; s < stages.size(); ++s) stages[s].push_back(found[s]);
+    }
+    std::vector<at::Tensor> all;
+    for (const std::vector<at::Tensor>& stage : stages) all.push_back(at::cat(stage));
+    return all;
+}
+
 OneImageBlocks* InferenceSession::one_image_blocks(std::int64_t batch) {
     if (batch != 1 || !(plan_.dense() || entry_->is_prediction)) return nullptr;
     if (!one_image_) one_image_ = model_->one_image_blocks();
@@ -111,12 +143,12 @@ SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs, OneImageB
         const StageOperation average = average_two_by_two(settings(), structural_stage(settings()));
         return {staged_forward_embedded(*model_, x, average).logits, {}, {}};
     }
-    const auto pruned = [&] {
-        if (one_image) return pruned_forward_embedded(*model_, x, *one_image, plan_.tokens);
-        if (plan_.dense()) return staged_forward_embedded(*model_, x, {});
-        return pruned_forward_embedded(*model_, x, *policy_, plan_.tokens);
-    };
-    return with_counts(pruned(), settings().patches());
+    if (one_image) {
+        return with_counts(pruned_forward_embedded(*model_, x, *one_image, plan_.tokens), settings());
+    }
+    const StageOperation operation =
+        plan_.dense() ? StageOperation() : stage_operation(*model_, policy_.get(), plan_.tokens);
+    return with_counts(staged_forward_embedded(*model_, x, operation), settings());
 }
 
 }  // namespace dynvit

@@ -3,22 +3,25 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/models/vit_forward.hpp"
-#include "dynvit/ops/packed_selection.hpp"
+#include "dynvit/ops/packed_merge.hpp"
 
 namespace dynvit {
+
+StageOperation stage_operation(const InferenceModel& model, SelectionPolicy* policy, std::vector<std::int64_t> tokens) {
+    StageChoices choices;
+    if (policy) {
+        choices.scores = [policy](const StageInput& input) { return policy->scores(input); };
+        choices.weights = [policy](const at::Tensor& scores) { return policy->fusion_weights(scores); };
+    }
+    choices.metric = [&model](const StageInput& input) { return model.mean_keys(input.stage, input.keyed); };
+    return reduce_tokens(model.settings(), std::move(choices), std::move(tokens));
+}
 
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens) {
     const torch::NoGradGuard no_grad;
-    return pruned_forward_embedded(model, model.embed(images), policy, tokens);
-}
-
-PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
-                                     const std::vector<std::int64_t>& tokens) {
-    if (tokens.empty()) return staged_forward_embedded(model, x, {});
-    const auto scores = [&](const StageInput& input) { return policy.scores(input); };
-    const auto metric = [&](const StageInput& input) { return model.mean_keys(input.stage, input.tokens); };
-    return staged_forward_embedded(model, x, reduce_tokens(model.settings(), scores, metric, tokens));
+    return staged_forward_embedded(model, model.embed(images),
+                                   tokens.empty() ? StageOperation() : stage_operation(model, &policy, tokens));
 }
 
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
@@ -33,14 +36,16 @@ PrunedOutput staged_forward_embedded(const InferenceModel& model, const at::Tens
     const torch::NoGradGuard no_grad;
     // A pruned model's last block runs for what the head reads alone. The dense model has every token in every block,
     // as the published ones do.
-    const std::int64_t whole_blocks = model.settings().depth - (operation ? 1 : 0);
-    const auto run_block = [&](std::int64_t block, const at::Tensor& input, const at::Tensor& sizes) {
-        return block < whole_blocks ? model.run_block(block, input, sizes) : input;
+    const std::int64_t last = model.settings().depth - 1;
+    bool is_left = false;
+    const auto run_block = [&](std::int64_t block, BlockPiece piece, const at::Tensor& input, const at::Tensor& sizes) {
+        is_left = operation && block == last && piece == BlockPiece::kWhole;
+        return is_left ? input : model.run_block(block, input, sizes, piece);
     };
     PrunedTokens result = run_blocks(model.settings(), x, run_block, operation);
     const at::Tensor logits =
-        operation ? model.last_block_logits(result.tokens, result.sizes) : model.logits(result.tokens);
-    return {logits, std::move(result.kept)};
+        is_left ? model.last_block_logits(result.tokens, result.sizes) : model.logits(result.tokens, result.sizes);
+    return {logits, std::move(result.kept), std::move(result.slots)};
 }
 
 PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
@@ -56,25 +61,33 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
                         at::arange(batch * (rows - prefix), embedded.options().dtype(at::kLong)),
                         {}};
     bool uniform = true;  // as many tokens in each image
+    at::Tensor keyed;     // what the attention before a stage in its block has read
     walk_blocks(
         settings, settings.stages(),
         [&](std::int64_t stage, std::int64_t) {
-            tokens = keep_above(tokens, model.keep_log_probability(stage, tokens.x, tokens.layout),
-                                thresholds[static_cast<std::size_t>(stage)], prefix);
+            PackedTokens kept = keep_above(tokens, model.keep_log_probability(stage, tokens.x, tokens.layout),
+                                           thresholds[static_cast<std::size_t>(stage)], prefix);
+            if (settings.merges()) {
+                const at::Tensor metric = model.mean_keys(stage, settings.stages_in_blocks() ? keyed : tokens.x);
+                kept = merge_dropped(tokens, kept, metric, settings.merge_threshold, prefix);
+            }
+            tokens = std::move(kept);
             uniform = false;
             output.counts.push_back(tokens.layout.lengths());
             for (std::int64_t& count : output.counts.back()) count -= prefix;
             output.kept.push_back(tokens.positions);
             output.keep_probabilities.push_back(tokens.probabilities);
         },
-        [&](std::int64_t block) {
-            if (block + 1 == settings.depth) {
-                output.logits = model.last_block_logits(tokens.x, tokens.layout);
-            } else if (uniform) {
-                tokens.x = model.run_block(block, tokens.x.view(embedded.sizes())).flatten(0, 1);
-            } else {
-                tokens.x = model.run_block(block, tokens.x, tokens.layout);
+        [&](std::int64_t block, BlockPiece piece) {
+            const bool last = block + 1 == settings.depth && piece != BlockPiece::kAttention;
+            if (piece == BlockPiece::kAttention) keyed = tokens.x;
+            if (last && piece == BlockPiece::kWhole) {
+                output.logits = model.last_block_logits(tokens.x, tokens.layout, tokens.sizes);
+                return;
             }
+            tokens.x = uniform ? model.run_block(block, tokens.x.view(embedded.sizes()), {}, piece).flatten(0, 1)
+                               : model.run_block(block, tokens.x, tokens.layout, tokens.sizes, piece);
+            if (last) output.logits = model.logits(tokens.x, tokens.layout, tokens.sizes);
         });
     return output;
 }

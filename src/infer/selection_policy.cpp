@@ -20,6 +20,7 @@ class PredictedPolicy : public SelectionPolicy {
   public:
     explicit PredictedPolicy(Model model) : model_(std::move(model)) {}
     at::Tensor scores(const StageInput& input) override { return model_->keep_log_probability(input.stage, input.x); }
+    at::Tensor fusion_weights(const at::Tensor& scores) const override { return shares_of_log_probabilities(scores); }
 
   private:
     Model model_;
@@ -40,20 +41,22 @@ class StaticPolicy : public SelectionPolicy {
   public:
     explicit StaticPolicy(std::vector<at::Tensor> scores) : scores_(std::move(scores)) {}
     at::Tensor scores(const StageInput& input) override {
-        return scores_.at(static_cast<std::size_t>(input.stage))
-            .index_select(0, input.positions.flatten())
-            .view_as(input.positions);
+        const at::Tensor& of_places = scores_.at(static_cast<std::size_t>(input.stage));
+        const at::Tensor of_fused = of_places.mean(0, /*keepdim=*/true);  // which is at no place: position N
+        return at::cat({of_places, of_fused}).index_select(0, input.positions.flatten()).view_as(input.positions);
     }
+    at::Tensor fusion_weights(const at::Tensor& scores) const override { return shares_of_log_probabilities(scores); }
 
   private:
-    std::vector<at::Tensor> scores_;  // a stage: (N)
+    std::vector<at::Tensor> scores_;  // a stage: (N), means of log-probabilities
 };
 
-// Needs no training (EViT, Liang et al., 2022).
+// Needs no training. The attention is what EViT weighs fused tokens by, too (Liang et al., 2022).
 class ClsAttentionPolicy : public SelectionPolicy {
   public:
     explicit ClsAttentionPolicy(Model model) : model_(std::move(model)) {}
-    at::Tensor scores(const StageInput& input) override { return model_->cls_attention(input.block - 1, input.before); }
+    at::Tensor scores(const StageInput& input) override { return model_->cls_attention(input.attended, input.before); }
+    at::Tensor fusion_weights(const at::Tensor& scores) const override { return scores; }
 
   private:
     Model model_;
@@ -91,6 +94,9 @@ constexpr PolicyEntry kPolicies[] = {
      .description = "how much [CLS] looks at a token in the block before",
      .reads_attention = true,
      .make = make_cls_attention},
+    {.name = kSimilarity,
+     .description = "nobody: with the reduction tome the most similar tokens are averaged",
+     .selects = Selects::kMatched},
     {.name = "structural",
      .description = "nobody: tokens are averaged two by two in the middle of the network",
      .selects = Selects::kAveraged},
@@ -106,12 +112,16 @@ void check_model(const PolicyEntry& policy, const ModelSettings& settings) {
     if (!settings.class_token) {
         throw Error("policy", policy.name, " was asked for of a model without [CLS], expected one with class_token");
     }
-    if (settings.stages() > 0 && settings.pruning_loc.front() == 0) {
+    if (settings.stages() > 0 && settings.pruning_loc.front() == 0 && !settings.stages_in_blocks()) {
         throw Error("policy", policy.name, " was asked for at a stage before block 0, expected a block before it");
     }
 }
 
 }  // namespace
+
+at::Tensor SelectionPolicy::fusion_weights(const at::Tensor& scores) const {
+    return scores / scores.sum(-1, /*keepdim=*/true);
+}
 
 std::vector<std::string> policy_names(PolicyFilter serves) {
     std::vector<std::string> names;
@@ -159,16 +169,23 @@ std::unique_ptr<SelectionPolicy> make_static_policy(std::vector<at::Tensor> scor
 PruningPlan complete_plan(PruningPlan plan, const InferenceModel& model, const PolicyInputs& inputs) {
     const ModelSettings& settings = model.settings();
     const PolicyEntry& policy = find_policy(plan.policy);
-    if (policy.selects != Selects::kAveraged) check_plan(plan, settings);
+    if (policy.selects != Selects::kAveraged) {
+        check_plan(plan, settings);
+        if (!plan.dense() && settings.matches() != (policy.selects == Selects::kMatched)) {
+            throw Error("policy", policy.name, ": found model.reduction ", settings.reduction, ", expected ",
+                        settings.matches() ? str("the policy ", kSimilarity, " with it") : "tome with this policy");
+        }
+    }
     switch (policy.selects) {
         case Selects::kBest:
+        case Selects::kMatched:
             if (!plan.thresholds.empty()) {
                 throw Error("policy", policy.name, ": found thresholds, expected a count of tokens a stage");
             }
             break;
         case Selects::kAbove:
-            if (settings.merges()) {
-                throw Error("policy", policy.name, ": found model.reduction ", settings.reduction, ", expected delete");
+            if (settings.fuses()) {
+                throw Error("policy", policy.name, ": found model.reduction fuse, expected delete or merge");
             }
             if (plan.dense()) throw Error("policy", policy.name, ": found no thresholds, expected one a stage");
             if (!plan.thresholds.empty()) break;

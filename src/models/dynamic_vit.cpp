@@ -29,7 +29,7 @@ DynamicVitImpl::DynamicVitImpl(const ModelSettings& settings, at::Generator gene
     }
     for (const auto& item : backbone_->named_buffers(/*recurse=*/false)) register_buffer(item.key(), item.value());
     for (const auto& item : backbone_->named_children()) register_module(item.key(), item.value());
-    if (settings.stages() == 0) return;
+    if (settings.stages() == 0 || !settings.predicts()) return;
     const auto list = register_module(kPredictionModules, std::make_shared<torch::nn::Module>());
     for (std::int64_t s = 0; s < settings.stages(); ++s) {
         score_predictor_.push_back(PredictionModule(settings.embed_dim, generator));
@@ -57,8 +57,9 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
             output.log_probs.push_back(log_prob);
             output.decisions.push_back(decision);
         },
-        [&](std::int64_t block) {
-            stream = backbone_->run_block(block, stream, policy, of_block(noise.drop_path, block));
+        [&](std::int64_t block, BlockPiece piece) {
+            const BlockInputs inputs{.policy = policy, .drop_path = of_block(noise.drop_path, block)};
+            stream = backbone_->run_block(block, stream, inputs, piece);
         });
     const VisionTransformerImpl::Output read = backbone_->read_out(stream, decision);
     output.logits = read.logits;
@@ -68,8 +69,9 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
 
 PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const StageOperation& operation,
                                             const at::Tensor& drop_path) {
-    const auto run = [&](std::int64_t block, const at::Tensor& x, const at::Tensor& sizes) {
-        return backbone_->run_block(block, {x}, {}, of_block(drop_path, block), sizes).sum();
+    const auto run = [&](std::int64_t block, BlockPiece piece, const at::Tensor& x, const at::Tensor& sizes) {
+        const BlockInputs inputs{.drop_path = of_block(drop_path, block), .sizes = sizes};
+        return backbone_->run_block(block, {x}, inputs, piece).sum();
     };
     return run_blocks(settings(), backbone_->embed(images), run, operation);
 }

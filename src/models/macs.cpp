@@ -28,9 +28,13 @@ struct Costs {
         linear(tokens, part.fc1);
         linear(tokens, part.fc2);
     }
-    // Mean keys, their cosines with those of the kept tokens, and the means (see merge_dropped).
-    void merge(std::int64_t tokens, std::int64_t kept, std::int64_t channels, std::int64_t head_dim) {
-        macs += tokens * channels * head_dim + tokens * kept * (head_dim + channels);
+    // What a stage does with tokens that do not go on, beside choosing them.
+    void reduce(const ModelSettings& s, std::int64_t tokens, std::int64_t kept) {
+        const std::int64_t head_dim = s.embed_dim / s.num_heads, dropped = tokens - kept;
+        if (s.merges()) macs += tokens * s.embed_dim * head_dim;                 // mean keys
+        if (s.matches()) macs += tokens / 2 * (tokens - tokens / 2) * head_dim;  // cosines of both halves
+        if (s.reduction == "merge") macs += dropped * kept * head_dim;           // with the kept ones
+        if (s.merges() || s.fuses()) macs += dropped * s.embed_dim;              // means, or the fused token
     }
     std::int64_t norm(std::int64_t tokens, const NormPart&) const { return tokens; }
     std::int64_t gelu(std::int64_t tokens) const { return tokens; }
@@ -54,14 +58,14 @@ std::vector<std::int64_t> count_macs_per_stage(const ModelSettings& s, const std
         [&](std::int64_t stage, std::int64_t) {
             macs.push_back(std::exchange(costs.macs, 0));
             if (kept.empty()) return;
-            if (predicts) predict(costs, parts.predictors[static_cast<std::size_t>(stage)], patches);
+            if (predicts && s.predicts()) predict(costs, parts.predictors[static_cast<std::size_t>(stage)], patches);
             const std::int64_t left = kept[static_cast<std::size_t>(stage)];
-            if (s.merges()) costs.merge(patches, left, s.embed_dim, s.embed_dim / s.num_heads);
-            patches = left;
+            costs.reduce(s, patches, left);
+            patches = s.tokens_behind(patches, left);
         },
-        [&](std::int64_t block) {
+        [&](std::int64_t block, BlockPiece piece) {
             std::int64_t tokens = s.prefix_tokens() + patches;
-            run_block(costs, parts.blocks[static_cast<std::size_t>(block)], tokens);
+            run_block(costs, parts.blocks[static_cast<std::size_t>(block)], tokens, piece);
         });
     std::int64_t tokens = s.prefix_tokens() + patches;
     classify(costs, s, parts, tokens);
@@ -74,10 +78,11 @@ std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::in
     return std::accumulate(parts.begin(), parts.end(), std::int64_t{0});
 }
 
-double find_keep_ratio(const ModelSettings& settings, double gmacs) {
+double find_keep_ratio(const ModelSettings& settings, double gmacs, bool predicts) {
     const auto fits = [&](std::int64_t ten_thousandths) {
         const auto ratios = stage_ratios(static_cast<double>(ten_thousandths) / 1e4, settings.stages());
-        return static_cast<double>(count_macs(settings, tokens_per_stage(ratios, settings.patches()))) <= gmacs * 1e9;
+        const std::vector<std::int64_t> tokens = tokens_per_stage(ratios, settings.patches());
+        return static_cast<double>(count_macs(settings, tokens, predicts)) <= gmacs * 1e9;
     };
     if (!fits(1)) return -1.0;
     std::int64_t low = 1, high = 10001;  // the costs do not fall as the ratio grows

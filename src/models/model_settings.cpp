@@ -47,7 +47,7 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
                     str("found block ", block, " after ", s.pruning_loc[i - 1], ", expected ascending blocks")};
         }
     }
-    if (s.stages() > 0 && s.embed_dim % 4 != 0) {
+    if (s.stages() > 0 && s.predicts() && s.embed_dim % 4 != 0) {
         return {"embed_dim", str("found ", s.embed_dim, ", expected a multiple of 4 for the prediction modules")};
     }
     return {};
@@ -75,11 +75,14 @@ void ModelSettings::fields(FieldVisitor& v) {
     v.field("pooling", pooling, "what the head reads: [CLS], or the mean of the patch tokens",
             std::vector<std::string>{"token", "mean"});
     v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));
-    v.field("pruning_loc", pruning_loc, "a prediction module before each of these blocks, from 0; []: a dense ViT");
+    v.field("pruning_loc", pruning_loc,
+            "a stage, with its prediction module, at each of these blocks, from 0; []: dense");
+    v.field("stage_place", stage_place, "where a stage stands: before its block, or between its attention and its MLP",
+            std::vector<std::string>{"before_block", "after_attention"});
     v.field("reduction", reduction,
-            "what becomes of tokens that a stage does not keep: deleted, or averaged into the kept one that resembles "
-            "them most",
-            std::vector<std::string>{"delete", "merge"});
+            "what becomes of tokens that a stage does not keep: deleted, averaged into the kept one that resembles "
+            "them most (merge), or all into one more token (fuse: EViT); tome: no choice, similar tokens are averaged",
+            std::vector<std::string>{"delete", "merge", "fuse", "tome"});
     v.field("merge_threshold", merge_threshold,
             "merge: cosine of their keys above which two tokens are averaged; others are deleted", between(-1, 1));
     if (const auto [key, text] = fault(*this); !key.empty()) v.reject(key, text);

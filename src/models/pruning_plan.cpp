@@ -6,16 +6,22 @@
 #include "dynvit/core/progress.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
+#include "dynvit/ops/token_merge.hpp"
 
 namespace dynvit {
+
+std::string own_policy(const ModelSettings& settings) {
+    return settings.predicts() ? kPredicted : kSimilarity;
+}
 
 std::vector<double> stage_shares(const std::vector<double>& given, std::int64_t stages) {
     return std::ssize(given) == stages ? given : stage_ratios(given.front(), stages);
 }
 
 PruningPlan plan_for_shares(const ModelSettings& settings, const std::vector<double>& shares) {
-    if (std::ranges::all_of(shares, [](double share) { return share >= 1; })) return {};
-    return {.tokens = tokens_per_stage(shares, settings.patches())};
+    const std::string policy = own_policy(settings);
+    if (std::ranges::all_of(shares, [](double share) { return share >= 1; })) return {.policy = policy};
+    return {.policy = policy, .tokens = tokens_per_stage(shares, settings.patches())};
 }
 
 PruningPlan plan_for_ratio(const ModelSettings& settings, double keep_ratio, const std::string& model) {
@@ -37,14 +43,24 @@ PruningPlan plan_for_thresholds(const ModelSettings& settings, const std::vector
     return plan;
 }
 
-double keep_ratio_for_gmacs(const ModelSettings& settings, double gmacs) {
-    const double ratio = settings.stages() > 0 ? find_keep_ratio(settings, gmacs) : -1.0;
+double keep_ratio_for_gmacs(const ModelSettings& settings, double gmacs, bool predicts) {
+    const double ratio = settings.stages() > 0 ? find_keep_ratio(settings, gmacs, predicts) : -1.0;
     if (ratio > 0) return ratio;
     const std::vector<std::int64_t> none(settings.pruning_loc.size(), 0);
     throw Error("gmacs", "found ", gmacs, ", expected at least the ",
-                fixed(1e-9 * static_cast<double>(count_macs(settings, none)), 3),
+                fixed(1e-9 * static_cast<double>(count_macs(settings, none, predicts)), 3),
                 settings.stages() > 0 ? " of a model that keeps no patch"
                                       : " of this model, which has no stage that could save any");
+}
+
+std::vector<std::int64_t> tokens_before_stages(const ModelSettings& settings, const std::vector<std::int64_t>& counts) {
+    std::vector<std::int64_t> before;
+    std::int64_t tokens = settings.patches();
+    for (const std::int64_t count : counts) {
+        before.push_back(tokens);
+        tokens = settings.tokens_behind(tokens, count);
+    }
+    return before;
 }
 
 void check_plan(const PruningPlan& plan, const ModelSettings& settings, const std::string& name) {
@@ -55,12 +71,12 @@ void check_plan(const PruningPlan& plan, const ModelSettings& settings, const st
     };
     check_size("token counts", std::ssize(plan.tokens));
     check_size("thresholds", std::ssize(plan.thresholds));
-    std::int64_t before = settings.patches();
-    for (const std::int64_t count : plan.tokens) {
-        if (count < 0 || count > before) {
-            throw Error("policy", called, ": found a count of ", count, ", expected 0 to ", before);
-        }
-        before = count;
+    const std::vector<std::int64_t> before = tokens_before_stages(settings, plan.tokens);
+    for (std::size_t s = 0; s < before.size(); ++s) {
+        const std::int64_t least = settings.matches() ? least_bipartite(before[s], settings.prefix_tokens()) : 0;
+        if (plan.tokens[s] >= least && plan.tokens[s] <= before[s]) continue;
+        throw Error("policy", called, ": found a count of ", plan.tokens[s], " at stage ", s + 1, ", expected ", least,
+                    " to ", before[s]);
     }
     for (const double threshold : plan.thresholds) {
         if (threshold >= 0 && threshold <= 1) continue;

@@ -3,21 +3,33 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/token_gather.hpp"
 #include "dynvit/ops/token_merge.hpp"
 
 namespace dynvit {
 
+namespace {
+
+std::int64_t count_at(const std::vector<std::int64_t>& counts, const StageInput& input) {
+    return counts.at(static_cast<std::size_t>(input.stage));
+}
+
+at::Tensor without_gradients(const std::function<at::Tensor(const StageInput&)>& function, const StageInput& input) {
+    const at::NoGradGuard no_grad;
+    return function(input);
+}
+
+Tokens average(const StageInput& input, const TokenGroups& groups, std::int64_t prefix) {
+    MergedTokens merged = average_groups(input.x, input.sizes, groups, prefix);
+    return {std::move(merged.x), input.positions.gather(1, groups.places), std::move(merged.sizes), groups.slots};
+}
+
+}  // namespace
+
 StageOperation select_tokens(std::int64_t prefix, TokenScores scores, std::vector<std::int64_t> counts) {
     return [prefix, scores = std::move(scores), counts = std::move(counts)](const StageInput& input) -> Tokens {
-        at::Tensor score;
-        {
-            const at::NoGradGuard no_grad;
-            score = scores(input);
-        }
-        const std::int64_t count = counts.at(static_cast<std::size_t>(input.stage));
-        KeptTokens kept = keep_top_tokens(input.x, score, input.positions, count, prefix);
+        const at::Tensor score = without_gradients(scores, input);
+        KeptTokens kept = keep_top_tokens(input.x, score, input.positions, count_at(counts, input), prefix);
         return {std::move(kept.tokens), std::move(kept.positions)};
     };
 }
@@ -26,22 +38,50 @@ StageOperation merge_tokens(std::int64_t prefix, TokenScores scores, TokenMetric
                             std::vector<std::int64_t> counts, double threshold) {
     return [=, scores = std::move(scores), metric = std::move(metric),
             counts = std::move(counts)](const StageInput& input) -> Tokens {
-        at::Tensor places, compared;
-        {
-            const at::NoGradGuard no_grad;
-            places = top_places(scores(input).detach(), counts.at(static_cast<std::size_t>(input.stage)));
-            compared = metric(input);
-        }
-        MergedTokens merged = merge_dropped(input.x, input.sizes, places, compared, threshold, prefix);
-        return {std::move(merged.x), input.positions.gather(1, places), std::move(merged.sizes)};
+        const at::Tensor score = without_gradients(scores, input).detach();
+        const at::Tensor places = top_places(score, count_at(counts, input));
+        return average(input, join_nearest(places, without_gradients(metric, input), threshold), prefix);
     };
 }
 
-StageOperation reduce_tokens(const ModelSettings& settings, TokenScores scores, TokenMetric metric,
-                             std::vector<std::int64_t> counts) {
+StageOperation match_tokens(std::int64_t prefix, TokenMetric metric, std::vector<std::int64_t> counts) {
+    return [prefix, metric = std::move(metric), counts = std::move(counts)](const StageInput& input) -> Tokens {
+        const at::Tensor compared = without_gradients(metric, input);
+        return average(input, match_bipartite(compared, count_at(counts, input), prefix), prefix);
+    };
+}
+
+at::Tensor shares_of_log_probabilities(const at::Tensor& scores) {
+    return at::softmax(scores, -1, at::kFloat);
+}
+
+StageOperation fuse_tokens(const ModelSettings& settings, TokenScores scores, FusionWeights weights,
+                           std::vector<std::int64_t> counts) {
+    const std::int64_t prefix = settings.prefix_tokens(), fused = settings.patches();
+    return [=, scores = std::move(scores), weights = std::move(weights),
+            counts = std::move(counts)](const StageInput& input) -> Tokens {
+        const std::int64_t count = count_at(counts, input), tokens = input.tokens.size(1);
+        const at::Tensor score = without_gradients(scores, input);
+        if (count == tokens) return {input.x, input.positions};
+        const at::Tensor places = top_places(score.detach(), count);
+        const at::Tensor positions = at::constant_pad_nd(input.positions.gather(1, places), {0, 1}, fused);
+        const at::Tensor own = at::arange(count, places.options()).expand_as(places);
+        const at::Tensor slots = at::full({places.size(0), tokens}, count, places.options()).scatter(1, places, own);
+        return {fuse_dropped(input.x, places, weights(score), prefix), positions, {}, slots};
+    };
+}
+
+StageOperation reduce_tokens(const ModelSettings& settings, StageChoices choices, std::vector<std::int64_t> counts) {
     const std::int64_t prefix = settings.prefix_tokens();
-    if (!settings.merges()) return select_tokens(prefix, std::move(scores), std::move(counts));
-    return merge_tokens(prefix, std::move(scores), std::move(metric), std::move(counts), settings.merge_threshold);
+    if (settings.matches()) return match_tokens(prefix, std::move(choices.metric), std::move(counts));
+    if (settings.merges()) {
+        return merge_tokens(prefix, std::move(choices.scores), std::move(choices.metric), std::move(counts),
+                            settings.merge_threshold);
+    }
+    if (settings.fuses()) {
+        return fuse_tokens(settings, std::move(choices.scores), std::move(choices.weights), std::move(counts));
+    }
+    return select_tokens(prefix, std::move(choices.scores), std::move(counts));
 }
 
 StageOperation average_two_by_two(const ModelSettings& settings, std::int64_t stage) {
@@ -61,26 +101,57 @@ StageOperation average_two_by_two(const ModelSettings& settings, std::int64_t st
     };
 }
 
+std::vector<at::Tensor> sources(const PrunedTokens& tokens, std::int64_t patches) {
+    std::vector<at::Tensor> found;
+    if (tokens.kept.empty()) return found;
+    const auto numbers = tokens.kept.front().options();
+    const std::int64_t batch = tokens.kept.front().size(0);
+    at::Tensor token =
+        at::arange(patches, numbers).expand({batch, -1});  // (B, N): the token that each patch is part of
+    at::Tensor before = token;                             // (B, n): the tokens' positions
+    for (std::size_t s = 0; s < tokens.kept.size(); ++s) {
+        const at::Tensor& kept = tokens.kept[s];
+        at::Tensor slots = tokens.slots[s];
+        if (!slots.defined()) {
+            const at::Tensor own = at::arange(kept.size(1), numbers).expand_as(kept);
+            const at::Tensor at_position = at::full({batch, patches + 1}, -1, numbers).scatter(1, kept, own);
+            slots = at_position.gather(1, before);
+        }
+        // A column behind the last stands for what is part of no token.
+        token = at::constant_pad_nd(slots, {0, 1}, -1).gather(1, token.masked_fill(token < 0, slots.size(1)));
+        found.push_back(at::constant_pad_nd(kept, {0, 1}, -1).gather(1, token.masked_fill(token < 0, kept.size(1))));
+        before = kept;
+    }
+    return found;
+}
+
 PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, const RunBlock& run_block,
                         const StageOperation& operation) {
     PrunedTokens output{x, {}};
     at::Tensor before, sizes;
+    std::int64_t attended = -1;
     at::Tensor positions = at::arange(settings.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
     const std::int64_t prefix = settings.prefix_tokens();
     walk_blocks(
         settings, operation ? settings.stages() : 0,
         [&](std::int64_t stage, std::int64_t block) {
+            const at::Tensor patches = output.tokens.slice(1, prefix);
+            const at::Tensor keyed = attended == block ? before.slice(1, prefix) : patches;
             Tokens tokens =
-                operation({stage, block, output.tokens, output.tokens.slice(1, prefix), positions, before, sizes});
+                operation({stage, block, output.tokens, patches, positions, attended, before, sizes, keyed});
             output.tokens = std::move(tokens.x);
             sizes = std::move(tokens.sizes);
             if (sizes.defined()) output.sizes = at::constant_pad_nd(sizes, {prefix, 0}, 1);
             positions = std::move(tokens.positions);
             output.kept.push_back(positions);
+            output.slots.push_back(std::move(tokens.slots));
         },
-        [&](std::int64_t block) {
-            before = output.tokens;
-            output.tokens = run_block(block, output.tokens, output.sizes);
+        [&](std::int64_t block, BlockPiece piece) {
+            if (piece != BlockPiece::kMlp) {
+                before = output.tokens;
+                attended = block;
+            }
+            output.tokens = run_block(block, piece, output.tokens, output.sizes);
         });
     return output;
 }

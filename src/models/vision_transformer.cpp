@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/half_linear.hpp"
 #include "dynvit/ops/masked_attention.hpp"
 #include "dynvit/ops/patch_rows.hpp"
@@ -21,8 +20,7 @@ at::Tensor ResidualStream::sum() const {
 // Operations that autograd differentiates.
 struct VisionTransformerImpl::Ops {
     const std::unordered_map<std::string, at::Tensor>& parameters;
-    at::Tensor policy, drop_path, sizes;
-    std::int64_t branches = 0;  // added so far
+    BlockInputs inputs = {};
 
     const at::Tensor& parameter(const std::string& name) const { return parameters.at(name); }
     at::Tensor weight(const LinearPart& part) const { return parameter(part.name + ".weight"); }
@@ -61,18 +59,20 @@ struct VisionTransformerImpl::Ops {
         return half_linear(x, weight(part), bias(part));
     }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
-        if (sizes.defined()) return sized_self_attention(qkv, part.heads, sizes);
-        return masked_self_attention(qkv, policy, part.heads);
+        if (inputs.sizes.defined()) return sized_self_attention(qkv, part.heads, inputs.sizes);
+        return masked_self_attention(qkv, inputs.policy, part.heads);
     }
-    void add_linear(ResidualStream& x, const at::Tensor& h, const LinearPart& part) { add(x, linear(h, part)); }
-    void add_mlp(ResidualStream& x, const at::Tensor& normed, const MlpPart& part) {
-        add(x, half_mlp(normed, weight(part.fc1), bias(part.fc1), weight(part.fc2), bias(part.fc2)));
+    void add_linear(ResidualStream& x, const at::Tensor& h, const LinearPart& part) const {
+        add(x, linear(h, part), 0);
+    }
+    void add_mlp(ResidualStream& x, const at::Tensor& normed, const MlpPart& part) const {
+        add(x, half_mlp(normed, weight(part.fc1), bias(part.fc1), weight(part.fc2), bias(part.fc2)), 1);
     }
 
   private:
-    void add(ResidualStream& x, const at::Tensor& branch) {
+    void add(ResidualStream& x, const at::Tensor& branch, std::int64_t number) const {
         x.branch = branch;
-        if (drop_path.defined()) x.scale = drop_path[branches++];
+        if (inputs.drop_path.defined()) x.scale = inputs.drop_path[number];
     }
 };
 
@@ -93,20 +93,20 @@ void check_images(const at::Tensor& images, const ModelSettings& settings) {
 
 at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
     check_images(images, settings_);
-    const Ops ops{parameters_by_name_, {}, {}, {}};
+    const Ops ops{parameters_by_name_};
     return dynvit::embed(ops, parts_.stem, images);
 }
 
-ResidualStream VisionTransformerImpl::run_block(std::int64_t index, ResidualStream stream, const at::Tensor& policy,
-                                                const at::Tensor& drop_path, const at::Tensor& sizes) {
-    Ops ops{parameters_by_name_, policy, drop_path, sizes};
-    dynvit::run_block(ops, parts_.blocks[static_cast<std::size_t>(index)], stream);
+ResidualStream VisionTransformerImpl::run_block(std::int64_t index, ResidualStream stream, const BlockInputs& inputs,
+                                                BlockPiece piece) {
+    const Ops ops{parameters_by_name_, inputs};
+    dynvit::run_block(ops, parts_.blocks[static_cast<std::size_t>(index)], stream, piece);
     return stream;
 }
 
 at::Tensor VisionTransformerImpl::mean_keys(std::int64_t index, const at::Tensor& x) {
     const at::NoGradGuard no_grad;
-    const Ops ops{parameters_by_name_, {}, {}, {}};
+    const Ops ops{parameters_by_name_};
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
     const LinearPart& qkv = block.attention.qkv;
     ResidualStream stream{x};
@@ -115,7 +115,7 @@ at::Tensor VisionTransformerImpl::mean_keys(std::int64_t index, const at::Tensor
 }
 
 VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStream& tokens, const at::Tensor& kept) {
-    const Ops ops{parameters_by_name_, {}, {}, {}};
+    const Ops ops{parameters_by_name_};
     const at::Tensor normed = ops.sum_and_norm(tokens, parts_.norm, at::kFloat).normed;
     const std::int64_t cls = settings_.class_token ? 1 : 0, prefix = settings_.prefix_tokens();
     const std::vector<at::Tensor> rows =

@@ -60,7 +60,7 @@ VitParts vit_parts(const ModelSettings& s) {
     if (s.class_token) parts.stem.prefix.push_back({"cls_token", 1});
     if (s.registers > 0) parts.stem.prefix.push_back({"reg_token", s.registers});
     for (std::int64_t i = 0; i < s.depth; ++i) parts.blocks.push_back(block_part(s, i));
-    for (std::int64_t i = 0; i < s.stages(); ++i) {
+    for (std::int64_t i = 0; s.predicts() && i < s.stages(); ++i) {
         parts.predictors.push_back(prediction_part(str("score_predictor.", i, '.'), c));
     }
     return parts;

@@ -129,29 +129,6 @@ struct PolicySoftmax : torch::autograd::Function<PolicySoftmax> {
     }
 };
 
-#ifdef DYNVIT_CUDA_KERNELS
-struct FlashAttention : torch::autograd::Function<FlashAttention> {
-    static Variable forward(AutogradContext* context, const Variable& qkv, const std::optional<Variable>& given,
-                            std::int64_t heads) {
-        const Variable policy = given.value_or(Variable());
-        auto [out, lse, floor] = cuda::flash_attention_forward(qkv, policy, heads, /*wants_lse=*/true);
-        context->save_for_backward({qkv, policy, out, lse, floor});
-        context->saved_data["heads"] = heads;
-        return out;
-    }
-
-    static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-        const variable_list saved = context->get_saved_variables();
-        const at::Tensor &qkv = saved[0], &policy = saved[1];
-        const bool wants_policy = policy.defined() && context->needs_input_grad(1);
-        const auto [to_qkv, to_policy] =
-            cuda::flash_attention_backward(gradients[0], qkv, policy, {saved[2], saved[3], saved[4]},
-                                           context->saved_data["heads"].toInt(), wants_policy);
-        return {to_qkv, wants_policy ? to_policy.to(policy.scalar_type()) : at::Tensor(), at::Tensor()};
-    }
-};
-#endif
-
 }  // namespace
 
 at::Tensor policy_softmax_plain(const at::Tensor& logits, const at::Tensor& policy) {
@@ -185,14 +162,7 @@ at::Tensor masked_self_attention(const at::Tensor& qkv, const at::Tensor& policy
     TORCH_CHECK(!policy.defined() || (policy.dim() == 2 && policy.size(0) == batch && policy.size(1) == tokens),
                 "policy must be (B, N)");
 #ifdef DYNVIT_CUDA_KERNELS
-    if (cuda::flash_attention_supports(qkv, heads)) {
-        const bool learns =
-            at::GradMode::is_enabled() && (qkv.requires_grad() || (policy.defined() && policy.requires_grad()));
-        const auto optional =
-            policy.defined() ? std::optional(policy) : std::nullopt;  // apply asks every tensor for its type
-        return learns ? FlashAttention::apply(qkv, optional, heads)
-                      : cuda::flash_attention_forward(qkv, policy, heads, /*wants_lse=*/false).out;
-    }
+    if (cuda::flash_attention_supports(qkv, heads)) return cuda::flash_attention(qkv, {.policy = policy}, heads);
 #endif
     const at::Tensor parts = qkv.view({batch, tokens, 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
     const at::Tensor q = parts[0], k = parts[1], v = parts[2];  // (B, h, N, d)

@@ -17,9 +17,10 @@ PackedTokens keep_above_plain(const PackedTokens& from, const at::Tensor& log_pr
     const at::Tensor stays = (all > threshold).index_fill_(0, always, 1);
     const at::Tensor is_patch = at::ones_like(stays).index_fill_(0, always, 0);
     const at::Tensor stay_before = at::constant_pad_nd(stays.cumsum(0), {1, 0});  // (T + 1)
-    return {from.x.index_select(0, stays.nonzero().squeeze(1)),
-            PackedLayout::from_offsets(stay_before.index_select(0, offsets).to(at::kInt)),
-            from.positions.masked_select(stays.masked_select(is_patch)), all.masked_select(is_patch)};
+    const at::Tensor rows = stays.nonzero().squeeze(1);
+    return {from.x.index_select(0, rows), PackedLayout::from_offsets(stay_before.index_select(0, offsets).to(at::kInt)),
+            from.positions.masked_select(stays.masked_select(is_patch)), all.masked_select(is_patch),
+            from.sizes.defined() ? from.sizes.index_select(0, rows) : at::Tensor()};
 }
 
 PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold,

@@ -4,13 +4,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
-#include <functional>
 #include <vector>
 
+#include "cpu/top_places.hpp"
 #ifdef DYNVIT_CUDA_KERNELS
 #include "cuda/token_selection.hpp"
 #endif
@@ -18,29 +15,7 @@
 namespace dynvit {
 namespace {
 
-// A score and its place as one number; the higher it is, the earlier top_places takes the place: first NaN, as sorting
-// does, then higher scores, and of equal ones the lower place.
-std::uint64_t rank_of(float score, std::int64_t place) {
-    constexpr std::uint32_t kSign = 1u << 31;
-    std::uint32_t bits = std::bit_cast<std::uint32_t>(score + 0.0f);  // -0 becomes 0
-    bits = bits & kSign ? ~bits : bits | kSign;
-    if (std::isnan(score)) bits = ~std::uint32_t{0};
-    return std::uint64_t{bits} << 32 | ~static_cast<std::uint32_t>(place);
-}
-
-// top_places of one row. @param places (count)
-void write_top_places(const float* scores, std::int64_t tokens, std::int64_t count, std::int64_t* places) {
-    if (count == 0) return;
-    std::vector<std::uint64_t> ranks;
-    ranks.reserve(static_cast<std::size_t>(tokens));
-    for (std::int64_t i = 0; i < tokens; ++i) ranks.push_back(rank_of(scores[i], i));
-    std::vector<std::uint64_t> highest = ranks;
-    const auto last = highest.begin() + count - 1;
-    std::nth_element(highest.begin(), last, highest.end(), std::greater<>());
-    for (std::int64_t i = 0; i < tokens; ++i) {
-        if (ranks[static_cast<std::size_t>(i)] >= *last) *places++ = i;
-    }
-}
+constexpr std::int64_t kImagesAtLeast = 16;  // to rank by a thread, or starting it takes longer
 
 bool selects_on_cpu(const at::Tensor& x, const at::Tensor& scores) {
     return x.is_cpu() && scores.scalar_type() == at::kFloat && !(at::GradMode::is_enabled() && x.requires_grad());
@@ -56,11 +31,11 @@ KeptTokens select_on_cpu(const at::Tensor& x, const at::Tensor& scores, const at
     KeptTokens kept{at::empty({batch, kept_rows, x.size(2)}, x.options()),
                     at::empty({batch, count}, positions.options())};
     std::vector<std::int64_t> places(static_cast<std::size_t>(batch * count));
-    constexpr std::int64_t kImagesAtLeast = 16, kRowsAtLeast = 64;  // for a thread, or starting it takes longer
+    constexpr std::int64_t kRowsAtLeast = 64;  // for a thread, or starting it takes longer
     at::parallel_for(0, batch, kImagesAtLeast, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t b = begin; b < end; ++b) {
             std::int64_t* to = places.data() + b * count;
-            write_top_places(near_scores.const_data_ptr<float>() + b * tokens, tokens, count, to);
+            cpu::write_top_places(near_scores.const_data_ptr<float>() + b * tokens, tokens, count, to);
             const auto* names = near_positions.const_data_ptr<std::int64_t>() + b * tokens;
             auto* kept_names = kept.positions.mutable_data_ptr<std::int64_t>() + b * count;
             for (std::int64_t i = 0; i < count; ++i) kept_names[i] = names[to[i]];
@@ -79,6 +54,20 @@ KeptTokens select_on_cpu(const at::Tensor& x, const at::Tensor& scores, const at
     return kept;
 }
 
+at::Tensor top_places_on_cpu(const at::Tensor& scores, std::int64_t count) {
+    const std::int64_t batch = scores.size(0), tokens = scores.size(1);
+    const at::Tensor near_scores = scores.contiguous();
+    at::Tensor places = at::empty({batch, count}, scores.options().dtype(at::kLong));
+    const auto* from = near_scores.const_data_ptr<float>();
+    auto* to = places.mutable_data_ptr<std::int64_t>();
+    at::parallel_for(0, batch, kImagesAtLeast, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = begin; b < end; ++b) {
+            cpu::write_top_places(from + b * tokens, tokens, count, to + b * count);
+        }
+    });
+    return places;
+}
+
 }  // namespace
 
 at::Tensor gather_tokens(const at::Tensor& tokens, const at::Tensor& indices) {
@@ -90,6 +79,12 @@ at::Tensor gather_tokens(const at::Tensor& tokens, const at::Tensor& indices) {
 }
 
 at::Tensor top_places(const at::Tensor& scores, std::int64_t count) {
+    TORCH_CHECK(scores.dim() == 2 && count >= 0 && count <= scores.size(1), "found a count of ", count, " and scores ",
+                scores.sizes(), ", expected (B, n) and at most n");
+#ifdef DYNVIT_CUDA_KERNELS
+    if (cuda::top_places_supports(scores)) return cuda::top_places(scores, count);
+#endif
+    if (scores.is_cpu() && scores.scalar_type() == at::kFloat) return top_places_on_cpu(scores, count);
     const at::Tensor order = at::argsort(scores, /*stable=*/true, /*dim=*/-1, /*descending=*/true);
     return std::get<0>(order.narrow(1, 0, count).sort(-1));
 }

@@ -105,6 +105,22 @@ void check_needs(FieldVisitor& v, const Experiment& e) {
     }
 }
 
+void check_reduction(FieldVisitor& v, const Experiment& e) {
+    const ModelSettings& model = e.model;
+    if (model.reduction == "delete" || model.stages() == 0) return;
+    const std::string found = str("found ", model.reduction, ", expected ");
+    if (e.train.selection.deterministic_from > 0) {
+        v.reject("model.reduction", str(found, "train.selection.deterministic_from 0 with it: it does something to ",
+                                        "tokens that are removed, and masked ones stay"));
+    }
+    if (!model.matches()) return;
+    for (const std::string& name : loss_names(&Loss::needs_saliency)) {
+        if (e.train.loss.weights.at(name) == 0) continue;
+        v.reject("model.reduction",
+                 str(found, "train.loss.", name, " 0 with it: there is no prediction module to teach"));
+    }
+}
+
 void check_losses(FieldVisitor& v, const Experiment& e) {
     check_needs(v, e);
     const bool draws_to_the_end = e.model.stages() > 0 && e.train.selection.deterministic_from >= 1;
@@ -134,11 +150,7 @@ void Experiment::fields(FieldVisitor& v) {
         v.reject("train.optimizer.frozen_blocks",
                  str("found ", frozen, ", expected at most model.depth, ", model.depth));
     }
-    if (model.merges() && model.stages() > 0 && train.selection.deterministic_from > 0) {
-        v.reject("model.reduction", str("found ", model.reduction,
-                                        ", expected train.selection.deterministic_from 0 with "
-                                        "it: tokens are merged where they are removed, not where they are masked"));
-    }
+    check_reduction(v, *this);
     check_losses(v, *this);
 }
 

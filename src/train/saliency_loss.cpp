@@ -6,10 +6,17 @@
 namespace dynvit {
 namespace {
 
-// The teacher's use of the tokens that a stage has to choose from, (B, n) as its log_probs; 0 for masked ones.
+// The teacher's use of the tokens that a stage has to choose from, (B, n) as its log_probs: of a merged or fused one
+// that of all patches in it; 0 for masked ones.
 at::Tensor saliency_of(const TrainingOutput& student, const std::vector<at::Tensor>& saliency, std::size_t stage) {
-    if (!student.positions.empty()) return saliency[stage].gather(1, student.positions[stage]);
-    return stage == 0 ? saliency[0] : saliency[stage] * student.decisions[stage - 1].detach();
+    if (student.positions.empty()) {
+        return stage == 0 ? saliency[0] : saliency[stage] * student.decisions[stage - 1].detach();
+    }
+    const at::Tensor &owners = student.owners[stage], &positions = student.positions[stage];
+    if (!owners.defined()) return saliency[stage].gather(1, positions);
+    const at::Tensor tokens = at::arange(positions.size(1), owners.options()).unsqueeze(1);
+    const at::Tensor parts = (owners.unsqueeze(1) == tokens).to(at::kFloat);  // (B, n, N)
+    return at::matmul(parts, saliency[stage].to(at::kFloat).unsqueeze(2)).squeeze(2);
 }
 
 at::Tensor mean_over_stages(const LossInputs& in) {

@@ -25,11 +25,16 @@ Loss make_distill_loss() {
                    std::vector<std::string>{"mse", "kl"}};
     loss.compute = [](const LossInputs& in) {
         const TrainingOutput& student = in.student;
-        // Of the tokens that are left, all count; of masked ones, those that the last stage kept.
-        const at::Tensor teacher =
-            student.kept.defined() ? gather_tokens(in.teacher->features, student.kept) : in.teacher->features;
-        const at::Tensor decision = student.decisions.empty() ? at::ones_like(student.features.select(2, 0), at::kFloat)
-                                                              : student.decisions.back();
+        const at::Tensor& features = in.teacher->features;  // (B, N, C)
+        at::Tensor teacher = features, decision;
+        if (student.kept.defined()) {  // all that are left count, but for a fused one, which the teacher has not
+            const std::int64_t patches = features.size(1);
+            teacher = gather_tokens(features, student.kept.clamp_max(patches - 1));
+            decision = (student.kept < patches).to(at::kFloat);
+        } else {  // of masked ones, those that the last stage kept
+            decision = student.decisions.empty() ? at::ones_like(student.features.select(2, 0), at::kFloat)
+                                                 : student.decisions.back();
+        }
         return token_distillation_loss(student.features, teacher, decision,
                                        in.settings.choices.at("distill_kind") == "kl");
     };

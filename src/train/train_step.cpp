@@ -39,6 +39,15 @@ StepInputs draw_inputs(const DynamicVitImpl& student, const Batch& batch, const 
     return inputs;
 }
 
+// Follows through the stages which token each patch is part of. @param owners (B, N), or undefined: its own
+// @param slots of a stage, see Tokens
+at::Tensor owners_behind(const at::Tensor& owners, const at::Tensor& slots) {
+    if (!slots.defined()) return owners;  // tokens stay what they are, or go
+    if (!owners.defined()) return slots;
+    // A column behind the last one stands for patches that are part of none.
+    return at::constant_pad_nd(slots, {0, 1}, -1).gather(1, owners.masked_fill(owners < 0, slots.size(1)));
+}
+
 // Tokens removed as at inference.
 // @param learns whether the prediction modules get a gradient, from their log-probabilities; none reaches the backbone
 TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& images, const StepSelection& selection,
@@ -53,9 +62,16 @@ TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& 
     };
     const auto counts = tokens_per_stage(selection.targets, student.settings().patches());
     const auto metric = [&](const StageInput& input) {
-        return student.backbone().mean_keys(input.block, input.tokens.detach());
+        return student.backbone().mean_keys(input.block, input.keyed.detach());
     };
-    const StageOperation reduce = reduce_tokens(student.settings(), scores, metric, counts);
+    const StageOperation stage = reduce_tokens(student.settings(), {.scores = scores, .metric = metric}, counts);
+    at::Tensor owners;
+    const StageOperation reduce = [&](const StageInput& input) {
+        output.owners.push_back(owners);
+        Tokens tokens = stage(input);
+        owners = owners_behind(owners, tokens.slots);
+        return tokens;
+    };
     const PrunedTokens pruned = student.forward_pruned(images, reduce, noise.drop_path);
     const at::Tensor sizes =
         pruned.sizes.defined() ? pruned.sizes.slice(1, student.settings().prefix_tokens()) : at::Tensor();

@@ -42,7 +42,10 @@ ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part) {
     };
     if (const auto source = text(kSettingsKey)) file.settings = read_config<ModelSettings>(*source);
     if (const auto source = text(kBundleKey)) file.bundle = read_config<BundleSettings>(*source);
-    if (file.bundle && file.settings) check_plan(file.bundle->plan, *file.settings, path.string());
+    if (file.bundle && file.settings) {
+        file.bundle->plan.policy = own_policy(*file.settings);
+        check_plan(file.bundle->plan, *file.settings, path.string());
+    }
     return file;
 }
 
@@ -75,8 +78,8 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
         log::warn(str(file.path.string(),
                       " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
     }
-    if (fit == Fit::kTeacher || model.settings().stages() == 0)
-        std::erase_if(report.unexpected, is_of_prediction_module);
+    const bool predicts = model.settings().stages() > 0 && model.settings().predicts();
+    if (fit == Fit::kTeacher || !predicts) std::erase_if(report.unexpected, is_of_prediction_module);
     if (fit == Fit::kFineTune) {
         for (const std::string& key : report.mis_shaped) {
             if (of_head(key)) log::info(str("starting the head anew: ", key));

@@ -58,7 +58,7 @@ TEST_F(CApi, ErrorsAreALineAndNoException) {
          "[precision] unknown precision 'int3'; expected one of float32, bfloat16, float16, int8, float8"},
         {"policy=best",
          "[policy] unknown selection policy 'best'; expected one of predicted, per_image, random, cls_attention, "
-         "structural"},
+         "similarity, structural"},
         {"threshold=2", "[policy] per_image: found a threshold of 2, expected 0 to 1"},
         {"keep_ratio=2", "[keep-ratio] found 2, expected 0 (what the file says) to 1"}};
     for (const auto& [options, text] : wrong) {

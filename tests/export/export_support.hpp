@@ -24,7 +24,7 @@ inline ModelSettings oblong_settings() {
 }
 
 /// The same with other parts than a DeiT's: [CLS] and three registers without places in the position embedding; no
-/// prefix token at all, where the head reads the patches' mean; and each of these merging what it does not keep.
+/// prefix token at all, where the head reads the patches' mean; and each of these with all that stages can do.
 inline std::vector<ModelSettings> settings_of_other_parts() {
     ModelSettings registers = oblong_settings();
     registers.registers = 3;
@@ -35,10 +35,13 @@ inline std::vector<ModelSettings> settings_of_other_parts() {
     no_prefix.pooling = "mean";
     std::vector<ModelSettings> all = {registers, no_prefix, oblong_settings()};
     const std::size_t deleting = all.size();
-    for (std::size_t i = 0; i < deleting; ++i) {
-        all.push_back(all[i]);
-        all.back().reduction = "merge";
-        all.back().merge_threshold = 0.2;
+    for (const char* reduction : {"merge", "fuse", "tome"}) {
+        for (std::size_t i = 0; i < deleting; ++i) {
+            all.push_back(all[i]);
+            all.back().reduction = reduction;
+            all.back().merge_threshold = 0.2;
+            if (i == 1) all.back().stage_place = "after_attention";
+        }
     }
     return all;
 }
@@ -54,6 +57,11 @@ inline DynamicVit random_model(const ModelSettings& settings, std::uint64_t seed
 
 inline at::Tensor random_images(const ModelSettings& settings, std::int64_t batch, std::uint64_t seed = 7) {
     return at::randn({batch, 3, settings.image_height(), settings.image_width()}, generator(seed), at::kFloat);
+}
+
+/// The model's own plan that keeps so many tokens.
+inline PruningPlan plan_of(const DynamicVit& model, std::vector<std::int64_t> tokens) {
+    return {.policy = own_policy(model->settings()), .tokens = std::move(tokens)};
 }
 
 inline PrunedOutput expected_output(const DynamicVit& model, const at::Tensor& images,

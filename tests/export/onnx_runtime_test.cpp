@@ -19,7 +19,7 @@ class OnnxRuntime : public testing::Test {
     }
 
     void compare(const DynamicVit& model, const std::vector<std::int64_t>& tokens, const at::Tensor& images) const {
-        export_onnx(folder_ / "m.onnx", model, {.plan = {.tokens = tokens}, .kept_tokens = !tokens.empty()});
+        export_onnx(folder_ / "m.onnx", model, {.plan = test::plan_of(model, tokens), .kept_tokens = !tokens.empty()});
         const PrunedOutput expected = test::expected_output(model, images, tokens);
         TensorMap tensors = {{"images", images}, {"logits", expected.logits}};
         for (std::size_t s = 0; s < expected.kept.size(); ++s) tensors[str("kept_", s + 1)] = expected.kept[s];

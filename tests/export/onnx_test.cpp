@@ -93,8 +93,10 @@ TEST_F(Onnx, CountsThatNoStageCanKeep) {
         return test::error_of([&] { export_model(folder_ / "m.onnx", model_, options, "onnx"); });
     };
     EXPECT_EQ(fault({.plan = {.tokens = {168}}}), "[policy] predicted: found 1 token counts, expected one a stage, 2");
-    EXPECT_EQ(fault({.plan = {.tokens = {241, 5}}}), "[policy] predicted: found a count of 241, expected 0 to 240");
-    EXPECT_EQ(fault({.plan = {.tokens = {5, 6}}}), "[policy] predicted: found a count of 6, expected 0 to 5");
+    EXPECT_EQ(fault({.plan = {.tokens = {241, 5}}}),
+              "[policy] predicted: found a count of 241 at stage 1, expected 0 to 240");
+    EXPECT_EQ(fault({.plan = {.tokens = {5, 6}}}),
+              "[policy] predicted: found a count of 6 at stage 2, expected 0 to 5");
     EXPECT_EQ(fault({.kept_tokens = true}), "[export] a dense model keeps every token: it has no kept tokens to give");
     EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
 }

@@ -55,7 +55,7 @@ TEST_F(TorchScript, KeepsAndAnswersAsTheModelDoes) {
 TEST_F(TorchScript, OtherParts) {
     for (const ModelSettings& settings : test::settings_of_other_parts()) {
         DynamicVit model = test::random_model(settings, 3);
-        torch::jit::Module module = exported(model, {.plan = {.tokens = {168, 117}}, .kept_tokens = true});
+        torch::jit::Module module = exported(model, {.plan = test::plan_of(model, {168, 117}), .kept_tokens = true});
         expect_same(module, model, test::random_images(settings, 3), {168, 117});
     }
 }

@@ -81,7 +81,7 @@ TEST(Classifier, FilesAndOptionsThatDoNotFit) {
               str("[keep-ratio] ", dense, ": has no prediction modules: expected 1, found 0.7"));
     EXPECT_EQ(test::error_of([&] { Classifier classifier(dense, {.policy = "static"}); }),
               "[policy] not served here: selection policy 'static'; expected one of predicted, per_image, random, "
-              "cls_attention, structural");
+              "cls_attention, similarity, structural");
     EXPECT_EQ(test::error_of([&] { Classifier classifier(dense, {.keep_ratio = -1}); }),
               "[keep-ratio] found -1, expected 0 (what the file says) to 1");
 }

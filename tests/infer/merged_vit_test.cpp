@@ -1,6 +1,8 @@
 // Inference that merges tokens, against a loop over images and tokens.
 #include <ATen/ATen.h>
 
+#include <map>
+
 #include "dynvit/infer/inference_session.hpp"
 #include "dynvit/models/macs.hpp"
 #include "inference_support.hpp"
@@ -127,8 +129,9 @@ TEST(MergedForward, TrainingMergesAsInferenceDoes) {
     const auto scores = [&](const StageInput& input) {
         return model->score_predictor(input.stage)(input.tokens).select(2, 0);
     };
-    const auto metric = [&](const StageInput& input) { return model->backbone().mean_keys(input.block, input.tokens); };
-    const PrunedTokens pruned = model->forward_pruned(images, reduce_tokens(model->settings(), scores, metric, counts));
+    const auto metric = [&](const StageInput& input) { return model->backbone().mean_keys(input.block, input.keyed); };
+    const PrunedTokens pruned =
+        model->forward_pruned(images, reduce_tokens(model->settings(), {.scores = scores, .metric = metric}, counts));
     const at::Tensor logits = model->backbone().read_out({pruned.tokens}, pruned.sizes.slice(1, 1)).logits;
     EXPECT_CLOSE(logits, test::prune(model, images, counts).logits, 1e-4);
     logits.square().sum().backward();
@@ -160,17 +163,178 @@ TEST(MergedForward, CostsItsComparisonsAndMeans) {
     settings.reduction = "merge";
     std::int64_t expected = deleting, before = 196;
     for (const std::int64_t count : counts) {
-        expected += before * 384 * 64 + before * count * (64 + 384);
+        expected += before * 384 * 64 + (before - count) * (count * 64 + 384);
         before = count;
     }
     EXPECT_EQ(count_macs(settings, counts), expected);
     EXPECT_EQ(count_macs(settings, {}), count_macs(model_settings("deit_small"), {})) << "dense";
 }
 
-TEST(MergedForward, WhatCannotMergeSaysSo) {
-    DynamicVit model = merging_student();
-    EXPECT_EQ(test::error_of([&] { InferenceSession(*model, plan_for_thresholds(model->settings(), {0.5})); }),
-              "[policy] per_image: found model.reduction merge, expected delete");
+// Four blocks of random weights, with a stage in each of `blocks`.
+DynamicVit published_model(const std::string& name, const std::string& reduction, std::vector<std::int64_t> blocks) {
+    ModelSettings settings;
+    settings.name = "custom";
+    settings.image_size = {64};
+    settings.patch_size = 8;
+    settings.embed_dim = 24;
+    settings.depth = 4;
+    settings.num_heads = 3;
+    settings.mlp_ratio = 2;
+    settings.num_classes = 7;
+    settings.reduction = reduction;
+    settings.stage_place = "after_attention";
+    settings.pruning_loc = std::move(blocks);
+    DynamicVit model(settings, test::generator());
+    TensorMap weights;
+    for (const auto& [key, tensor] : read_safetensors(test::golden("merging/" + name)).tensors) {
+        if (key.starts_with("weights.")) weights[key.substr(8)] = tensor;
+    }
+    const LoadReport report = load_state_dict(*model, weights);
+    EXPECT_TRUE(report.unexpected.empty() && report.mis_shaped.empty()) << report.text();
+    return model;
+}
+
+// Against the published code, see tests/golden/merging/make.py. (B, tokens, 65), of [CLS] and 64 patches, to (B, 64):
+// the first patch of the token that each patch is part of.
+at::Tensor first_patches(const at::Tensor& source) {
+    const at::Tensor patches = source.slice(2, 1).to(at::kFloat);  // (B, tokens, 64)
+    return patches.argmax(2).gather(1, patches.argmax(1));
+}
+
+at::Tensor first_patches_of(const at::Tensor& sources) {  // (B, 64): a token's place, to the same
+    at::Tensor found = at::empty_like(sources);
+    for (std::int64_t b = 0; b < sources.size(0); ++b) {
+        for (std::int64_t i = 0; i < sources.size(1); ++i) {
+            found[b][i] = (sources[b] == sources[b][i]).to(at::kInt).argmax();
+        }
+    }
+    return found;
+}
+
+TEST(PublishedCode, ToMeMergesTheSameTokens) {
+    const TensorMap golden = read_safetensors(test::golden("merging/tome.safetensors")).tensors;
+    const DynamicVit model = published_model("tome.safetensors", "tome", {0, 1, 2, 3});
+    for (const auto& [r, counts] : std::map<int, std::vector<std::int64_t>>{
+             {5, {59, 54, 49, 44}}, {20, {44, 24, 12, 6}}}) {  // it merges half of the tokens at most
+        const InferenceSession session(*model, {.policy = kSimilarity, .tokens = counts});
+        const std::string suffix = std::to_string(r);
+        EXPECT_CLOSE(session.run(golden.at("images")).logits, golden.at("logits_" + suffix), 1e-5) << r;
+        const at::Tensor sources = session.sources(golden.at("images")).back();
+        EXPECT_TRUE(first_patches_of(sources).equal(first_patches(golden.at("source_" + suffix)))) << r;
+    }
+}
+
+TEST(PublishedCode, EVitFusesTheSameTokens) {
+    const TensorMap golden = read_safetensors(test::golden("merging/evit.safetensors")).tensors;
+    const DynamicVit model = published_model("evit.safetensors", "fuse", {1, 2});
+    const PruningPlan plan{.policy = "cls_attention", .tokens = {39, 20}};  // ceil(0.6 x 64), ceil(0.5 x 40)
+    const SessionOutput output = InferenceSession(*model, plan).run(golden.at("images"));
+    EXPECT_CLOSE(output.logits, golden.at("logits"), 1e-5);
+    EXPECT_EQ(output.kept.front().numel(), 3 * 40) << "39 and the fused one";
+    EXPECT_EQ(output.kept_of(1, 0, 64).size(), 39u) << "which is at no place";
+}
+
+// The golden model's weights where stages do something else, and stand elsewhere.
+DynamicVit student_that(const std::string& reduction, const std::string& place) {
+    const DynamicVit student = test::tiny_student();
+    ModelSettings settings = student->settings();
+    settings.reduction = reduction;
+    settings.stage_place = place;
+    settings.merge_threshold = kThreshold;
+    DynamicVit model(settings, test::generator());
+    load_state_dict(*model, state_dict(*student));
+    return model;
+}
+
+TEST(Stages, TrainingDoesWhatInferenceDoes) {
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(13));
+    const std::vector<std::int64_t> counts = {120, 70, 41};
+    for (const char* reduction : {"delete", "merge", "fuse", "tome"}) {
+        for (const char* place : {"before_block", "after_attention"}) {
+            DynamicVit model = student_that(reduction, place);
+            StageChoices choices;
+            choices.scores = [&](const StageInput& input) {
+                return model->score_predictor(input.stage)(input.tokens).select(2, 0);
+            };
+            choices.metric = [&](const StageInput& input) {
+                return model->backbone().mean_keys(input.block, input.keyed);
+            };
+            const PrunedTokens pruned =
+                model->forward_pruned(images, reduce_tokens(model->settings(), choices, counts));
+            const at::Tensor logits = model->backbone().read_out({pruned.tokens}).logits;
+            const InferenceSession session(*model, {.policy = own_policy(model->settings()), .tokens = counts});
+            EXPECT_CLOSE(logits, session.run(images).logits, 1e-4) << reduction << ' ' << place;
+            logits.square().sum().backward();
+            for (const auto& item : model->named_parameters()) {
+                if (is_of_prediction_module(item.key())) continue;
+                EXPECT_TRUE(item.value().grad().defined()) << item.key() << ' ' << reduction << ' ' << place;
+            }
+        }
+    }
+}
+
+// A stage after the attention of block b - 1 differs from one before block b by the MLP that deleted tokens don't need.
+TEST(Stages, InABlockTheyDeleteBehindTheAttention) {
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(14));
+    const DynamicVit model = student_that("delete", "after_attention");
+    const at::Tensor logits = test::prune(model, images, {120, 50, 11}).logits;
+    const torch::NoGradGuard no_grad;
+    const auto engine = test::engine_of(model);
+    at::Tensor x = engine->embed(images);
+    std::size_t stage = 0;
+    for (std::int64_t block = 0; block < model->settings().depth; ++block) {
+        x = engine->run_block(block, x, {}, BlockPiece::kAttention);
+        if (stage < 3 && model->settings().pruning_loc[stage] == block) {
+            const at::Tensor scores = engine->keep_log_probability(static_cast<std::int64_t>(stage), x);
+            const std::int64_t count = std::vector<std::int64_t>{120, 50, 11}[stage++];
+            const at::Tensor best = std::get<0>(std::get<1>(scores.topk(count, 1)).sort(1)) + 1;  // behind [CLS]
+            const at::Tensor rows = at::constant_pad_nd(best, {1, 0});
+            x = x.gather(1, rows.unsqueeze(2).expand({-1, -1, x.size(2)}));
+        }
+        x = engine->run_block(block, x, {}, BlockPiece::kMlp);
+    }
+    EXPECT_CLOSE(logits, engine->logits(x), 1e-5);
+}
+
+TEST(Sources, TellWhatBecameOfEachPatch) {
+    const at::Tensor images = at::randn({2, 3, 224, 224}, test::generator(15));
+    const std::vector<std::int64_t> counts = {120, 70, 41};
+    const DynamicVit deleting = student_that("delete", "before_block"), merging = merging_student(-1),
+                     fusing = student_that("fuse", "before_block");
+    const InferenceSession deletes(*deleting, {.tokens = counts}), merges(*merging, {.tokens = counts}),
+        fuses(*fusing, {.tokens = counts});
+    for (std::int64_t b = 0; b < 2; ++b) {
+        for (std::size_t s = 0; s < 3; ++s) {
+            const at::Tensor gone = deletes.sources(images)[s][b], merged = merges.sources(images)[s][b],
+                             fused = fuses.sources(images)[s][b];
+            const at::Tensor numbers = at::arange(196);
+            EXPECT_EQ((gone == numbers).sum().item<std::int64_t>(), counts[s]) << "kept";
+            EXPECT_EQ((gone == -1).sum().item<std::int64_t>(), 196 - counts[s]) << "deleted";
+            EXPECT_EQ(std::get<0>(at::_unique2(merged)).numel(), counts[s]) << "all are in one of the kept tokens";
+            EXPECT_TRUE(merged.gather(0, merged).equal(merged)) << "of which each stands for itself";
+            EXPECT_LE((fused == numbers).sum().item<std::int64_t>(), counts[s]);
+            EXPECT_GE((fused == 196).sum().item<std::int64_t>(), 196 - counts[s]) << "the others are fused";
+        }
+    }
+}
+
+TEST(Stages, APolicyThatDoesNotFitSaysSo) {
+    const DynamicVit matching = student_that("tome", "before_block"), deleting = test::tiny_student(),
+                     fusing = student_that("fuse", "before_block");
+    EXPECT_EQ(test::error_of([&] {
+                  InferenceSession(*matching, {.tokens = {120, 70, 41}});
+              }),
+              "[policy] predicted: found model.reduction tome, expected the policy similarity with it");
+    EXPECT_EQ(test::error_of([&] {
+                  InferenceSession(*deleting, {.policy = kSimilarity, .tokens = {120, 70, 41}});
+              }),
+              "[policy] similarity: found model.reduction delete, expected tome with this policy");
+    EXPECT_EQ(test::error_of([&] {
+                  InferenceSession(*matching, {.policy = kSimilarity, .tokens = {97, 70, 41}});
+              }),
+              "[policy] similarity: found a count of 97 at stage 1, expected 98 to 196");
+    EXPECT_EQ(test::error_of([&] { InferenceSession(*fusing, plan_for_thresholds(fusing->settings(), {0.5})); }),
+              "[policy] per_image: found model.reduction fuse, expected delete or merge");
 }
 
 }  // namespace

@@ -299,10 +299,14 @@ TEST(Structural, ASessionKeepsTheNumberThatAveragingLeaves) {
 
 TEST(SelectionPolicy, EveryNameMakesASessionThatRuns) {
     DynamicVit model = decided_model(test::tiny_settings(), 1);
-    const auto engine = test::engine_of(model);
+    ModelSettings matching = test::tiny_settings();
+    matching.reduction = "tome";
+    const auto choosing_engine = test::engine_of(model),
+               matching_engine = test::engine_of(DynamicVit(matching, test::generator()));
     const at::Tensor pictures = at::randint(0, 256, {3, 3, 224, 224}, test::generator(2), at::kByte);
     for (const std::string& name : policy_names()) {
-        const PruningPlan plan{.policy = name, .tokens = {120, 70, 30}};
+        const PruningPlan plan{.policy = name, .tokens = {120, 70, 40}};
+        const auto& engine = name == kSimilarity ? matching_engine : choosing_engine;
         const InferenceSession session(engine, plan, {.pictures = pictures});
         const SessionOutput output = session.run(normalize_images(pictures, at::kCPU));
         EXPECT_TRUE(output.logits.isfinite().all().item<bool>()) << name;
@@ -330,7 +334,7 @@ TEST(SelectionPolicy, WhatAPolicyLacks) {
               "[policy] predicted: found thresholds, expected a count of tokens a stage");
     EXPECT_EQ(fault({.policy = "magic"}),
               "[policy] unknown selection policy 'magic'; expected one of predicted, per_image, random, static, "
-              "cls_attention, structural");
+              "cls_attention, similarity, structural");
     const auto dense = test::engine_of(test::tiny_teacher());
     EXPECT_EQ(test::error_of([&] { InferenceSession session(dense, {.policy = "structural"}); }),
               "[policy] structural: the model has no stage, expected one to pool at");

@@ -82,9 +82,9 @@ TEST(PruningPlan, WhatDoesNotFitTheModel) {
     EXPECT_EQ(fault({.tokens = {9, 5}}), "[policy] predicted: found 2 token counts, expected one a stage, 3");
     EXPECT_EQ(fault({.tokens = {9, 5}}, "b.safetensors"),
               "[policy] b.safetensors: found 2 token counts, expected one a stage, 3");
-    EXPECT_EQ(fault({.tokens = {197, 5, 5}}), "[policy] predicted: found a count of 197, expected 0 to 196");
-    EXPECT_EQ(fault({.tokens = {9, 5, 6}}), "[policy] predicted: found a count of 6, expected 0 to 5");
-    EXPECT_EQ(fault({.tokens = {9, 5, -1}}), "[policy] predicted: found a count of -1, expected 0 to 5");
+    EXPECT_EQ(fault({.tokens = {197, 5, 5}}), "[policy] predicted: found a count of 197 at stage 1, expected 0 to 196");
+    EXPECT_EQ(fault({.tokens = {9, 5, 6}}), "[policy] predicted: found a count of 6 at stage 3, expected 0 to 5");
+    EXPECT_EQ(fault({.tokens = {9, 5, -1}}), "[policy] predicted: found a count of -1 at stage 3, expected 0 to 5");
     EXPECT_EQ(fault({.policy = "per_image", .thresholds = {0.5}}),
               "[policy] per_image: found 1 thresholds, expected one a stage, 3");
     check_plan({.tokens = {196, 0, 0}}, settings);

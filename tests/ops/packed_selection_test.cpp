@@ -143,5 +143,29 @@ TEST(PackedSelection, AllOrNone) {
     expect_all_or_none(at::kCUDA);
 }
 
+// Sizes go where the tokens go: here they are in a token's first channel too.
+void expect_sizes_kept(const at::Device& device, std::int64_t prefix) {
+    PackedTokens from = random_tokens({6, 5, 197, 40, 7}, 8, device, at::kFloat, prefix);
+    from.sizes = at::randint(1, 9, {from.layout.rows()}, test::generator(5), at::kFloat).to(device);
+    const at::Tensor always = (from.layout.offsets().slice(0, 0, -1).to(at::kLong).unsqueeze(1) +
+                               at::arange(prefix, from.positions.options()))
+                                  .flatten();
+    from.sizes.index_fill_(0, always, 1);
+    from.x.select(1, 0).copy_(from.sizes);
+    const at::Tensor log_probability = random_log_probability(from.layout, 3, prefix).to(device);
+    for (const double threshold : kThresholds) {
+        const PackedTokens kept = keep_above(from, log_probability, threshold, prefix);
+        EXPECT_TRUE(kept.sizes.equal(kept.x.select(1, 0))) << prefix << ' ' << threshold;
+    }
+    from.sizes.reset();
+    EXPECT_FALSE(keep_above(from, log_probability, 0.5, prefix).sizes.defined());
+}
+
+TEST(PackedSelection, CarriesSizes) {
+    for (const std::int64_t prefix : {0, 1, 3}) expect_sizes_kept(at::kCPU, prefix);
+    if (!at::hasCUDA()) GTEST_SKIP() << "the GPU's part needs one";
+    for (const std::int64_t prefix : {0, 1, 3}) expect_sizes_kept(at::kCUDA, prefix);
+}
+
 }  // namespace
 }  // namespace dynvit

@@ -28,6 +28,11 @@ TEST(TokenGather, TopPlacesAscendAndTiesGoToTheLowerPlace) {
     EXPECT_TRUE(top_places(scores, 5).equal(at::arange(5).expand({2, 5})));
 }
 
+at::Tensor places_by_sorting(const at::Tensor& scores, std::int64_t count) {
+    const at::Tensor order = at::argsort(scores, /*stable=*/true, /*dim=*/1, /*descending=*/true);
+    return std::get<0>(order.slice(1, 0, count).sort(1));
+}
+
 void expect_top_tokens(const at::Device& device, std::int64_t prefix) {
     for (const std::int64_t tokens : {1, 7, 196, 576, 1024}) {
         for (const std::int64_t batch : {1, 3, 70}) {
@@ -39,7 +44,9 @@ void expect_top_tokens(const at::Device& device, std::int64_t prefix) {
             scores[0][tokens / 2] = std::numeric_limits<float>::quiet_NaN();
             const at::Tensor positions = at::randint(0, 5000, {batch, tokens}, test::generator(12), at::kLong);
             for (const std::int64_t count : {std::int64_t{0}, tokens / 3, tokens}) {
-                const at::Tensor places = top_places(scores, count);
+                const at::Tensor places = places_by_sorting(scores, count);
+                EXPECT_TRUE(top_places(scores.to(device), count).cpu().equal(places)) << tokens << ' ' << count;
+                EXPECT_TRUE(top_places(scores.to(device, at::kDouble), count).cpu().equal(places));
                 const KeptTokens kept = keep_top_tokens(x, scores.to(device), positions.to(device), count, prefix);
                 EXPECT_TRUE(kept.positions.cpu().equal(positions.gather(1, places))) << tokens << ' ' << count;
                 EXPECT_TRUE(kept.tokens.slice(1, prefix).cpu().equal(gather_tokens(x.cpu().slice(1, prefix), places)));

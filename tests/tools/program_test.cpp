@@ -273,6 +273,17 @@ TEST_F(Program, WholePath) {
     }
     EXPECT_EQ(policies[5].at("policy"), "structural");
     EXPECT_EQ(policies[5].at("tokens_per_stage"), json{4}) << "16 patches, two by two";
+
+    // What its stages do, and where, in place of the model's own.
+    succeed({"eval", "-c", "pruned.yaml", "-w", weights, "-d", "cpu", "--reduction", "tome", "--stage-place",
+             "after_attention", "--tokens", "12,8", "--json", "tome.json"});
+    const json matched = json::parse(text_of(folder_ / "tome.json")).at("results").back();
+    EXPECT_EQ(matched.at("policy"), "similarity");
+    EXPECT_EQ(matched.at("tokens_per_stage"), (json{12, 8}));
+    fail({"eval", "-c", "pruned.yaml", "-w", weights, "-d", "cpu", "--reduction", "tome", "--tokens", "7,5"},
+         {"[policy] --tokens: found a count of 7 at stage 1, expected 8 to 16"});
+    fail({"eval", "-c", "pruned.yaml", "-w", weights, "-d", "cpu", "--tokens", "12,8", "-k", "0.5"},
+         {"[tokens] found --keep-ratio or --gmacs beside it, expected one of them"});
     EXPECT_EQ(policies[6].at("policy"), "per_image");
     EXPECT_EQ(policies[6].at("thresholds"), (json{0.25, 0.25}));
 
@@ -413,7 +424,7 @@ TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
         EXPECT_EQ(kept_patches(row, 2) + kept_patches(other, 2), 2 * 4) << policy;
     }
     fail({"visualize", "-w", "w.safetensors", "-i", first, "--policy", "structural", "-o", "none"},
-         {"not served here: selection policy 'structural'", "predicted, per_image, random, static, cls_attention\n"});
+         {"not served here: selection policy 'structural'", "predicted, per_image, random, static, cls_attention, similarity\n"});
 
     fs::rename(folder_ / "more/deep/0.PNG", folder_ / "more/contact_sheet.png");
     succeed({"visualize", "-w", "w.safetensors", "-i", "more", "-d", "cpu", "-o", "sheet"});
@@ -754,7 +765,7 @@ TEST_F(BadInput, UnknownNames) {
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "tpu"}, {"unknown device 'tpu'", "auto, cpu, cuda"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "-p", "int3"}, {"--precision: int3", "bfloat16"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "--policy", "best"},
-         {"'best'", "predicted, per_image, random, static, cls_attention, structural"});
+         {"'best'", "predicted, per_image, random, static, cls_attention, similarity, structural"});
     fail({"train", "-c", "a.yaml", "-s", "train.device=tpu", "-o", "run"}, {"unknown device 'tpu'"});
     fail({"train", "-c", "a.yaml", "-s", "model.name=deit_huge", "-o", "run"},
          {"model.name: found 'deit_huge'", "deit_tiny"});

@@ -62,8 +62,9 @@ TEST(Losses, SaliencyOfMaskedAndOfRemovedTokens) {
     TrainingOutput masked{at::zeros({1, 2}), {}, {scores, scores}, {}, {}};
     masked.decisions = {at::tensor({1.0, 0.0, 1.0, 0.0}).view({1, 4}), at::ones({1, 4})};
     const at::Tensor places = at::tensor({0, 2}).view({1, 2});
-    const TrainingOutput removed{
+    TrainingOutput removed{
         at::zeros({1, 2}), {}, {scores, scores.index_select(1, places[0])}, {}, {at::arange(4).view({1, 4}), places}};
+    removed.owners.resize(2);
     const double expected =
         (saliency_loss(scores, use[0]) + saliency_loss(removed.log_probs[1], use[1].gather(1, places))).item<double>();
     for (const TrainingOutput& output : {masked, removed}) {
@@ -71,6 +72,12 @@ TEST(Losses, SaliencyOfMaskedAndOfRemovedTokens) {
         EXPECT_NEAR(losses.each.at("saliency").item<double>(), expected / 2, 1e-6) << "the mean over the stages";
         EXPECT_NEAR(losses.total.item<double>(), expected, 1e-6);
     }
+    // Merged tokens have the use of all patches in them: here of 0 and 3, and of 2; 1 was deleted.
+    removed.owners[1] = at::tensor({0, -1, 1, 0}, at::kLong).view({1, 4});
+    const at::Tensor of_groups = at::tensor({5.0, 3.0}).view({1, 2});
+    EXPECT_NEAR(compute_losses(settings, removed, teacher, {}, {0.5, 0.25}).each.at("saliency").item<double>(),
+                (saliency_loss(scores, use[0]) + saliency_loss(removed.log_probs[1], of_groups)).item<double>() / 2,
+                1e-6);
 }
 
 // The teacher's features stay those of all tokens: each output says which of them it has.

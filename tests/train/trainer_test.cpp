@@ -397,18 +397,24 @@ TEST_F(Trainer, BlendsWithTheStartingWeights) {  // the training is the same, wh
     EXPECT_TRUE(moved);
 }
 
-TEST_F(Trainer, MergesTokensAndResumesWhereItStopped) {
+TEST_F(Trainer, WhateverItsStagesDoItResumesWhereItStopped) {
     Experiment e = experiment();
     e.train.selection.deterministic_from = 0;
     train_to(0, e, "deletes");
-    e.model.reduction = "merge";
     e.model.merge_threshold = -1;
-    train_to(0, e, "whole");
-    EXPECT_FALSE(bytes(checkpoint("whole", "last")) == bytes(checkpoint("deletes", "last")));
-    train_to(3, e, "run");
-    train_to(0, e, "run");
-    expect_equal_checkpoints("run", "whole");
-    EXPECT_EQ(read_model_file(checkpoint("run", "last")).settings->reduction, "merge") << "weights carry it";
+    for (const char* reduction : {"merge", "fuse", "tome"}) {
+        e.model.reduction = reduction;
+        e.model.stage_place = e.model.fuses() ? "after_attention" : "before_block";
+        const std::string whole = str("whole_", reduction), parts = str("parts_", reduction);
+        train_to(0, e, whole);
+        EXPECT_FALSE(bytes(checkpoint(whole, "last")) == bytes(checkpoint("deletes", "last"))) << reduction;
+        train_to(3, e, parts);
+        train_to(0, e, parts);
+        expect_equal_checkpoints(parts, whole);
+        const ModelSettings written = *read_model_file(checkpoint(parts, "last")).settings;
+        EXPECT_EQ(written.reduction, reduction) << "weights carry it";
+        EXPECT_EQ(written.stage_place, e.model.stage_place);
+    }
 }
 
 TEST_F(Trainer, ResumeVerifiesTheFilesThatItReadsAgain) {
@@ -788,8 +794,12 @@ TEST(TrainSettings, SettingsThatDoNotGoTogether) {
     EXPECT_EQ(fault_of(shapes + "train: {weights: w}\n", {"train.eval_every=0", "train.stop_at=50"}),
               "[config] --set train.stop_at=50: train.stop_at: found 50, expected eval_every above 0 with it");
     EXPECT_EQ(fault("model.reduction=merge"),
-              "model.reduction: found merge, expected train.selection.deterministic_from 0 with it: tokens are merged "
-              "where they are removed, not where they are masked");
+              "model.reduction: found merge, expected train.selection.deterministic_from 0 with it: it does something to "
+              "tokens that are removed, and masked ones stay");
+    EXPECT_EQ(fault_of(shapes + "model: {reduction: tome}\ntrain: {weights: w, selection: {deterministic_from: 0}}\n",
+                       {"train.loss.saliency=1"}),
+              "[config] a.yaml:2: model.reduction: found tome, expected train.loss.saliency 0 with it: there is no "
+              "prediction module to teach");
     EXPECT_EQ(fault_of("model: {pruning_loc: []}\n" + shapes + "train: {weights: w, target_gmacs: 2}\n"),
               "[config] a.yaml:3: train.target_gmacs: found 2, expected model.pruning_loc to name stages that can save "
               "them");

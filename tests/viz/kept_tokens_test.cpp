@@ -28,6 +28,30 @@ TEST(KeptTokens, DroppedPatchesAreFadedAndKeptOnesStay) {  // against 0.2 x pixe
     }
 }
 
+TEST(TokenGroups, PatchesOfATokenHaveTheirMeanAndALineAround) {
+    Image image(6, 4);
+    for (std::size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<std::uint8_t>(3 * i);
+    // Patches 0 and 4 are one token, 1 is deleted, the others are by themselves.
+    const Image drawn = draw_token_groups(image, {4, -1, 2, 3, 4, 5}, two_by_three());
+    const auto mean = [&](int c) {
+        int sum = 0;
+        for (const auto [left, top] : {std::pair(0, 0), std::pair(2, 2)}) {
+            for (int i = 0; i < 4; ++i) sum += image.at(left + i % 2, top + i / 2)[c];
+        }
+        return sum / 8;
+    };
+    for (int c = 0; c < 3; ++c) {
+        EXPECT_EQ(drawn.at(0, 0)[c], mean(c)) << "the first patch, at the picture's edge";
+        EXPECT_EQ(drawn.at(1, 1)[c], mean(c));
+        EXPECT_EQ(drawn.at(3, 3)[c], mean(c)) << "the fifth patch";
+        EXPECT_EQ(drawn.at(2, 2)[c], mean(c) / 2) << "its line to the left and above";
+        EXPECT_EQ(drawn.at(5, 1)[c], image.at(5, 1)[c]) << "by itself";
+        EXPECT_EQ(drawn.at(4, 0)[c], image.at(4, 0)[c]) << "no line between patches that were not merged";
+        EXPECT_EQ(drawn.at(3, 1)[c], static_cast<int>(0.2 * image.at(3, 1)[c] + 0.8 * 255 + 0.5)) << "deleted";
+    }
+    EXPECT_EQ(draw_token_groups(image, {0, 1, 2, 3, 4, 5}, two_by_three()).pixels, image.pixels) << "nothing merged";
+}
+
 TEST(KeptTokens, AnotherSizeIsAnError) {
     EXPECT_EQ(test::error_of([] { draw_kept_tokens(Image(6, 6), {}, two_by_three()); }),
               "[visualize] found a picture of 6 x 6, expected the model's 6 x 4");

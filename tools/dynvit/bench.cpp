@@ -29,7 +29,7 @@ namespace {
 
 struct Arguments {
     ModelArguments model;
-    std::vector<std::string> policies = {kPredicted}, precisions = {"float32"}, pictures;
+    std::vector<std::string> policies, precisions = {"float32"}, pictures;
     std::vector<std::int64_t> batch_sizes = {1, 16};
     double seconds = 2;
     std::size_t profile = 0;
@@ -132,33 +132,26 @@ std::vector<std::unique_ptr<Row>> make_rows(const Arguments& arguments, const Mo
                                             const at::Tensor& images) {
     const DynamicVit model = arguments.model.load(choice);
     const ModelSettings& settings = model->settings();
-    std::vector<double> ratios = arguments.model.keep_ratios;
-    if (ratios.empty()) {
-        ratios = {1.0};
-        if (settings.stages() > 0) ratios.push_back(kDefaultKeepRatio);
+    ModelArguments asked = arguments.model;
+    if (!asked.asks_for_plans()) {
+        asked.keep_ratios = {1.0};
+        if (settings.stages() > 0) asked.keep_ratios.push_back(kDefaultKeepRatio);
     }
+    const std::vector<ModelArguments::Asked> plans = asked.plans(settings, arguments.policies);
     const PolicyInputs inputs{images.slice(0, 0, kCalibrationPictures)};
     std::vector<std::unique_ptr<Row>> kinds;  // without a batch
     for (const std::string& precision : arguments.precisions) {
         const auto weights = std::make_shared<const InferenceModel>(*model, parse_inference_precision(precision));
-        bool dense = false, averaged = false;
-        for (const double ratio : ratios) {
-            for (const std::string& policy : arguments.policies) {
-                PruningPlan plan = plan_for_ratio(settings, ratio);
-                if (!plan.dense()) plan.policy = policy;
-                const bool own_number = find_policy(plan.policy).selects == Selects::kAveraged;
-                // These two come once, whatever the ratios and the policies.
-                bool* const once = plan.dense() ? &dense : own_number ? &averaged : nullptr;
-                if (once && std::exchange(*once, true)) continue;
-                auto row = std::make_unique<Row>();
-                row->policy = plan.dense() ? "dense" : policy;
-                row->precision = precision;
-                row->session = std::make_shared<const InferenceSession>(weights, std::move(plan), inputs);
-                row->keep_ratio = own_number ? static_cast<double>(row->session->plan().tokens.front()) /
-                                                   static_cast<double>(settings.patches())
-                                             : ratio;
-                kinds.push_back(std::move(row));
-            }
+        for (const auto& [plan, keep_ratio] : plans) {
+            auto row = std::make_unique<Row>();
+            row->policy = plan.dense() ? "dense" : plan.policy;
+            row->precision = precision;
+            row->session = std::make_shared<const InferenceSession>(weights, plan, inputs);
+            const bool own_number = row->session->policy().selects == Selects::kAveraged;
+            row->keep_ratio = own_number ? static_cast<double>(row->session->plan().tokens.front()) /
+                                               static_cast<double>(settings.patches())
+                                         : keep_ratio;
+            kinds.push_back(std::move(row));
         }
     }
     std::vector<std::unique_ptr<Row>> rows;

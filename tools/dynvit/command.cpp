@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <iostream>
+#include <utility>
 
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
@@ -58,9 +59,11 @@ CLI::Option* policy_option(CLI::App& command, Names& names, PolicyFilter serves,
         find_policy(name, serves);
         return std::string();
     };
-    return command.add_option("--policy", names, str("who selects: ", describe_policies(serves), several))
-        ->check(CLI::Validator(check, ""))
-        ->capture_default_str();
+    return command
+        .add_option("--policy", names,
+                    str("who selects: ", describe_policies(serves), several, "; else the model's own: predicted, or ",
+                        kSimilarity, " with the reduction tome"))
+        ->check(CLI::Validator(check, ""));
 }
 
 }  // namespace
@@ -102,12 +105,18 @@ void ModelArguments::add_to(CLI::App& command) {
         ->delimiter(',');
     command.add_option(
         "--reduction", reduction,
-        "what becomes of tokens that a stage does not keep, in place of the model's own: delete or merge (into "
-        "the kept one that resembles them most)");
+        "what becomes of tokens that a stage does not keep, in place of the model's own: delete, merge (into the kept "
+        "one that resembles them most), fuse (into one more token: EViT), or tome (the most similar ones are merged)");
+    command.add_option(
+        "--stage-place", stage_place,
+        "where a stage stands, in place of the model's own: before_block, or after_attention in its block");
     command
         .add_option("-k,--keep-ratio", keep_ratios,
                     "share of the patches that stage 1 keeps, rho; the following keep "
                     "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")
+        ->delimiter(',');
+    command
+        .add_option("--tokens", tokens, "in place of a keep ratio: how many patch tokens each stage keeps: 137,96,67")
         ->delimiter(',');
     command
         .add_option("--gmacs", gmacs,
@@ -181,9 +190,12 @@ ModelArguments::Choice ModelArguments::choose() {
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
     if (!reduction.empty()) experiment.model.reduction = reduction;
+    if (!stage_place.empty()) experiment.model.stage_place = stage_place;
     const std::string settings = write_config(experiment.model, false);  // checks what the arguments changed
     experiment.model = read_config<ModelSettings>({settings, "the model's settings", {}});
-    for (const double budget : gmacs) keep_ratios.push_back(keep_ratio_for_gmacs(experiment.model, budget));
+    if (!tokens.empty() && !(keep_ratios.empty() && gmacs.empty())) {
+        throw Error("tokens", "found --keep-ratio or --gmacs beside it, expected one of them");
+    }
 
     const ModelSettings& settings_now = experiment.model;
     Choice choice;
@@ -202,9 +214,52 @@ ModelArguments::Choice ModelArguments::choose() {
     return choice;
 }
 
-PruningPlan ModelArguments::plan(const Choice& choice) const {
-    if (keep_ratios.size() > 1) throw Error("keep-ratio", "found several, expected one");
-    return keep_ratios.empty() ? choice.plan : plan_for_ratio(choice.experiment.model, keep_ratios.front());
+std::vector<ModelArguments::Asked> ModelArguments::plans_of(const ModelSettings& settings,
+                                                            const std::string& policy) const {
+    const auto share = [&](std::int64_t count) {
+        return static_cast<double>(count) / static_cast<double>(settings.patches());
+    };
+    std::vector<double> ratios = keep_ratios;
+    const bool predicts = find_policy(policy).predicts;
+    for (const double budget : gmacs) ratios.push_back(keep_ratio_for_gmacs(settings, budget, predicts));
+    std::vector<Asked> asked;
+    for (const double ratio : ratios) asked.push_back({plan_for_ratio(settings, ratio), ratio});
+    if (!tokens.empty()) {
+        asked.push_back({{.tokens = tokens}, share(tokens.front())});
+        check_plan(asked.back().plan, settings, "--tokens");
+    }
+    for (Asked& one : asked) {
+        if (!one.plan.dense()) one.plan.policy = policy;
+    }
+    return asked;
+}
+
+std::vector<ModelArguments::Asked> ModelArguments::plans(const ModelSettings& settings,
+                                                         std::vector<std::string> policies) const {
+    if (policies.empty()) policies = {own_policy(settings)};
+    std::vector<std::vector<Asked>> asked;  // of each policy
+    for (const std::string& policy : policies) asked.push_back(plans_of(settings, policy));
+    std::vector<Asked> all;
+    bool dense = false, averaged = false;
+    for (std::size_t i = 0; i < asked.front().size(); ++i) {
+        for (const std::vector<Asked>& of_policy : asked) {
+            const PruningPlan& plan = of_policy[i].plan;
+            const bool own_number = find_policy(plan.policy).selects == Selects::kAveraged;
+            bool* const once = plan.dense() ? &dense : own_number ? &averaged : nullptr;
+            if (!once || !std::exchange(*once, true)) all.push_back(of_policy[i]);
+        }
+    }
+    return all;
+}
+
+PruningPlan ModelArguments::plan(const Choice& choice, const std::string& policy) const {
+    const std::vector<std::string> policies = policy.empty() ? std::vector<std::string>() : std::vector{policy};
+    const std::vector<Asked> asked = plans(choice.experiment.model, policies);
+    if (asked.size() > 1) throw Error("keep-ratio", "found several, expected one");
+    if (!asked.empty()) return asked.front().plan;
+    PruningPlan plan = choice.plan;
+    if (!plan.dense() && !policy.empty()) plan.policy = policy;
+    return plan;
 }
 
 DynamicVit ModelArguments::load(const Choice& choice) const {

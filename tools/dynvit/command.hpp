@@ -54,9 +54,10 @@ struct ModelArguments {
     std::string weights;  // empty, where a command does not need any: drawn
     std::vector<std::int64_t> image_size;
     std::vector<std::int64_t> pruning_loc;
-    std::string reduction;            // of tokens that are not kept; empty: the model's own
-    std::vector<double> keep_ratios;  // those of `gmacs` too, after choose()
-    std::vector<double> gmacs;
+    std::string reduction;    // of tokens that are not kept; empty: the model's own
+    std::string stage_place;  // likewise
+    std::vector<std::int64_t> tokens;
+    std::vector<double> keep_ratios, gmacs;
     std::string device = "auto";
     std::string precision = "float32";
 
@@ -76,9 +77,21 @@ struct ModelArguments {
     };
     Choice choose();
 
-    /// How many tokens each stage keeps: by the keep ratio that is given or, where none is, the choice's plan.
-    /// Throws Error for several ratios, and for one below 1 where the model has no stage.
-    PruningPlan plan(const Choice& choice) const;
+    /// A plan that the arguments ask for, and its first stage's share of the patches.
+    struct Asked {
+        PruningPlan plan;
+        double keep_ratio;
+    };
+    /// By --keep-ratio, then by --gmacs, where what a policy costs counts, or by --tokens; empty where none is given.
+    /// The dense one comes once, whatever the policies, and so does what keeps a number of its own.
+    /// @param policies who selects in plans that are not dense: each in turn; empty: the model's own
+    /// Throws Error for a ratio below 1 or a budget where the model has no stage, and for counts that it can't keep.
+    std::vector<Asked> plans(const ModelSettings& settings, std::vector<std::string> policies) const;
+    bool asks_for_plans() const { return !(keep_ratios.empty() && gmacs.empty() && tokens.empty()); }
+
+    /// The only one of these or, where none is given, the choice's plan; by the policy, where one is named.
+    /// Throws Error for several.
+    PruningPlan plan(const Choice& choice, const std::string& policy = {}) const;
 
     /// The chosen model with its weights, on the device.
     DynamicVit load(const Choice& choice) const;
@@ -86,6 +99,7 @@ struct ModelArguments {
     EvalOptions options() const;
 
   private:
+    std::vector<Asked> plans_of(const ModelSettings& settings, const std::string& policy) const;
     ModelSettings settings_without_config(const ModelFile& file) const;
 };
 

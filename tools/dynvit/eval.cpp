@@ -19,33 +19,26 @@ struct Arguments {
     ModelArguments model;
     std::string data, classes, json, baseline;
     PictureArguments reading;
-    std::vector<std::string> policies = {kPredicted}, pictures;
+    std::vector<std::string> policies, pictures;
     std::vector<double> thresholds;
 };
 
-// Every policy at every ratio; once what does not depend on it: dense, what keeps a number of its own, and given
-// thresholds.
+// Every policy at every ratio, budget or count; once what does not depend on it: dense, what keeps a number of its own,
+// and given thresholds.
 std::vector<EvalCase> cases(const Arguments& arguments, const ModelArguments::Choice& choice) {
     const ModelSettings& settings = choice.experiment.model;
-    std::vector<EvalCase> wanted, made;
-    for (const double ratio : arguments.model.keep_ratios) {
-        wanted.push_back({plan_for_ratio(settings, ratio), ratio});
+    std::vector<EvalCase> made;
+    for (const auto& [plan, keep_ratio] : arguments.model.plans(settings, arguments.policies)) {
+        made.push_back({plan, keep_ratio});
     }
-    if (wanted.empty()) {
-        wanted.emplace_back();  // dense
-        if (!choice.plan.dense() && arguments.thresholds.empty()) wanted.push_back({choice.plan, choice.keep_ratio});
-    }
-    bool averaged = false;
-    for (EvalCase& one : wanted) {
-        if (one.plan.dense()) {
-            made.push_back(one);
-            continue;
-        }
-        for (const std::string& policy : arguments.policies) {
-            const bool own_number = find_policy(policy).selects == Selects::kAveraged;
-            if (own_number && std::exchange(averaged, true)) continue;
-            one.plan.policy = policy;
-            made.push_back(one);
+    if (!arguments.model.asks_for_plans()) {
+        made.emplace_back();  // dense
+        const bool pruned = !choice.plan.dense() && arguments.thresholds.empty();
+        const std::vector<std::string> policies =
+            arguments.policies.empty() ? std::vector<std::string>{choice.plan.policy} : arguments.policies;
+        for (std::size_t p = 0; pruned && p < policies.size(); ++p) {
+            made.push_back({choice.plan, choice.keep_ratio});
+            made.back().plan.policy = policies[p];
         }
     }
     if (!arguments.thresholds.empty()) made.push_back({plan_for_thresholds(settings, arguments.thresholds), 0});

@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 struct Arguments {
     ModelArguments model;
     std::vector<std::string> pictures;
-    std::string classes, policy = kPredicted;
+    std::string classes, policy;
     std::vector<double> thresholds;
     PictureArguments reading{.batch_size = 32};
     std::int64_t top = 5;
@@ -28,9 +28,7 @@ struct Arguments {
 
 PruningPlan plan_of(const Arguments& arguments, const ModelArguments::Choice& choice) {
     if (!arguments.thresholds.empty()) return plan_for_thresholds(choice.experiment.model, arguments.thresholds);
-    PruningPlan plan = arguments.model.plan(choice);
-    if (!plan.dense()) plan.policy = arguments.policy;
-    return plan;
+    return arguments.model.plan(choice, arguments.policy);
 }
 
 // One picture's answer.

@@ -20,7 +20,7 @@ constexpr const char* kFrequencyName = "keep_frequency";
 struct Arguments {
     ModelArguments model;
     std::vector<std::string> images;
-    std::string output, policy = kPredicted;
+    std::string output, policy;
     std::int64_t samples = 12;
 };
 
@@ -57,9 +57,11 @@ void run(Arguments& arguments) {
     if (arguments.images.empty() && arguments.model.config.config.empty()) {
         throw Error("visualize", "--images is missing: pictures, or folders of them");
     }
-    PruningPlan plan = arguments.model.plan(choice);
-    if (plan.dense()) plan.tokens.assign(settings.pruning_loc.size(), settings.patches());  // to be drawn all the same
-    plan.policy = arguments.policy;
+    PruningPlan plan = arguments.model.plan(choice, arguments.policy);
+    if (plan.dense()) {  // to be drawn all the same
+        plan.policy = arguments.policy.empty() ? own_policy(settings) : arguments.policy;
+        plan.tokens.assign(settings.pruning_loc.size(), settings.patches());
+    }
     const std::vector<NamedImage> pictures = read_pictures(arguments, experiment);
     PolicyInputs inputs;
     if (needs_pictures(plan)) inputs.pictures = calibration_pictures(pictures);

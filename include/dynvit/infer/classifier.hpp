@@ -11,7 +11,7 @@ struct ClassifierOptions {
     /// rho: the stages keep rho, rho^2, ... of the patches; 1: dense. 0: what a bundle says; of another file with
     /// prediction modules kDefaultKeepRatio, without them dense.
     double keep_ratio = 0;
-    std::string policy = kPredicted;  // who selects: one that learns_nothing
+    std::string policy = {};  // who selects: one that learns_nothing; empty: the model's own
     /// In place of a keep ratio and of the policy: every token that is likelier needed than this goes on, in each
     /// picture its own number; one, or one a stage.
     std::vector<double> thresholds = {};

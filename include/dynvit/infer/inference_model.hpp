@@ -38,20 +38,25 @@ class InferenceModel {
     void prepare_into(const at::Tensor& inputs, const at::Tensor& images) const;
     at::Tensor embed_prepared(const at::Tensor& inputs) const;
 
-    /// Block `index`, from 0: (B, n, C) -> (B, n, C).
+    /// Block `index`, from 0, or a piece of it: (B, n, C) -> (B, n, C).
     /// @param sizes (B, n), float32: how many patches each token stands for; undefined: one each
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes = {}) const;
-    /// The same of packed sequences: (T, C) -> (T, C).
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout) const;
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes = {},
+                         BlockPiece piece = BlockPiece::kWhole) const;
+    /// The same of packed sequences: (T, C) -> (T, C). @param sizes (T)
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout,
+                         const at::Tensor& sizes = {}, BlockPiece piece = BlockPiece::kWhole) const;
 
     /// The final norm and the head, of what is left behind the last block: (B, prefix + n, C) -> (B, classes), float32.
-    at::Tensor logits(const at::Tensor& x) const;
+    /// @param sizes as for run_block
+    at::Tensor logits(const at::Tensor& x, const at::Tensor& sizes = {}) const;
+    /// The same of packed sequences: (T, C) -> (B, classes).
+    at::Tensor logits(const at::Tensor& x, const PackedLayout& layout, const at::Tensor& sizes = {}) const;
 
     /// The last block, for what the head reads alone (of a model that pools [CLS], one row of each image behind the
     /// attention), and the logits: (B, prefix + n, C) -> (B, classes), float32. @param sizes as for run_block
     at::Tensor last_block_logits(const at::Tensor& x, const at::Tensor& sizes = {}) const;
     /// The same of packed sequences: (T, C) -> (B, classes).
-    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout& layout) const;
+    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout& layout, const at::Tensor& sizes = {}) const;
 
     /// The blocks and prediction modules for one image at a time; null where there is no kernel for them.
     std::unique_ptr<OneImageBlocks> one_image_blocks() const;
@@ -60,8 +65,8 @@ class InferenceModel {
     /// n), float32. The model must have a class token.
     at::Tensor cls_attention(std::int64_t index, const at::Tensor& x) const;
 
-    /// What a model that merges tokens compares before a stage, from 0: each token's keys in the block that follows,
-    /// the mean over the heads. (B, n, C) -> (B, n, d)
+    /// What a model that merges tokens compares at a stage, from 0: each token's keys in the block that the stage
+    /// stands at, the mean over the heads. (B, n, C) or (T, C) -> (B, n, d) or (T, d)
     at::Tensor mean_keys(std::int64_t stage, const at::Tensor& x) const;
 
     /// log pi_keep, float32, by the prediction module of a stage, from 0.
@@ -96,8 +101,9 @@ class InferenceModel {
 
     const Norm& norm(const NormPart& part) const { return norms_.at(part.name); }
     const InferenceLinear& linear(const LinearPart& part) const { return linears_.at(part.name); }
+    at::Tensor run_block(const Ops& ops, std::int64_t index, const at::Tensor& x, BlockPiece piece) const;
+    at::Tensor last_block_logits(const Ops& all, const at::Tensor& x) const;
     at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x, const RowGroups& groups) const;
-    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout* layout, const at::Tensor& sizes) const;
 
     ModelSettings settings_;
     VitParts parts_;

@@ -7,12 +7,15 @@
 
 namespace dynvit {
 
+/// What stands in SessionOutput::kept for a token that others were fused into, which has no place.
+inline constexpr std::int64_t kFused = -1;
+
 struct SessionOutput {
     at::Tensor logits;                              // (B, classes)
     std::vector<std::vector<std::int64_t>> counts;  // a stage: tokens that each image keeps, (B); kAveraged: none
     std::vector<at::Tensor> kept;  // a stage: the kept tokens' places in the flattened grids (B, N), ascending, int64
 
-    /// What image `index` keeps at `stage`: places on its own grid of `patches` patches.
+    /// What image `index` keeps at `stage`: places on its own grid of `patches` patches, without a fused token.
     std::vector<std::int64_t> kept_of(std::int64_t index, std::size_t stage, std::int64_t patches) const;
 };
 
@@ -56,6 +59,11 @@ class InferenceSession {
     /// OneImageBlocks).
     /// @param images (B, 3, H, W): uint8, or normalized numbers; on any device
     SessionOutput run(const at::Tensor& images) const;
+
+    /// For each patch of each image where the token is that it has become part of, by a pass of its own: a stage, (B,
+    /// N), int64. Its own place: it is kept; another's: it was merged into that one; N: fused; -1: deleted.
+    /// @param images as for run. The plan must not be dense, and its policy one that keeps_tokens.
+    std::vector<at::Tensor> sources(const at::Tensor& images) const;
 
   private:
     void use(PruningPlan plan, std::unique_ptr<SelectionPolicy> policy);

@@ -6,22 +6,24 @@
 namespace dynvit {
 
 struct PrunedOutput {
-    at::Tensor logits;             // (B, classes)
-    std::vector<at::Tensor> kept;  // a stage: (B, k) int64, places on the original grid, ascending
+    at::Tensor logits;                   // (B, classes)
+    std::vector<at::Tensor> kept;        // a stage: (B, k) int64, places on the original grid, as Tokens::positions
+    std::vector<at::Tensor> slots = {};  // a stage: which token each of those before it has become part of, see Tokens
 };
 
+/// What the model's stages do, see reduce_tokens. @param policy who scores; null where the stages choose by themselves
+/// @param tokens a count a stage @return an operation that holds references to model and policy
+StageOperation stage_operation(const InferenceModel& model, SelectionPolicy* policy, std::vector<std::int64_t> tokens);
+
 /// Runs the model without gradients. At each stage the policy's `tokens[stage]` best patch tokens go on with [CLS]; the
-/// others are removed and never computed again.
+/// others are removed, or become part of them, and are never computed again.
 /// @param images (B, 3, H, W): uint8, or normalized numbers
 /// @param tokens a count a stage, not growing; empty: dense
 PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
                             const std::vector<std::int64_t>& tokens);
 
-/// The same from the embedding on: x of InferenceModel::embed.
-PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, SelectionPolicy& policy,
-                                     const std::vector<std::int64_t>& tokens);
-
-/// The same of one image alone, by the model's prediction modules.
+/// The same from the embedding on, of one image alone and by the model's prediction modules: x of
+/// InferenceModel::embed.
 /// @param blocks what InferenceModel::one_image_blocks gave
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
                                      const std::vector<std::int64_t>& tokens);

@@ -18,6 +18,9 @@ class SelectionPolicy {
   public:
     virtual ~SelectionPolicy() = default;
     virtual at::Tensor scores(const StageInput& input) = 0;  // (B, n)
+    /// What tokens of these scores weigh in one that they are fused into, see FusionWeights. Of scores that are no
+    /// probabilities or the like: their shares of the sum.
+    virtual at::Tensor fusion_weights(const at::Tensor& scores) const;
 };
 
 /// What a policy may need beside the model.
@@ -30,6 +33,7 @@ struct PolicyInputs {
 enum class Selects {
     kBest,     // as many as the plan counts, those with the highest scores
     kAbove,    // those whose pi_keep is above the plan's threshold
+    kMatched,  // none: as many as are too many join those that they resemble most
     kAveraged  // none: they are averaged two by two on their grid in the middle of the network
 };
 
@@ -39,7 +43,7 @@ struct PolicyEntry {
     const char* description;  // a line for --help
     Selects selects = Selects::kBest;
     bool predicts = false;         // runs the prediction modules, which cost something
-    bool is_prediction = false;    // scores by them alone: a kernel or an exported graph may decide in its place
+    bool is_prediction = false;    // scores by them alone: a kernel may decide in its place
     bool learns = false;           // from pictures
     bool draws = false;            // random numbers, anew in each pass
     bool reads_attention = false;  // of [CLS] in the block before: needs both

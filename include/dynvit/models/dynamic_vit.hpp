@@ -23,6 +23,9 @@ struct TrainingOutput {
     std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw; empty if removed
     std::vector<at::Tensor> positions;  // a stage: (B, n), the places that log_probs speaks of; empty if masked
     at::Tensor kept = {};               // (B, n), the places that features speaks of; undefined: all
+    /// A stage: (B, N), which of the n tokens of log_probs each patch is part of, -1: none; undefined where a token
+    /// stands for the patch at its place alone. Empty if masked.
+    std::vector<at::Tensor> owners = {};
 };
 
 /// Whether a parameter of that name belongs to a prediction module, and not to the backbone.

@@ -21,8 +21,8 @@ std::vector<std::int64_t> count_macs_per_stage(const ModelSettings& settings,
                                                const std::vector<std::int64_t>& kept = {}, bool predicts = true);
 
 /// The largest base keep ratio rho, to four digits, whose stages (rho, rho^2, ... of the patches) cost at most `gmacs`
-/// x 10^9 multiply-accumulates; at most 1. Negative where even keeping nothing costs more.
-double find_keep_ratio(const ModelSettings& settings, double gmacs);
+/// x 10^9 multiply-accumulates; at most 1. Negative where even keeping nothing costs more. @param predicts as above
+double find_keep_ratio(const ModelSettings& settings, double gmacs, bool predicts = true);
 
 /// Number of parameters with the prediction modules.
 std::int64_t count_parameters(const ModelSettings& settings);

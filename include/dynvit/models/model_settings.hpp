@@ -27,8 +27,10 @@ struct ModelSettings {
     std::string pooling = "token";  // what the head reads: "token" ([CLS]) or "mean" (of the patch tokens)
     double drop_path = 0.0;
     std::vector<std::int64_t> pruning_loc = {3, 6, 9};
-    std::string reduction = "delete";  // what becomes of tokens that a stage does not keep: "delete" or "merge"
-    double merge_threshold = 0.0;      // merge: cosine above which a token joins a kept one; others are deleted
+    std::string stage_place = "before_block";  // a stage stands before its block, or in it "after_attention"
+    std::string reduction = "delete";          // what becomes of tokens that a stage does not keep:
+                                               // "delete", "merge", "fuse"; "tome": stages match similar tokens
+    double merge_threshold = 0.0;              // merge: cosine above which a token joins a kept one; others are deleted
 
     void fields(FieldVisitor& visitor);
     bool operator==(const ModelSettings&) const = default;
@@ -38,8 +40,18 @@ struct ModelSettings {
     std::int64_t grid_height() const { return image_height() / patch_size; }
     std::int64_t grid_width() const { return image_width() / patch_size; }
     std::int64_t patches() const { return grid_height() * grid_width(); }  // N
-    bool merges() const { return reduction == "merge"; }
     std::int64_t stages() const { return static_cast<std::int64_t>(pruning_loc.size()); }
+    bool stages_in_blocks() const { return stage_place == "after_attention"; }
+    /// Whether stages compare the tokens' keys, and tokens come to stand for several patches.
+    bool merges() const { return reduction == "merge" || reduction == "tome"; }
+    bool fuses() const { return reduction == "fuse"; }
+    bool matches() const { return reduction == "tome"; }
+    /// Whether each stage has a prediction module.
+    bool predicts() const { return !matches(); }
+    /// Patch tokens behind a stage that keeps `count` of `tokens`: those, and one that the others were fused into.
+    std::int64_t tokens_behind(std::int64_t tokens, std::int64_t count) const {
+        return count + (fuses() && count < tokens ? 1 : 0);
+    }
     std::int64_t prefix_tokens() const {
         return (class_token ? 1 : 0) + registers;
     }  // never pruned, before the patches

@@ -14,6 +14,11 @@ inline constexpr double kDefaultKeepRatio = 0.7;
 /// The policies that a plan is made for where no other is named; infer/selection_policy.hpp knows all of them.
 inline constexpr const char* kPredicted = "predicted";
 inline constexpr const char* kPerImage = "per_image";
+inline constexpr const char* kSimilarity = "similarity";
+
+/// Of these the one that a model has where nobody names another: kPredicted, or kSimilarity where its stages choose
+/// without prediction modules.
+std::string own_policy(const ModelSettings& settings);
 
 struct PruningPlan {
     std::string policy = kPredicted;        // who selects
@@ -44,10 +49,13 @@ PruningPlan plan_for_thresholds(const ModelSettings& settings, const std::vector
 
 /// The largest keep ratio whose plan costs at most `gmacs` x 10^9 multiply-accumulates an image, see find_keep_ratio.
 /// Throws Error where even a model that keeps no patch costs more, or has no stage that could save any.
-double keep_ratio_for_gmacs(const ModelSettings& settings, double gmacs);
+double keep_ratio_for_gmacs(const ModelSettings& settings, double gmacs, bool predicts = true);
 
-/// Throws Error where the plan has another number of counts or thresholds than the model has stages, counts that grow
-/// or are more than the patches, or thresholds that are no probabilities.
+/// The patch tokens that are there before each stage, where stages keep these counts.
+std::vector<std::int64_t> tokens_before_stages(const ModelSettings& settings, const std::vector<std::int64_t>& counts);
+
+/// Throws Error where the plan has another number of counts or thresholds than the model has stages, counts of more
+/// tokens than are there or of fewer than the model's stages can leave, or thresholds that are no probabilities.
 /// @param name what an Error calls the plan; "": its policy
 void check_plan(const PruningPlan& plan, const ModelSettings& settings, const std::string& name = "");
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "dynvit/models/vit_parts.hpp"
+#include "dynvit/models/vit_forward.hpp"
 
 namespace dynvit {
 
@@ -21,6 +21,15 @@ struct ResidualStream {
     at::Tensor sum() const;
 };
 
+/// What a block reads beside the tokens.
+struct BlockInputs {
+    at::Tensor policy = {};     // (B, n) for masked attention; undefined: every token sees every token
+    at::Tensor drop_path = {};  // (2, B, 1, 1): stochastic depth's factors of the two branches, 0 where one is dropped,
+                                // 1 / keep_probability elsewhere; undefined: 1
+    at::Tensor sizes = {};      // (B, n), float32: how many patches each token stands for, without a policy;
+                                // undefined: one each
+};
+
 class VisionTransformerImpl : public torch::nn::Module {
   public:
     /// Weights are drawn as timm draws them: truncated normal of standard deviation 0.02, biases zero.
@@ -32,13 +41,11 @@ class VisionTransformerImpl : public torch::nn::Module {
 
     /// Block `index`, from 0. Under autocast on a GPU norms and residual connections are one pass over the tokens (see
     /// ops/residual_norm.hpp); the stream stays float32 as autocast would have it.
-    /// @param policy (B, n) for masked attention; undefined: every token sees every token
-    /// @param drop_path (2, B, 1, 1): stochastic depth's factors of the two branches, 0 where one is dropped,
-    ///     1 / keep_probability elsewhere; undefined: 1
-    /// @param sizes (B, n), float32: how many patches each token stands for, without a policy; undefined: one each
-    ResidualStream run_block(std::int64_t index, ResidualStream stream, const at::Tensor& policy = {},
-                             const at::Tensor& drop_path = {}, const at::Tensor& sizes = {});
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x) { return run_block(index, ResidualStream{x}).sum(); }
+    ResidualStream run_block(std::int64_t index, ResidualStream stream, const BlockInputs& inputs,
+                             BlockPiece piece = BlockPiece::kWhole);
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x) {
+        return run_block(index, ResidualStream{x}, {}).sum();
+    }
 
     /// What a stage that merges tokens compares: the keys of block `index`, the mean over the heads, without gradients.
     /// @param x (B, n, C) @return (B, n, d)

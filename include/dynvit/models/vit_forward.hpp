@@ -14,14 +14,20 @@
 
 namespace dynvit {
 
-/// Meets blocks and stages in the order in which tokens do: `on_stage(stage, block)` before the block that the stage
-/// stands before, then `on_block(block)`, both counted from 0. @param stages how many of the first stages there are
+/// What is run of a block at a time: all of it, or what stands before and behind a stage in it.
+enum class BlockPiece { kWhole, kAttention, kMlp };
+
+/// Meets blocks and stages in the order in which tokens do: `on_stage(stage, block)` where the settings place it at its
+/// block, and `on_block(block, piece)`, all counted from 0. @param stages how many of the first stages there are
 template <class OnStage, class OnBlock>
 void walk_blocks(const ModelSettings& settings, std::int64_t stages, const OnStage& on_stage, const OnBlock& on_block) {
     std::int64_t stage = 0;
     for (std::int64_t block = 0; block < settings.depth; ++block) {
-        if (stage < stages && settings.pruning_loc[static_cast<std::size_t>(stage)] == block) on_stage(stage++, block);
-        on_block(block);
+        const bool is_staged = stage < stages && settings.pruning_loc[static_cast<std::size_t>(stage)] == block;
+        const bool inside = is_staged && settings.stages_in_blocks();
+        if (inside) on_block(block, BlockPiece::kAttention);
+        if (is_staged) on_stage(stage++, block);
+        on_block(block, inside ? BlockPiece::kMlp : BlockPiece::kWhole);
     }
 }
 
@@ -44,10 +50,12 @@ auto embed(Ops&& ops, const StemPart& stem, const Images& images) {
 ///     add_linear(stream, x, part)      adds the layer's outputs of x
 ///     add_mlp(stream, normed, part)    adds the MLP's
 template <class Ops, class Stream>
-void run_block(Ops&& ops, const BlockPart& block, Stream& x) {
-    const auto attended = ops.attention(ops.linear(ops.norm(x, block.norm1), block.attention.qkv), block.attention);
-    ops.add_linear(x, attended, block.attention.proj);
-    ops.add_mlp(x, ops.norm(x, block.norm2), block.mlp);
+void run_block(Ops&& ops, const BlockPart& block, Stream& x, BlockPiece piece = BlockPiece::kWhole) {
+    if (piece != BlockPiece::kMlp) {
+        const auto attended = ops.attention(ops.linear(ops.norm(x, block.norm1), block.attention.qkv), block.attention);
+        ops.add_linear(x, attended, block.attention.proj);
+    }
+    if (piece != BlockPiece::kAttention) ops.add_mlp(x, ops.norm(x, block.norm2), block.mlp);
 }
 
 /// From the tokens behind the last block to the logits. Ops has class_token(x) and patch_mean(x), each (B, C) of what

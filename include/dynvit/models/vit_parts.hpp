@@ -72,7 +72,7 @@ struct VitParts {
     std::vector<BlockPart> blocks;
     NormPart norm;
     LinearPart head;
-    std::vector<PredictionPart> predictors;  // a stage
+    std::vector<PredictionPart> predictors;  // a stage; none where stages choose without them
 };
 
 /// @param settings without a fault (see find_fault)

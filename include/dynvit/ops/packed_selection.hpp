@@ -12,6 +12,8 @@ struct PackedTokens {
     /// float32: pi_keep of each patch token among which the last choice was made, sequence after sequence; undefined
     /// before any choice
     at::Tensor probabilities;
+    /// (T), float32: how many patches each token stands for, 1 for prefix tokens; undefined: 1 each
+    at::Tensor sizes{};
 };
 
 /// Keeps each sequence's prefix tokens and, in their order, the patch tokens whose probability to be kept is above the
@@ -19,7 +21,8 @@ struct PackedTokens {
 /// @param log_probability (T), float32: log pi_keep, of no meaning for a prefix token
 /// @param threshold a probability, 0 to 1
 /// @param prefix number of tokens that every sequence begins with and that always stay: [CLS], registers
-/// @return the tokens that were kept, with pi_keep of all patch tokens of `from`
+/// @return the tokens that were kept, with their sizes if `from` has sizes, and with pi_keep of all patch tokens of
+/// `from`
 PackedTokens keep_above_plain(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
                               std::int64_t prefix = 1);
 

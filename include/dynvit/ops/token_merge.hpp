@@ -1,26 +1,62 @@
-// Merging: a token that does not go on is averaged into one that does and resembles it.
+// Merging: a token that does not go on is averaged into one that does. Functions named _plain are definitions, for any
+// device and type. Those without it have loops for float32 and bfloat16 on the processor, and kernels on a GPU that the
+// CUDA kernels were built for: of up to 4096 tokens an image, of metrics whose width is a multiple of 8 up to 128, and
+// of tokens whose rows are a multiple of 16 bytes. None of these waits for the GPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace dynvit {
 
+/// Which patch tokens go on, and which of the others are averaged into which of them.
+struct TokenGroups {
+    at::Tensor places;  // (B, k), int64: the patch tokens that go on, in their new order
+    at::Tensor slots;   // (B, n), int64, each in [-1, k): into which of them a token goes, its own place's for one that
+                        // goes on; -1: it is deleted
+};
+
+/// Lets each patch token that is not kept join the kept one with the most similar metric, where their cosine is above
+/// the threshold; of equally similar ones the first.
+/// @param places (B, k), int64, ascending: the kept patch tokens, each in [0, n)
+/// @param metric (B, n, d): what is compared, a row for each patch token
+/// @param threshold in [-1, 1]: 1 merges nothing, below -1 everything
+TokenGroups join_nearest(const at::Tensor& places, const at::Tensor& metric, double threshold);
+TokenGroups join_nearest_plain(const at::Tensor& places, const at::Tensor& metric, double threshold);
+
+/// ToMe's matching (Bolya et al., 2023): of all tokens, prefix tokens counted too, those at even places each draw an
+/// edge to the one at an odd place with the most similar metric (by cosine, of equally similar ones the first). Along
+/// the n - k edges of the greatest similarity one token joins the other; of equally similar edges the first. Prefix
+/// tokens draw no edge, and none is drawn to them. What is left comes in the order of the published code, which decides
+/// who is at even places next time: those of even places (without prefix tokens in falling similarity), then the
+/// others; as it was where nothing joins.
+/// @param metric (B, n, d): a row for each patch token @param count k, at least least_bipartite(n, prefix)
+TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
+TokenGroups match_bipartite_plain(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
+
+/// The fewest of n patch tokens that match_bipartite can leave: about half.
+std::int64_t least_bipartite(std::int64_t tokens, std::int64_t prefix);
+
 struct MergedTokens {
     at::Tensor x;      // (B, prefix + k, C)
     at::Tensor sizes;  // (B, k), float32: how many patches each patch token stands for
 };
 
-/// Merges each patch token that is not kept into the kept one with the most similar metric, where their cosine is above
-/// the threshold, and removes it elsewhere. What comes out at a kept place is the mean of its tokens, weighted by their
-/// sizes. The weights are float32 and the sums have one order, so that results repeat exactly. Gradients flow through
-/// the mean to all tokens in it, and not into the choice of who merges with whom.
+/// Computes each group's mean, weighted by its tokens' sizes. Weights and sums are float32, and the sums have one
+/// order, so that results repeat exactly; a token alone stays as it is. Gradients flow to all tokens in a mean.
 /// @param x (B, prefix + n, C): prefix tokens ([CLS], registers), which stay as they are, then patch tokens
 /// @param sizes (B, n), float32: patches that each patch token stands for; undefined: one each
-/// @param places (B, k), int64: the kept patch tokens, each in [0, n), none twice
-/// @param metric (B, n, d): what is compared, a row for each patch token
-/// @param threshold in [-1, 1]: 1 merges nothing, below -1 everything
-MergedTokens merge_dropped(const at::Tensor& x, const at::Tensor& sizes, const at::Tensor& places,
-                           const at::Tensor& metric, double threshold, std::int64_t prefix = 1);
+MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
+                            std::int64_t prefix = 1);
+MergedTokens average_groups_plain(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
+                                  std::int64_t prefix = 1);
+
+/// Puts one token behind the kept ones: the sum of all others, each times its weight (EViT, Liang et al., 2022).
+/// Gradients flow to all tokens.
+/// @param x (B, prefix + n, C) @param places (B, k), int64, as in TokenGroups; k < n
+/// @param weights (B, n), float32, of each patch token; those of kept ones are not read
+/// @return (B, prefix + k + 1, C)
+at::Tensor fuse_dropped(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
+                        std::int64_t prefix = 1);
 
 /// A linear layer's weight and bias.
 struct LayerWeights {

@@ -26,7 +26,8 @@ struct StagePanels {
     std::vector<std::vector<std::int64_t>> kept;  // a stage: places on the patch grid that it keeps
 };
 
-/// Runs the session on a picture and draws what each stage keeps, dropped patches faded; small pictures are enlarged.
+/// Runs the session on a picture and draws what each stage keeps, dropped patches faded; where tokens come to stand for
+/// several patches, which ones those are (see draw_token_groups). Small pictures are enlarged.
 StagePanels draw_stages(const InferenceSession& session, const Image& picture);
 
 /// How often each place of the patch grid is kept, over many pictures: a heat map a stage, side by side.

@@ -13,7 +13,7 @@ struct BundleSettings {
     static constexpr std::int64_t kVersion = 1;
 
     std::int64_t version = kVersion;
-    PruningPlan plan;  // by the prediction modules, with counts; dense without any
+    PruningPlan plan;  // by the model's own policy, with counts; dense without any
     std::int64_t resize = 0;
     std::vector<std::string> class_names;
 

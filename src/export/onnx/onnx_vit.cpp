@@ -13,7 +13,7 @@ namespace {
 constexpr std::int64_t kOpset = 17;     // the first with LayerNormalization
 constexpr std::int64_t kIrVersion = 8;  // opset 17 came with it
 constexpr auto kFloat = onnx::TensorProto::FLOAT, kInt64 = onnx::TensorProto::INT64;
-constexpr std::int64_t kEnd = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t kEnd = std::numeric_limits<std::int64_t>::max(), kAxis1 = 1;
 
 constexpr const char* kInput =
     "images: RGB, (value / 255 - mean) / std, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)";
@@ -60,6 +60,10 @@ class VitGraph {
         Value positions;  // (B, count): on the original grid
         std::int64_t count;
     };
+    struct Groups {
+        Value places;  // (B, keep): of the tokens that go on
+        Value joins;   // (B, keep, n): 1 where a token goes into one of them, which includes itself
+    };
 
     Value weight(const std::string& name) { return graph_.weight(name, weights_.at(name)); }
     Value rows_at(const Value& rows, const Value& places) {
@@ -73,8 +77,15 @@ class VitGraph {
     }
     Value slice(const Value& x, std::int64_t axis, std::int64_t from, std::int64_t to);
     Value top(const Value& scores, std::int64_t count, bool largest, bool indices);
-    void prune(Value& x, std::int64_t stage, std::int64_t block, std::int64_t keep);
-    Value merge(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep);
+    void reduce(Value& x, std::int64_t stage, std::int64_t block, std::int64_t keep);
+    Value unit_keys(const Value& patches, std::int64_t block);
+    Value numbers(const Value& like, std::int64_t count);
+    Value range(std::int64_t count);
+    Value as_float(const Value& x);
+    Value join_nearest(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep);
+    Groups match(const Value& patches, std::int64_t block, std::int64_t keep);
+    Value average(const Value& patches, const Value& joins);
+    Value fuse(const Value& patches, const Value& places, const Value& scores);
 
     const ModelSettings& s_;
     const VitParts parts_;
@@ -82,7 +93,8 @@ class VitGraph {
     OnnxGraph graph_;
     std::int64_t patches_;  // tokens that are left
     std::vector<Stage> stages_;
-    Value sizes_;  // (B, patches_): how many patches each patch token stands for; empty: one each
+    Value before_;  // what the block with a stage in it has read
+    Value sizes_;   // (B, patches_): how many patches each patch token stands for; empty: one each
 };
 
 // (B, 3, H, W) -> (B, N, C)
@@ -173,60 +185,144 @@ Value VitGraph::log_keep(const Value& x) {
     return graph_.add_node("Gather", {log_prob, graph_.integer(0)}, {{"axis", std::int64_t{2}}});
 }
 
-// Only the `keep` patch tokens with the highest scores go on, in the order of the grid.
-void VitGraph::prune(Value& x, std::int64_t stage, std::int64_t block, std::int64_t keep) {
-    graph_.set_scope(str("score_predictor.", stage));
+// What the model's stages do, see reduce_tokens.
+void VitGraph::reduce(Value& x, std::int64_t stage, std::int64_t block, std::int64_t keep) {
+    graph_.set_scope(str("stage.", stage));
     const Value before = stages_.empty() ? Value() : stages_.back().positions;
     if (patches_ == 0) {
         stages_.push_back(stages_.back());
         return;
     }
     const Value patches = slice(x, 1, s_.prefix_tokens(), kEnd);
-    const Value scores = predict(*this, parts_.predictors[static_cast<std::size_t>(stage)], patches);
-    const Value places = top(top(scores, keep, true, true), keep, false, false);  // (B, keep), ascending
-    const Value kept = s_.merges() && keep > 0 ? merge(patches, places, block, keep) : rows_at(patches, places);
+    const bool fuses = s_.fuses() && keep < patches_;
+    Value scores, places, kept;  // places: (B, keep), ascending
+    if (s_.matches()) {
+        const Groups groups = match(patches, block, keep);
+        places = groups.places;
+        kept = average(patches, groups.joins);
+    } else {
+        scores = predict(*this, parts_.predictors[static_cast<std::size_t>(stage)], patches);
+        places = top(top(scores, keep, true, true), keep, false, false);
+        const bool merges = s_.merges() && keep > 0;
+        kept = merges ? average(patches, join_nearest(patches, places, block, keep)) : rows_at(patches, places);
+    }
     if (keep == 0) sizes_.clear();  // none is left
-    x = graph_.add_node("Concat", {slice(x, 1, 0, s_.prefix_tokens()), kept}, {{"axis", std::int64_t{1}}});
-    patches_ = keep;
-    stages_.push_back(
-        {before.empty() ? places : graph_.add_node("GatherElements", {before, places}, {{"axis", std::int64_t{1}}}),
-         keep});
+    Value positions = before.empty() ? places : graph_.add_node("GatherElements", {before, places}, {{"axis", kAxis1}});
+    OnnxGraph::Values rows = {slice(x, 1, 0, s_.prefix_tokens()), kept};
+    if (fuses) {
+        rows.push_back(fuse(patches, places, scores));
+        positions = graph_.add_node("Pad", {positions, graph_.integers({0, 0, 0, 1}), graph_.integer(s_.patches())});
+    }
+    x = graph_.add_node("Concat", rows, {{"axis", kAxis1}});
+    patches_ = s_.tokens_behind(patches_, keep);
+    stages_.push_back({positions, patches_});
 }
 
-// What merge_dropped does: the kept places' means, (B, keep, C), and sizes_.
-// @param block whose keys, the mean over the heads, are compared
-Value VitGraph::merge(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep) {
+// The keys of a block, the mean over its heads, of length 1: (B, n, C) -> (B, n, d).
+Value VitGraph::unit_keys(const Value& patches, std::int64_t block) {
     const BlockPart& part = parts_.blocks[static_cast<std::size_t>(block)];
     const AttentionPart& attention = part.attention;
     const std::int64_t channels = attention.proj.inputs, head_dim = channels / attention.heads;
-    const Value qkv = linear(norm(patches, part.norm1), attention.qkv);
-    const Value heads = graph_.add_node(
-        "Reshape", {slice(qkv, 2, channels, 2 * channels), graph_.integers({0, patches_, attention.heads, head_dim})});
-    const Value keys = graph_.add_node("ReduceMean", {heads}, {{"axes", Ints{2}}, {"keepdims", std::int64_t{0}}});
+    const auto mean_of_heads = [&](const Value& rows, const Ints& shape) {
+        const Value heads =
+            graph_.add_node("Reshape", {slice(rows, 0, channels, 2 * channels), graph_.integers(shape)});
+        return graph_.add_node("ReduceMean", {heads}, {{"axes", Ints{0}}, {"keepdims", std::int64_t{0}}});
+    };
+    const Value layer = mean_of_heads(weight(attention.qkv.name + ".weight"), {attention.heads, head_dim, channels});
+    const Value keyed = s_.stages_in_blocks() ? slice(before_, 1, s_.prefix_tokens(), kEnd) : patches;
+    Value keys = graph_.add_node(
+        "MatMul", {norm(keyed, part.norm1), graph_.add_node("Transpose", {layer}, {{"perm", Ints{1, 0}}})});
+    if (attention.qkv.bias) {
+        keys = graph_.add_node(
+            "Add", {keys, mean_of_heads(weight(attention.qkv.name + ".bias"), {attention.heads, head_dim})});
+    }
     const Value length = graph_.add_node("ReduceL2", {keys}, {{"axes", Ints{2}}, {"keepdims", std::int64_t{1}}});
-    const Value unit = graph_.add_node("Div", {keys, graph_.add_node("Max", {length, graph_.number(1e-12f)})});
+    return graph_.add_node("Div", {keys, graph_.add_node("Max", {length, graph_.number(1e-12f)})});
+}
+
+// 0, 1, ..., count - 1, for each image: (B, count).
+Value VitGraph::numbers(const Value& like, std::int64_t count) {
+    const Value batch = graph_.add_node("Shape", {like}, {{"start", std::int64_t{0}}, {"end", std::int64_t{1}}});
+    const Value shape = graph_.add_node("Concat", {batch, graph_.integers({count})}, {{"axis", std::int64_t{0}}});
+    return graph_.add_node("Expand", {range(count), shape});
+}
+
+Value VitGraph::range(std::int64_t count) {
+    return graph_.add_node("Range", {graph_.integer(0), graph_.integer(count), graph_.integer(1)});
+}
+
+Value VitGraph::as_float(const Value& x) {
+    return graph_.add_node("Cast", {x}, {{"to", static_cast<std::int64_t>(kFloat)}});
+}
+
+// What dynvit's join_nearest does: (B, keep, n), 1 where a token goes into a kept one, which includes itself.
+Value VitGraph::join_nearest(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep) {
+    const Value unit = unit_keys(patches, block);
     const Value turned = graph_.add_node("Transpose", {unit}, {{"perm", Ints{0, 2, 1}}});
     const Value cosines = graph_.add_node("MatMul", {rows_at(unit, places), turned});  // (B, keep, n)
     const Value nearest = graph_.add_node("ReduceMax", {cosines}, {{"axes", Ints{1}}, {"keepdims", std::int64_t{1}}});
-    const Value slot = graph_.add_node("ArgMax", {cosines}, {{"axis", std::int64_t{1}}, {"keepdims", std::int64_t{1}}});
-    const auto range = [&](std::int64_t count) {
-        return graph_.add_node("Range", {graph_.integer(0), graph_.integer(count), graph_.integer(1)});
-    };
-    const Value own = graph_.add_node("Equal", {unsqueeze(places, 2), range(patches_)});  // (B, keep, n)
-    const auto as_float = [&](const Value& x) {
-        return graph_.add_node("Cast", {x}, {{"to", static_cast<std::int64_t>(kFloat)}});
-    };
-    const Value own_share = as_float(own);
-    const Value is_dropped = graph_.add_node("Less", {sum(own_share, 1, true), graph_.number(0.5f)});  // (B, 1, n)
+    const Value slot = graph_.add_node("ArgMax", {cosines}, {{"axis", kAxis1}, {"keepdims", std::int64_t{1}}});
+    const Value own = as_float(graph_.add_node("Equal", {unsqueeze(places, 2), range(patches_)}));
+    const Value is_dropped = graph_.add_node("Less", {sum(own, 1, true), graph_.number(0.5f)});  // (B, 1, n)
     const Value near_enough =
         graph_.add_node("Greater", {nearest, graph_.number(static_cast<float>(s_.merge_threshold))});
     const Value here = graph_.add_node("Equal", {slot, unsqueeze(range(keep), 1)});
     const Value joins = graph_.add_node("And", {here, graph_.add_node("And", {near_enough, is_dropped})});
-    Value shares = graph_.add_node("Add", {own_share, as_float(joins)});
-    if (!sizes_.empty()) shares = graph_.add_node("Mul", {shares, unsqueeze(sizes_, 1)});
+    return graph_.add_node("Add", {own, as_float(joins)});
+}
+
+// What match_bipartite does.
+VitGraph::Groups VitGraph::match(const Value& patches, std::int64_t block, std::int64_t keep) {
+    const std::int64_t first = s_.prefix_tokens() % 2, joining = patches_ - keep;
+    const Value all = numbers(patches, patches_);  // (B, n)
+    if (joining == 0) return {all, as_float(graph_.add_node("Equal", {unsqueeze(all, 2), unsqueeze(all, 1)}))};
+    const Value unit = unit_keys(patches, block);
+    const auto half = [&](std::int64_t from) {
+        return graph_.add_node("Slice", {unit, graph_.integers({from}), graph_.integers({kEnd}), graph_.integers({1}),
+                                         graph_.integers({2})});
+    };
+    const Value odd_keys = graph_.add_node("Transpose", {half(1 - first)}, {{"perm", Ints{0, 2, 1}}});
+    const Value cosines = graph_.add_node("MatMul", {half(first), odd_keys});  // (B, even, odd)
+    const Value nearest = graph_.add_node("ReduceMax", {cosines}, {{"axes", Ints{2}}, {"keepdims", std::int64_t{0}}});
+    const Value odd = graph_.add_node("ArgMax", {cosines}, {{"axis", std::int64_t{2}}, {"keepdims", std::int64_t{0}}});
+    const std::int64_t even_count = (patches_ - first + 1) / 2, left = even_count - joining;
+    const Value order = top(nearest, even_count, true, true);
+    const Value joins = slice(order, 1, 0, joining);
+    Value rest = slice(order, 1, joining, kEnd);  // (B, left)
+    if (s_.prefix_tokens() > 0) rest = top(rest, left, false, false);
+    const auto scaled = [&](const Value& number, std::int64_t factor, std::int64_t offset) {
+        const Value product = graph_.add_node("Mul", {number, graph_.integer(factor)});
+        return graph_.add_node("Add", {product, graph_.integer(offset)});
+    };
+    const OnnxGraph::Attributes along_tokens = {{"axis", kAxis1}};
+    const Value odds = numbers(patches, patches_ - even_count);
+    const Value with_rest =
+        graph_.add_node("ScatterElements", {scaled(order, 0, 0), rest, numbers(patches, left)}, along_tokens);
+    const Value joined = scaled(graph_.add_node("GatherElements", {odd, joins}, along_tokens), 1, left);
+    const Value slots_of_even = graph_.add_node("ScatterElements", {with_rest, joins, joined}, along_tokens);
+    Ints turned;  // where each token is when the even places stand before the odd ones
+    for (std::int64_t i = 0; i < patches_; ++i) turned.push_back(i / 2 + (i % 2 != first ? even_count : 0));
+    const Value halves = graph_.add_node("Concat", {slots_of_even, scaled(odds, 1, left)}, along_tokens);
+    const Value slots = graph_.add_node("Gather", {halves, graph_.integers(turned)}, along_tokens);
+    const Value here = graph_.add_node("Equal", {unsqueeze(slots, 1), unsqueeze(range(keep), 1)});
+    return {graph_.add_node("Concat", {scaled(rest, 2, first), scaled(odds, 2, 1 - first)}, along_tokens),
+            as_float(here)};
+}
+
+// What average_groups does: the means, (B, keep, C), and sizes_. @param joins (B, keep, n)
+Value VitGraph::average(const Value& patches, const Value& joins) {
+    const Value shares = sizes_.empty() ? joins : graph_.add_node("Mul", {joins, unsqueeze(sizes_, 1)});
     const Value total = sum(shares, 2, true);  // (B, keep, 1)
     sizes_ = graph_.add_node("Squeeze", {total, graph_.integers({2})});
     return graph_.add_node("MatMul", {graph_.add_node("Div", {shares, total}), patches});
+}
+
+// What fuse_dropped does, with the weights of log-probabilities: (B, 1, C).
+Value VitGraph::fuse(const Value& patches, const Value& places, const Value& scores) {
+    const Value own = as_float(graph_.add_node("Equal", {unsqueeze(places, 2), range(patches_)}));  // (B, keep, n)
+    const Value lost = graph_.add_node("Sub", {graph_.number(1.0f), sum(own, 1, true)});            // (B, 1, n)
+    const Value shares = unsqueeze(graph_.add_node("Softmax", {scores}, {{"axis", std::int64_t{-1}}}), 1);
+    return graph_.add_node("MatMul", {graph_.add_node("Mul", {shares, lost}), patches});
 }
 
 void VitGraph::build(const ExportOptions& options) {
@@ -236,11 +332,12 @@ void VitGraph::build(const ExportOptions& options) {
     walk_blocks(
         s_, static_cast<std::int64_t>(options.plan.tokens.size()),
         [&](std::int64_t stage, std::int64_t block) {
-            prune(x, stage, block, options.plan.tokens[static_cast<std::size_t>(stage)]);
+            reduce(x, stage, block, options.plan.tokens[static_cast<std::size_t>(stage)]);
         },
-        [&](std::int64_t block) {
+        [&](std::int64_t block, BlockPiece piece) {
             graph_.set_scope(str("blocks.", block));
-            run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x);
+            if (piece == BlockPiece::kAttention) before_ = x;
+            run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x, piece);
         });
     graph_.set_scope("head");
     graph_.add_output("logits", classify(*this, s_, parts_, x), {s_.num_classes}, kFloat);

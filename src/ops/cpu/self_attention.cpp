@@ -59,36 +59,56 @@ DYNVIT_INLINE void softmax(float* scores, std::int64_t panels, Vector<lanes> (&i
     }
 }
 
+/// Writes what is added to the scores of n keys, in panels from `first_panel` on: the bias, if there is one, and what
+/// takes the keys that aren't there out of the softmax.
+template <int lanes>
+DYNVIT_INLINE void fill_biases(const float* bias, std::int64_t n, std::int64_t first_panel, float* panels) {
+    const std::int64_t end = panels_of(n, lanes) * lanes;
+    for (std::int64_t key = first_panel * lanes; key < end; ++key) {
+        panels[key] = key >= n ? -std::numeric_limits<float>::infinity() : bias ? bias[key] : 0;
+    }
+}
+
+/// Adds the biases to the scores of kRows rows, from `first_panel` on.
+template <int lanes>
+DYNVIT_INLINE void add_biases(const float* biases, std::int64_t first_panel, std::int64_t panels, float* scores) {
+    for (std::int64_t panel = first_panel; panel < panels; ++panel) {
+        Vector<lanes> bias;
+        load<lanes>(biases + panel * lanes, bias);
+        for (int row = 0; row < kRows; ++row) {
+            float* place = scores + (panel * kRows + row) * lanes;
+            Vector<lanes> x;
+            load<lanes>(place, x);
+            x += bias;
+            store<lanes>(x, place);
+        }
+    }
+}
+
 template <int lanes, class T>
 DYNVIT_INLINE void attention_with(const HeadRows<T>& rows, const HeadSizes& sizes, float scale) {
     const std::int64_t n = sizes.keys, d = sizes.head_dim;
     if (n <= 0 || d <= 0) return;
     const std::int64_t key_panels = panels_of(n, lanes), value_panels = panels_of(d, lanes);
     const std::int64_t block = kRows * lanes;
-    float* keys = scratch(key_panels * d * lanes + value_panels * n * lanes + (2 * value_panels + key_panels) * block);
+    float* keys = scratch(key_panels * d * lanes + value_panels * n * lanes + (2 * value_panels + key_panels) * block +
+                          key_panels * lanes);
     float* values = keys + key_panels * d * lanes;
     float* packed_queries = values + value_panels * n * lanes;
     float* scores = packed_queries + value_panels * block;
     float* results = scores + key_panels * block;
+    float* biases = results + value_panels * block;
 
     pack_transposed<lanes>(rows.k, rows.stride, n, d, keys);
     pack<lanes>(rows.v, rows.stride, n, d, 1, n, values);
-    Vector<lanes> missing;  // added to the last panel of scores, takes the keys that aren't there out of the softmax
-    for (int lane = 0; lane < lanes; ++lane) {
-        missing[lane] = (key_panels - 1) * lanes + lane < n ? 0 : -std::numeric_limits<float>::infinity();
-    }
+    const std::int64_t first_biased = rows.bias ? 0 : key_panels - 1;  // keys are missing in the last panel alone
+    fill_biases<lanes>(rows.bias, n, first_biased, biases);
     constexpr float kLog2E = 1.44269504f;  // e^x = 2^(x log2 e)
     for (std::int64_t first = 0; first < sizes.queries; first += kRows) {
         const std::int64_t count = std::min(kRows, sizes.queries - first);
         pack<lanes>(rows.q + first * rows.stride, rows.stride, count, d, scale * kLog2E, kRows, packed_queries);
         multiply<lanes>(packed_queries, keys, d, key_panels, scores);
-        for (int row = 0; row < kRows; ++row) {
-            float* place = scores + ((key_panels - 1) * kRows + row) * lanes;
-            Vector<lanes> x;
-            load<lanes>(place, x);
-            x += missing;
-            store<lanes>(x, place);
-        }
+        add_biases<lanes>(biases, first_biased, key_panels, scores);
         Vector<lanes> inverse_sums[kRows];
         softmax<lanes>(scores, key_panels, inverse_sums);
         multiply<lanes>(scores, values, n, value_panels, results);

@@ -12,7 +12,8 @@ template <class T>
 struct HeadRows {
     const T *q, *k, *v;
     std::int64_t stride;  // from a row of q, k or v to the next, in values
-    T* out;               // elsewhere in memory than q, k and v
+    const float* bias;    // (keys): added to the logits of each key, times log2(e); null: nothing
+    T* out;               // elsewhere in memory than q, k, v and bias
     std::int64_t out_stride;
 };
 
@@ -21,7 +22,7 @@ struct HeadSizes {
     std::int64_t queries, keys, head_dim;
 };
 
-/// Computes out = softmax(scale Q K^T) V in float. A NaN gives NaN in every value it touches.
+/// Computes out = softmax(scale Q K^T + bias / log2(e)) V in float. A NaN gives NaN in every value it touches.
 /// Threads may call it at once; each keeps its scratch memory for its next call.
 template <class T>
 void attention(const HeadRows<T>& rows, const HeadSizes& sizes, float scale);

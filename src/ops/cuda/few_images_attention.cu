@@ -39,20 +39,36 @@ __device__ void copy_rows(T* to, const T* from, long long stride, int count, int
     }
 }
 
-// A warp's online softmax of the block's 16 queries, over the keys that the warp has had.
+// Where a token's size lies in shared memory: behind its key, in what a row is longer.
 template <class T>
+__device__ __forceinline__ float* size_of(T* keys, int row) {
+    static_assert((kLength - kDim) * sizeof(T) >= sizeof(float));
+    return reinterpret_cast<float*>(keys + row * kLength + kDim);
+}
+
+// Starts the copies of `count` sizes; zeros past the `existing` ones.
+template <class T>
+__device__ void copy_sizes(T* keys, const float* from, int count, int existing) {
+    for (int row = threadIdx.x; row < count; row += kThreads) {
+        const bool exists = row < existing;
+        copy4(size_of(keys, row), exists ? from + row : from, exists);
+    }
+}
+
+// A warp's online softmax of the block's 16 queries, over the keys that the warp has had.
+template <class T, bool kSized>
 struct WarpSoftmax {
     Sums out[kSteps];
     float greatest[2] = {-INFINITY, -INFINITY}, sum[2] = {};  // of rows lane / 4 and lane / 4 + 8; sum: a lane's part
 
     // Takes in keys `first` to first + 15 of `tokens`; factor makes a logit, times log2(e), of q . k.
-    __device__ __forceinline__ void attend(const Fragment (&query)[kSteps], const T* keys, const T* values, int first,
+    __device__ __forceinline__ void attend(const Fragment (&query)[kSteps], T* keys, const T* values, int first,
                                            int tokens, float factor) {
         const int lane = threadIdx.x % 32;
         Sums logits;
         const unsigned key = shared_address(keys + first * kLength + wide_offset(lane, kLength));
         for (int d = 0; d < kSteps; ++d) multiply_add<T>(logits, query[d], load(key + 2 * d * kTile), d == 0);
-        raise_maximum(logits, first, tokens, factor);
+        raise_maximum(logits, keys, first, tokens, factor);
         for (int n = 0; n < 2; ++n) {
             for (int e = 0; e < 4; ++e) {
                 float& x = logits.x[n][e];
@@ -84,15 +100,18 @@ struct WarpSoftmax {
     }
 
   private:
-    // Scales the logits and takes them into their rows' maximum, to which sums and outputs are scaled; those of missing
-    // keys are made -infinity.
-    __device__ __forceinline__ void raise_maximum(Sums& logits, int first, int tokens, float factor) {
+    // Scales the logits, adds what the sizes do, and takes them into their rows' maximum, to which sums and outputs are
+    // scaled; those of missing keys are made -infinity.
+    __device__ __forceinline__ void raise_maximum(Sums& logits, T* keys, int first, int tokens, float factor) {
         const int lane = threadIdx.x % 32;
         float highest[2] = {greatest[0], greatest[1]};
         for (int n = 0; n < 2; ++n) {
             for (int e = 0; e < 4; ++e) {
+                const int key = first + n * 8 + lane % 4 * 2 + e % 2;
                 float& x = logits.x[n][e];
-                x = first + n * 8 + lane % 4 * 2 + e % 2 < tokens ? x * factor : -INFINITY;
+                float logit = x * factor;
+                if (kSized) logit += __log2f(*size_of(keys, key));
+                x = key < tokens ? logit : -INFINITY;
                 highest[e / 2] = fmaxf(highest[e / 2], x);
             }
         }
@@ -127,7 +146,7 @@ __device__ __forceinline__ void put_together(const float* outs, const Found (&fo
     for (int i = 0; i < kVector; ++i) result[i] /= total;
 }
 
-template <class T>
+template <class T, bool kSized>
 __global__ void __launch_bounds__(kThreads) few_images_attention(FewImagesAttention p) {
     extern __shared__ uint4 shared[];
     __shared__ Found found[kWarps][kTile];
@@ -145,6 +164,7 @@ __global__ void __launch_bounds__(kThreads) few_images_attention(FewImagesAttent
     copy_rows(queries, k - channels + first_query * stride, stride, kTile, p.tokens - first_query, p.head_dim);
     copy_rows(keys, k, stride, keys_held, p.tokens, p.head_dim);
     copy_rows(values, k + channels, stride, keys_held, p.tokens, p.head_dim);
+    if (kSized) copy_sizes(keys, p.sizes + blockIdx.z * p.tokens, keys_held, p.tokens);
     commit_copies();
     wait_for_copies<0>();
     let_next_begin();
@@ -153,7 +173,7 @@ __global__ void __launch_bounds__(kThreads) few_images_attention(FewImagesAttent
     Fragment query[kSteps];
     for (int d = 0; d < kSteps; ++d) query[d] = load(shared_address(queries + tall_offset(lane, kLength) + d * kTile));
     const float factor = p.scale * kLog2e;
-    WarpSoftmax<T> softmax;
+    WarpSoftmax<T, kSized> softmax;
     for (int first = warp * kTile; first < p.tokens; first += kWarps * kTile) {
         softmax.attend(query, keys, values, first, p.tokens, factor);
     }
@@ -186,8 +206,9 @@ bool few_images_attention_fits(int tokens, int head_dim) {
 cudaError_t few_images_attention(const FewImagesAttention& p, cudaStream_t stream) {
     const dim3 grid((p.tokens + kTile - 1) / kTile, p.heads, p.batch);
     return with_half_type(p.element, [&](auto* type) {
-        return launch_overlapping(few_images_attention<std::remove_pointer_t<decltype(type)>>, grid, kThreads,
-                                  shared_bytes(p.tokens), stream, p);
+        using T = std::remove_pointer_t<decltype(type)>;
+        return launch_overlapping(p.sizes ? few_images_attention<T, true> : few_images_attention<T, false>, grid,
+                                  kThreads, shared_bytes(p.tokens), stream, p);
     });
 }
 

@@ -11,8 +11,9 @@ struct FewImagesAttention {
     Element element;  // a half type
     int batch, heads, tokens, head_dim;
     float scale;
-    const void* qkv;  // (batch, tokens, 3, heads, head_dim), contiguous
-    void* out;        // (batch, tokens, heads, head_dim)
+    const void* qkv;     // (batch, tokens, 3, heads, head_dim), contiguous
+    const float* sizes;  // (batch, tokens): how many tokens each stands for as a key; null: one each
+    void* out;           // (batch, tokens, heads, head_dim)
 };
 
 /// Whether the kernel takes such heads on the current device: all keys and values of one in shared memory.

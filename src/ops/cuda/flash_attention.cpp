@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 
@@ -15,6 +16,10 @@
 
 namespace dynvit::cuda {
 namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
 
 constexpr std::int64_t kHeadStep = 16, kNarrowHead = 64, kWideHead = 128;
 constexpr int kSharedOfWideHeads = 144 << 10;  // bytes that the backward pass takes for heads wider than kNarrowHead
@@ -58,8 +63,9 @@ float* mutable_floats(const at::Tensor& tensor) {
     return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr;
 }
 
-at::Tensor visible_of(const at::Tensor& policy) {
-    return policy.defined() ? policy.to(at::kFloat).contiguous() : at::Tensor();
+// As the kernels read them.
+at::Tensor dense_floats(const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.to(at::kFloat).contiguous() : at::Tensor();
 }
 
 // Plain attention of a batch; more is for the caller to add.
@@ -71,11 +77,35 @@ FlashForward forward_of(const at::Tensor& qkv, const FlashShape& shape, const at
             .v = part(qkv, 2),
             .strides = strides_of(shape),
             .policy = nullptr,
+            .sizes = nullptr,
             .offsets = nullptr,
             .out = out.mutable_data_ptr(),
             .lse = nullptr,
             .floor = nullptr};
 }
+
+// A policy or sizes that are undefined come as nullopt: apply asks every tensor for its type.
+struct FlashAttention : torch::autograd::Function<FlashAttention> {
+    static Variable forward(AutogradContext* context, const Variable& qkv, const std::optional<Variable>& policy,
+                            const std::optional<Variable>& sizes, std::int64_t heads) {
+        const KeyWeights weights{policy.value_or(Variable()), sizes.value_or(Variable())};
+        auto [out, lse, floor] = flash_attention_forward(qkv, weights, heads, /*wants_lse=*/true);
+        context->save_for_backward({qkv, weights.policy, weights.sizes, out, lse, floor});
+        context->saved_data["heads"] = heads;
+        return out;
+    }
+
+    static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+        const variable_list saved = context->get_saved_variables();
+        const KeyWeights weights{saved[1], saved[2]};
+        const bool wants_policy = weights.policy.defined() && context->needs_input_grad(1);
+        const auto [to_qkv, to_policy] =
+            flash_attention_backward(gradients[0], saved[0], weights, {saved[3], saved[4], saved[5]},
+                                     context->saved_data["heads"].toInt(), wants_policy);
+        return {to_qkv, wants_policy ? to_policy.to(weights.policy.scalar_type()) : at::Tensor(), at::Tensor(),
+                at::Tensor()};
+    }
+};
 
 }  // namespace
 
@@ -90,18 +120,28 @@ bool flash_attention_supports(const at::Tensor& qkv, std::int64_t heads) {
     return takes_heads(qkv.device(), qkv.size(-1) / (3 * heads));
 }
 
-FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& policy, std::int64_t heads,
+at::Tensor flash_attention(const at::Tensor& qkv, const KeyWeights& weights, std::int64_t heads) {
+    const auto given = [](const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
+    const bool learns = at::GradMode::is_enabled() &&
+                        (qkv.requires_grad() || (weights.policy.defined() && weights.policy.requires_grad()));
+    return learns ? FlashAttention::apply(qkv, given(weights.policy), given(weights.sizes), heads)
+                  : flash_attention_forward(qkv, weights, heads, /*wants_lse=*/false).out;
+}
+
+FlashOutput flash_attention_forward(const at::Tensor& qkv, const KeyWeights& weights, std::int64_t heads,
                                     bool wants_lse) {
     const c10::cuda::CUDAGuard device(qkv.device());
     const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), channels = qkv.size(2) / 3;
-    const at::Tensor dense = qkv.contiguous(), visible = visible_of(policy);
+    const at::Tensor dense = qkv.contiguous(), policy = dense_floats(weights.policy),
+                     sizes = dense_floats(weights.sizes);
     FlashOutput output{at::empty({batch, tokens, channels}, qkv.options()), {}, {}};
     const auto float_options = qkv.options().dtype(at::kFloat);
     if (wants_lse) output.lse = at::empty({batch, heads, tokens}, float_options);
     if (wants_lse && policy.defined()) output.floor = at::empty({batch, heads, tokens}, float_options);
     const FlashShape shape = shape_of(batch, tokens, channels, heads);
     FlashForward arguments = forward_of(dense, shape, output.out);
-    arguments.policy = floats(visible);
+    arguments.policy = floats(policy);
+    arguments.sizes = floats(sizes);
     arguments.lse = mutable_floats(output.lse);
     arguments.floor = mutable_floats(output.floor);
     C10_CUDA_CHECK(flash_forward(arguments, c10::cuda::getCurrentCUDAStream()));
@@ -109,24 +149,26 @@ FlashOutput flash_attention_forward(const at::Tensor& qkv, const at::Tensor& pol
 }
 
 at::Tensor flash_attention_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t longest,
-                                  std::int64_t heads) {
+                                  const at::Tensor& sizes, std::int64_t heads) {
     TORCH_CHECK(qkv.dim() == 2 && offsets.scalar_type() == at::kInt && offsets.device() == qkv.device(),
                 "packed attention takes (T, 3 C) and int32 offsets on the same device");
     const c10::cuda::CUDAGuard device(qkv.device());
     const std::int64_t channels = qkv.size(1) / 3;
-    const at::Tensor dense = qkv.contiguous(), begins = offsets.contiguous();
+    const at::Tensor dense = qkv.contiguous(), begins = offsets.contiguous(), dense_sizes = dense_floats(sizes);
     const at::Tensor out = at::empty({qkv.size(0), channels}, qkv.options());
     const FlashShape shape = shape_of(offsets.size(0) - 1, longest, channels, heads);
     FlashForward arguments = forward_of(dense, shape, out);
+    arguments.sizes = floats(dense_sizes);
     arguments.offsets = begins.const_data_ptr<int>();
     C10_CUDA_CHECK(flash_forward(arguments, c10::cuda::getCurrentCUDAStream()));
     return out;
 }
 
-FlashGradients flash_attention_backward(const at::Tensor& grad_out, const at::Tensor& qkv, const at::Tensor& policy,
+FlashGradients flash_attention_backward(const at::Tensor& grad_out, const at::Tensor& qkv, const KeyWeights& weights,
                                         const FlashOutput& saved, std::int64_t heads, bool wants_policy) {
     const c10::cuda::CUDAGuard device(qkv.device());
-    const at::Tensor dense = qkv.contiguous(), visible = visible_of(policy);
+    const at::Tensor dense = qkv.contiguous(), policy = dense_floats(weights.policy),
+                     sizes = dense_floats(weights.sizes);
     const at::Tensor gradient = grad_out.to(qkv.scalar_type()).contiguous();
     const at::Tensor to_qkv = at::empty_like(dense), row_dots = at::empty_like(saved.lse);
     at::Tensor partial;  // of the policy's gradient, a head: (B, heads, N)
@@ -138,7 +180,8 @@ FlashGradients flash_attention_backward(const at::Tensor& grad_out, const at::Te
                                   .k = part(dense, 1),
                                   .v = part(dense, 2),
                                   .strides = strides_of(shape),
-                                  .policy = floats(visible),
+                                  .policy = floats(policy),
+                                  .sizes = floats(sizes),
                                   .out = saved.out.const_data_ptr(),
                                   .lse = floats(saved.lse),
                                   .floor = floats(saved.floor),

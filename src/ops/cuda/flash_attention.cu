@@ -9,6 +9,10 @@
 // rounding of half precision, except where a dropped token's weight is a thousand times all visible ones. Without a
 // policy G is 1 and eps is 0.
 //
+// Attention among tokens of sizes s (ops/self_attention.hpp) is the plain one of P_ij + log(s_j): the products Q K^T
+// begin from log(s_j) / scale instead of zero, so that no weight is above 1. Where the keys' gradients are added up,
+// exp(P_ij - lse_i) is multiplied by s_j instead, which takes fewer registers.
+//
 // A warp owns 16 or 32 rows (queries, or keys where it adds up their gradients) and walks over the other side in tiles
 // of 16; tiles past the last token are skipped. Nothing is added up in an order that changes: results repeat exactly.
 #include <algorithm>
@@ -28,6 +32,14 @@ constexpr int kKeys = 64;           // keys that are loaded at a time
 constexpr int kAhead = 3;           // loads of queries under way
 constexpr int kCopiesAtOnce = 4;    // of a thread, before it looks whether there are more: where registers allow it
 constexpr auto kEpsilon = static_cast<float>(kPolicyEpsilon);
+
+// What changes how much a key weighs: nothing, a policy, or the tokens' sizes.
+enum class Keys { kPlain, kPolicy, kSized };
+
+// What a token's size adds to q . k, before that is scaled.
+__device__ float size_bias(float size, float scale) {
+    return __logf(size) / scale;
+}
 
 // Whether element e (0 to 3) of a tile's half n stands on the tile's diagonal.
 __device__ bool on_diagonal(int lane, int n, int e) {
@@ -117,75 +129,102 @@ int divide_up(int a, int b) {
     return (a + b - 1) / b;
 }
 
-// The keys and values of one head, and their policy (or null).
-template <class T>
+// The keys and values of one head.
+template <class T, Keys kKind>
 struct KeySource {
     const T* k;
     long long to_v, stride;  // from a key to its value, and to the next key
-    const float* policy;
+    const float* per_key;    // their policy or sizes; or null
     int tokens, head_dim;
+    float scale;
 };
 
-// Of the head whose keys begin `start` elements after p.k. Arguments: FlashForward or FlashBackward.
-template <class T, bool kPolicy, class Arguments>
-__device__ __forceinline__ KeySource<T> key_source(const Arguments& p, long long start, int image, int tokens) {
+// An image's policy or sizes, if there are any. Arguments: FlashForward or FlashBackward.
+template <Keys kKind, class Arguments>
+__device__ __forceinline__ const float* per_key_of(const Arguments& p, int image, int tokens) {
+    const float* all = kKind == Keys::kPolicy ? p.policy : p.sizes;
+    return kKind == Keys::kPlain ? nullptr : all + static_cast<long long>(image) * tokens;
+}
+
+// Of the head whose keys begin `start` elements after p.k.
+template <class T, Keys kKind, class Arguments>
+__device__ __forceinline__ KeySource<T, kKind> key_source(const Arguments& p, long long start, const float* per_key,
+                                                          int tokens) {
     return {static_cast<const T*>(p.k) + start,
             static_cast<const T*>(p.v) - static_cast<const T*>(p.k),
             p.strides.token,
-            kPolicy ? p.policy + static_cast<long long>(image) * tokens : nullptr,
+            per_key,
             tokens,
-            p.shape.head_dim};
+            p.shape.head_dim,
+            p.shape.scale};
 }
 
-// Keys, values and the keys' policy, kKeys at a time, in a ring of kCount buffers.
+// Every row of a tile of sums begins as the same 16 numbers.
+__device__ __forceinline__ void fill_rows(Sums& sums, const float* row) {
+    for (int n = 0; n < 2; ++n) {
+        const float2 pair = *reinterpret_cast<const float2*>(row + n * 8 + threadIdx.x % 4 * 2);
+        for (int e = 0; e < 4; ++e) sums.x[n][e] = e % 2 ? pair.y : pair.x;
+    }
+}
+
+// Keys, values and the keys' policy or biases, kKeys at a time, in a ring of kCount buffers.
 template <class T, int kDim>
 struct KeyBuffers {
     static constexpr int kCount = kDim == 64 ? 3 : 2, kElements = kKeys * row_length(kDim);
     T *keys, *values;
-    float* visible;
+    float* per_key;  // the policy; of sizes their size_bias()
 
     static constexpr std::size_t bytes() { return kCount * (2 * kElements * sizeof(T) + kKeys * sizeof(float)); }
     __device__ explicit KeyBuffers(T* memory)
         : keys(memory),
           values(memory + kCount * kElements),
-          visible(reinterpret_cast<float*>(memory + 2 * kCount * kElements)) {}
+          per_key(reinterpret_cast<float*>(memory + 2 * kCount * kElements)) {}
 
     // Where keys `first` to first + kKeys lie.
     __device__ int slot(int first) const { return first / kKeys % kCount * kKeys; }
 
     // Starts the copies of the first kCount - 1 buffers.
-    __device__ void begin(const KeySource<T>& from) const {
+    template <Keys kKind>
+    __device__ void begin(const KeySource<T, kKind>& from) const {
 #pragma unroll 1
         for (int i = 0; i < kCount - 1; ++i) load(from, i * kKeys);
     }
     // Waits for keys `first` to first + kKeys and starts the copies that take the place of those before them.
-    __device__ void advance(const KeySource<T>& from, int first) const {
+    template <Keys kKind>
+    __device__ void advance(const KeySource<T, kKind>& from, int first) const {
         wait_for_copies<kCount - 2>();
+        if (kKind == Keys::kSized) make_biases(slot(first), from.scale);
         __syncthreads();
         load(from, first + (kCount - 1) * kKeys);
     }
 
   private:
-    __device__ void load(const KeySource<T>& from, int first) const {
+    template <Keys kKind>
+    __device__ void load(const KeySource<T, kKind>& from, int first) const {
         const int at = slot(first), existing = min(kKeys, from.tokens - first), rows = round_up(existing, kTile);
         if (existing > 0) {
             const T* k = from.k + first * from.stride;
             copy_rows<kDim, kCopiesAtOnce>(keys + at * row_length(kDim), k, from.stride, rows, existing, from.head_dim);
             copy_rows<kDim, kCopiesAtOnce>(values + at * row_length(kDim), k + from.to_v, from.stride, rows, existing,
                                            from.head_dim);
-            if (from.policy) {
+            if (from.per_key) {
                 for (int i = threadIdx.x; i < rows; i += blockDim.x) {
-                    copy4(visible + at + i, from.policy + (i < existing ? first + i : 0), i < existing);
+                    copy4(per_key + at + i, from.per_key + (i < existing ? first + i : 0), i < existing);
                 }
             }
         }
         commit_copies();
     }
+
+    // Of the sizes that this thread copied itself: the others' may not be there yet.
+    __device__ void make_biases(int at, float scale) const {
+        for (int i = threadIdx.x; i < kKeys; i += blockDim.x) per_key[at + i] = size_bias(per_key[at + i], scale);
+    }
 };
 
 // For rows whose visible weights nearly underflow: adds eps / N times the sum of all V, eps in the sums' units.
-template <class T, int kDim>
-__device__ void add_floor(Sums (&sums)[kDim / 16], T* own, const KeySource<T>& from, float epsilon) {
+template <class T, int kDim, Keys kKind>
+__device__ void add_floor(Sums (&sums)[kDim / 16], T* own, const KeySource<T, kKind>& from, float epsilon) {
     constexpr int kPieces = kDim / 8;
     const int lane = threadIdx.x % 32, column = lane % kPieces * 8;
     float total[8] = {};
@@ -224,8 +263,9 @@ template <int kDim>
 constexpr int kForwardBlocks = kDim == 64 ? 3 : 2;  // a multiprocessor
 
 // The online softmax of a warp's queries, and its product with V: what stays from one load of keys to the next.
-template <class T, int kDim, bool kPolicy>
+template <class T, int kDim, Keys kKind>
 struct OnlineSoftmax {
+    static constexpr bool kPolicy = kKind == Keys::kPolicy, kSized = kKind == Keys::kSized;
     static constexpr int kSteps = kDim / 16, kLength = row_length(kDim), kTiles = kQueryTiles<kDim>;
     static constexpr int kRows = kTiles * kTile, kKeyTiles = kKeys / kTile;
     // float16 has no room below 6e-5: weights are lifted, so that those far below a dropped token's keep their digits.
@@ -261,7 +301,7 @@ struct OnlineSoftmax {
         const unsigned keys = shared_address(buffers.keys + slot * kLength + wide_offset(lane, kLength));
         const unsigned values = shared_address(buffers.values + slot * kLength + tall_offset(lane, kLength));
         Sums logits[kTiles][kKeyTiles];
-        multiply_keys<kWhole>(logits, keys, first);
+        multiply_keys<kWhole>(logits, keys, first, buffers.per_key + slot);
         float shift[kTiles][2];
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) raise_maximum<kWhole>(logits[t], shift[t], t, first);
@@ -269,13 +309,13 @@ struct OnlineSoftmax {
         for (int j = 0; j < kKeyTiles; ++j) {
             if (!kWhole && first + j * kTile >= tokens) break;
             Fragment weights[kTiles];
-            weigh(weights, logits, shift, j, first, buffers.visible + slot);
+            weigh(weights, logits, shift, j, first, buffers.per_key + slot);
             add_values(weights, values + 2 * j * kTile * kLength);
         }
     }
 
     // For tile t: the whole rows' sums, with the eps term where the visible weights nearly underflow.
-    __device__ __forceinline__ void complete(int t, T* own, const KeySource<T>& source) {
+    __device__ __forceinline__ void complete(int t, T* own, const KeySource<T, kKind>& source) {
         for (int i = 0; i < 2; ++i) sum[t][i] = row_sum(sum[t][i]);
         if (kPolicy && __any_sync(kAll, !(fminf(sum[t][0], sum[t][1]) > kLeast))) {
             add_floor<T, kDim>(out[t], own, source, kLifted * kEpsilon);
@@ -288,9 +328,10 @@ struct OnlineSoftmax {
     }
 
   private:
-    // logits = Q K^T, not yet scaled.
+    // logits = Q K^T, and the biases if there are sizes; not yet scaled. biases: of key `first`.
     template <bool kWhole>
-    __device__ __forceinline__ void multiply_keys(Sums (&logits)[kTiles][kKeyTiles], unsigned keys, int first) const {
+    __device__ __forceinline__ void multiply_keys(Sums (&logits)[kTiles][kKeyTiles], unsigned keys, int first,
+                                                  const float* biases) const {
 #pragma unroll
         for (int d = 0; d < kSteps; ++d) {
             Fragment query[kTiles];
@@ -301,7 +342,10 @@ struct OnlineSoftmax {
                 if (!kWhole && first + j * kTile >= tokens) break;
                 const Fragment key = load(keys + 2 * (j * kTile * kLength + d * 16));
 #pragma unroll
-                for (int t = 0; t < kTiles; ++t) multiply_add<T>(logits[t][j], query[t], key, d == 0);
+                for (int t = 0; t < kTiles; ++t) {
+                    if (kSized && d == 0) fill_rows(logits[t][j], biases + j * kTile);
+                    multiply_add<T>(logits[t][j], query[t], key, !kSized && d == 0);
+                }
             }
         }
     }
@@ -381,9 +425,9 @@ struct OnlineSoftmax {
 
 // 1 / S of rows lane / 4 and lane / 4 + 8 of tile t, as the lifted sums of the output need it; the rows' lse and floor
 // go to global memory, if they are wanted.
-template <class T, int kDim, bool kPolicy>
-__device__ __forceinline__ void finish_rows(const FlashForward& p, const OnlineSoftmax<T, kDim, kPolicy>& softmax,
-                                            int t, float (&inverse)[2]) {
+template <class T, int kDim, Keys kKind>
+__device__ __forceinline__ void finish_rows(const FlashForward& p, const OnlineSoftmax<T, kDim, kKind>& softmax, int t,
+                                            float (&inverse)[2]) {
     const int lane = threadIdx.x % 32, head = blockIdx.y, image = blockIdx.z, tokens = softmax.tokens;
     for (int i = 0; i < 2; ++i) {
         const float total = softmax.total(t, i);
@@ -392,7 +436,7 @@ __device__ __forceinline__ void finish_rows(const FlashForward& p, const OnlineS
         if (p.lse && lane % 4 == 0 && row < tokens) {
             const long long at = (static_cast<long long>(image) * p.shape.heads + head) * tokens + row;
             p.lse[at] = softmax.greatest[t][i] * p.shape.scale + logf(total);
-            if (kPolicy) p.floor[at] = kEpsilon / (tokens * total);
+            if (softmax.kPolicy) p.floor[at] = kEpsilon / (tokens * total);
         }
     }
 }
@@ -408,10 +452,10 @@ __device__ __forceinline__ void prefetch_block(const FlashForward& p, HeadPositi
     prefetch_rows(static_cast<const T*>(p.v) + start, stride, count);
 }
 
-template <class T, int kDim, bool kPolicy>
+template <class T, int kDim, Keys kKind>
 __global__ void __launch_bounds__(32 * kForwardWarps, kForwardBlocks<kDim>) forward(FlashForward p, int ahead) {
     extern __shared__ uint4 shared[];
-    using Softmax = OnlineSoftmax<T, kDim, kPolicy>;
+    using Softmax = OnlineSoftmax<T, kDim, kKind>;
     constexpr int kLength = row_length(kDim), kRows = Softmax::kRows;
     const int warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kRows;
     const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim;
@@ -425,7 +469,8 @@ __global__ void __launch_bounds__(32 * kForwardWarps, kForwardBlocks<kDim>) forw
     const long long stride = p.strides.token;
     const long long start = (p.offsets ? begin * stride : image * p.strides.batch) + head * p.strides.head;
     const T* q = static_cast<const T*>(p.q) + start;
-    const KeySource<T> source = key_source<T, kPolicy>(p, start, image, tokens);
+    const float* per_key = kKind == Keys::kSized && p.offsets ? p.sizes + begin : per_key_of<kKind>(p, image, tokens);
+    const KeySource<T, kKind> source = key_source<T, kKind>(p, start, per_key, tokens);
     T* queries = reinterpret_cast<T*>(shared);  // (block_rows, kLength); each warp's own rows serve its output later
     const KeyBuffers<T, kDim> buffers(queries + block_rows * kLength);
     copy_rows<kDim, kCopiesAtOnce>(queries, q + block_first * stride, stride, block_rows, tokens - block_first,
@@ -530,7 +575,7 @@ __device__ __forceinline__ void prefetch_head(const HeadRows<T>& head) {
 }
 
 // Shared memory of a block of key_gradients.
-template <class T, int kDim, bool kPolicy, bool kFused>
+template <class T, int kDim, Keys kKind, bool kFused>
 struct GradientBuffers {
     static constexpr int kLength = row_length(kDim), kPieces = kDim / 8;
     static constexpr int kQueries = queries_at_a_time(kFused);
@@ -576,7 +621,7 @@ struct GradientBuffers {
             const int i = threadIdx.x;
             const long long from = head_row + first + (i < existing ? i : 0);
             copy4(lse + slot + i, p.lse + from, i < existing);
-            if (kPolicy) copy4(floors + slot + i, p.floor + from, i < existing);
+            if (kKind == Keys::kPolicy) copy4(floors + slot + i, p.floor + from, i < existing);
             if (!kFused) copy4(dots + slot + i, p.row_dots + from, i < existing);
         }
     }
@@ -606,9 +651,10 @@ struct GradientBuffers {
 
 // A warp's 16 keys, from key_first on, and the sums of their gradients. Tiles are transposed, (key, query), so that the
 // products A^T dO and dP^T Q take them from registers.
-template <class T, int kDim, bool kPolicy, bool kFused>
+template <class T, int kDim, Keys kKind, bool kFused>
 struct KeyGradients {
-    using Buffers = GradientBuffers<T, kDim, kPolicy, kFused>;
+    using Buffers = GradientBuffers<T, kDim, kKind, kFused>;
+    static constexpr bool kPolicy = kKind == Keys::kPolicy, kSized = kKind == Keys::kSized;
     static constexpr int kSteps = kDim / 16, kLength = row_length(kDim);
     static constexpr int kToGrads = 2 * Buffers::kHeld * kLength,
                          kHalf = 2 * 8 * kLength;  // bytes: to dO, to 8 rows on
@@ -617,11 +663,11 @@ struct KeyGradients {
     float factor;      // makes a logit, as a power of two, of q . k
     unsigned queries;  // in shared memory, where the lane reads them
     Fragment key[kSteps], value[kSteps];
-    Sums dk[kSteps], dv[kSteps];          // dk: not yet scaled
-    float visible[2], to_policy[2] = {};  // of keys lane / 4 and lane / 4 + 8; to_policy: this lane's part
+    Sums dk[kSteps], dv[kSteps];      // dk: not yet scaled
+    float own[2], to_policy[2] = {};  // of keys lane / 4 and lane / 4 + 8: policy or size; this lane's part
 
-    // policy: the image's.
-    __device__ __forceinline__ KeyGradients(const Buffers& buffers, const FlashShape& shape, const float* policy,
+    // per_key: the image's policy or sizes.
+    __device__ __forceinline__ KeyGradients(const Buffers& buffers, const FlashShape& shape, const float* per_key,
                                             int key_first)
         : key_first(key_first),
           tokens(shape.tokens),
@@ -630,7 +676,7 @@ struct KeyGradients {
         const int lane = threadIdx.x % 32;
         for (int i = 0; i < 2; ++i) {
             const int key = key_first + lane / 4 + 8 * i;
-            visible[i] = !kPolicy ? 1 : key < tokens ? policy[key] : 0;
+            own[i] = kKind != Keys::kPlain && key < tokens ? per_key[key] : 0;
         }
     }
 
@@ -720,11 +766,12 @@ struct KeyGradients {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             weight[e] = exp2_fast(weight[e] * factor - (e % 2 ? l.y : l.x) * kLog2e);
+            if (kSized) weight[e] *= own[e / 2];
             to_weight[e] = (to_weight[e] - (e % 2 ? u.y : u.x)) * weight[e];
             if (kPolicy) {
                 const bool same = diagonal && on_diagonal(lane, n, e);
                 if (!same) to_policy[e / 2] += to_weight[e];
-                const float gain = same ? 1 : visible[e / 2];
+                const float gain = same ? 1 : own[e / 2];
                 weight[e] = weight[e] * gain + (e % 2 ? floor.y : floor.x);
                 to_weight[e] *= gain;
             }
@@ -746,12 +793,12 @@ struct KeyGradients {
 // dK, dV and the policy's gradient: a warp owns 16 keys and walks over the queries.
 // kFused, for short sequences: one block has all keys of a head, keeps all queries, and dP in shared memory too; at the
 // end it has what dQ needs. Otherwise query_gradients computes dP again.
-template <class T, int kDim, bool kPolicy, bool kFused>
+template <class T, int kDim, Keys kKind, bool kFused>
 __global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
     key_gradients(FlashBackward p, int ahead) {
     extern __shared__ uint4 shared[];
-    using Gradients = KeyGradients<T, kDim, kPolicy, kFused>;
-    using Buffers = GradientBuffers<T, kDim, kPolicy, kFused>;
+    using Gradients = KeyGradients<T, kDim, kKind, kFused>;
+    using Buffers = GradientBuffers<T, kDim, kKind, kFused>;
     constexpr int kQueries = Buffers::kQueries;
     const int warp = threadIdx.x / 32, block_rows = blockDim.x / 32 * kTile;
     const int head = blockIdx.y, image = blockIdx.z, head_dim = p.shape.head_dim, tokens = p.shape.tokens;
@@ -770,8 +817,7 @@ __global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
     if (kFused && next.image < p.shape.batch) prefetch_head(head_rows<T>(p, next));
     if (kFused) buffers.compute_dots(rows);
 
-    const float* policy = kPolicy ? p.policy + static_cast<long long>(image) * tokens : nullptr;
-    Gradients gradients(buffers, p.shape, policy, key_first);
+    Gradients gradients(buffers, p.shape, per_key_of<kKind>(p, image, tokens), key_first);
     wait_for_copies(kFused ? stages - 1 : kAhead - 1);
     __syncthreads();
     gradients.load_own(buffers);
@@ -790,7 +836,7 @@ __global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
     __syncthreads();
     if (key_first >= tokens) return;
 
-    if (kPolicy && p.policy_partial) gradients.store_policy(p.policy_partial + head_row);
+    if (Gradients::kPolicy && p.policy_partial) gradients.store_policy(p.policy_partial + head_row);
     const float scale = p.shape.scale;
     const long long stride = p.grad_strides.token;
     const long long start = image * p.grad_strides.batch + key_first * stride + head * p.grad_strides.head;
@@ -806,8 +852,9 @@ __global__ void __launch_bounds__(32 * (kFused ? kMaxFusedWarps : kMaxWarps), 1)
 }
 
 // A warp's 16 queries, from row_first on, and the sums of their gradients.
-template <class T, int kDim, bool kPolicy>
+template <class T, int kDim, Keys kKind>
 struct QueryGradients {
+    static constexpr bool kPolicy = kKind == Keys::kPolicy, kSized = kKind == Keys::kSized;
     static constexpr int kSteps = kDim / 16, kLength = row_length(kDim);
 
     int row_first, tokens;
@@ -847,9 +894,10 @@ struct QueryGradients {
         const unsigned tall = 2 * (slot * kLength + tall_offset(lane, kLength));
         const unsigned keys = shared_address(buffers.keys), values = shared_address(buffers.values);
         Sums weights, to_weights;
+        if (kSized) fill_rows(weights, buffers.per_key + slot);
 #pragma unroll
         for (int d = 0; d < kSteps; ++d) {
-            multiply_add<T>(weights, query[d], load(keys + wide + 32 * d), d == 0);
+            multiply_add<T>(weights, query[d], load(keys + wide + 32 * d), !kSized && d == 0);
             multiply_add<T>(to_weights, grad[d], load(values + wide + 32 * d), d == 0);
         }
         differentiate(weights, to_weights, buffers, key_first, slot);
@@ -859,7 +907,7 @@ struct QueryGradients {
     }
 
   private:
-    // to_weights: dA becomes dP. weights: Q K^T, not yet scaled.
+    // to_weights: dA becomes dP. weights: Q K^T, and the biases if there are sizes, not yet scaled.
     __device__ __forceinline__ void differentiate(const Sums& weights, Sums& to_weights,
                                                   const KeyBuffers<T, kDim>& buffers, int key_first, int slot) const {
         const int lane = threadIdx.x % 32;
@@ -868,7 +916,7 @@ struct QueryGradients {
         for (int n = 0; n < 2; ++n) {
             const int column = n * 8 + lane % 4 * 2;
             float2 visible = {1, 1};
-            if (kPolicy) visible = *reinterpret_cast<const float2*>(buffers.visible + slot + column);
+            if (kPolicy) visible = *reinterpret_cast<const float2*>(buffers.per_key + slot + column);
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 float weight = exp2_fast(weights.x[n][e] * factor - shift[e / 2]);
@@ -881,7 +929,7 @@ struct QueryGradients {
 };
 
 // dQ of the longer sequences: a warp owns 16 queries and walks over the keys.
-template <class T, int kDim, bool kPolicy>
+template <class T, int kDim, Keys kKind>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackward p) {
     extern __shared__ uint4 shared[];
     constexpr int kLength = row_length(kDim);
@@ -890,7 +938,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackwa
     const int block_first = blockIdx.x * block_rows, row_first = block_first + warp * kTile;
     const long long stride = p.strides.token, start = image * p.strides.batch + head * p.strides.head;
     const T* q = static_cast<const T*>(p.q) + start;
-    const KeySource<T> source = key_source<T, kPolicy>(p, start, image, tokens);
+    const KeySource<T, kKind> source = key_source<T, kKind>(p, start, per_key_of<kKind>(p, image, tokens), tokens);
     const long long out_stride = static_cast<long long>(p.shape.heads) * head_dim;
     const T* grad_out = static_cast<const T*>(p.grad_out) +
                         (static_cast<long long>(image) * tokens + block_first) * out_stride + head * head_dim;
@@ -902,7 +950,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) query_gradients(FlashBackwa
     buffers.begin(source);
 
     const long long head_row = (static_cast<long long>(image) * p.shape.heads + head) * tokens;
-    QueryGradients<T, kDim, kPolicy> gradients(p, head_row, row_first);
+    QueryGradients<T, kDim, kKind> gradients(p, head_row, row_first);
     for (int first = 0; first < tokens; first += kKeys) {
         buffers.advance(source, first);
         if (row_first >= tokens) continue;
@@ -946,7 +994,7 @@ std::size_t key_gradients_bytes(int warps, bool fused) {
     return held * (3 * sizeof(float) + 2 * row) + rows * row + rows * std::max(row, last);
 }
 
-template <class T, int kDim, bool kPolicy>
+template <class T, int kDim, Keys kKind>
 void backward(const FlashBackward& p, cudaStream_t stream) {
     const FlashShape& s = p.shape;
     if constexpr (kDim == 64) {
@@ -954,7 +1002,7 @@ void backward(const FlashBackward& p, cudaStream_t stream) {
         const std::size_t bytes = key_gradients_bytes<kDim>(warps, true);
         const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
         if (warps <= kMaxFusedWarps && bytes <= static_cast<std::size_t>(most)) {
-            launch(key_gradients<T, kDim, kPolicy, true>, s, {1, warps}, bytes, stream, p,
+            launch(key_gradients<T, kDim, kKind, true>, s, {1, warps}, bytes, stream, p,
                    device_attribute(cudaDevAttrMultiProcessorCount));
             return;
         }
@@ -964,45 +1012,49 @@ void backward(const FlashBackward& p, cudaStream_t stream) {
     row_dots<T, kDim><<<static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0, stream>>>(p);
     const Split parts = split(s.tokens, kTile, kMaxWarps);
     const std::size_t own = static_cast<std::size_t>(parts.warps) * kTile * row_length(kDim) * 2;
-    launch(query_gradients<T, kDim, kPolicy>, s, parts, 2 * own + KeyBuffers<T, kDim>::bytes(), stream, p);
-    launch(key_gradients<T, kDim, kPolicy, false>, s, parts, key_gradients_bytes<kDim>(parts.warps, false), stream, p,
-           0);
+    launch(query_gradients<T, kDim, kKind>, s, parts, 2 * own + KeyBuffers<T, kDim>::bytes(), stream, p);
+    launch(key_gradients<T, kDim, kKind, false>, s, parts, key_gradients_bytes<kDim>(parts.warps, false), stream, p, 0);
 }
 
-// Calls `work(null pointer of the element's type, padded head_dim, whether there is a policy)`.
-template <class Work>
-cudaError_t with_kind(Element element, const FlashShape& shape, const float* policy, const Work& work) {
-    const auto with_policy = [&](auto* type, auto dim) {
-        policy ? work(type, dim, std::true_type()) : work(type, dim, std::false_type());
+template <Keys kKind>
+using KindOfKeys = std::integral_constant<Keys, kKind>;
+
+// Calls `work(null pointer of the element's type, padded head_dim, the kind of keys)`. Arguments: FlashForward or
+// FlashBackward.
+template <class Arguments, class Work>
+cudaError_t with_kind(const Arguments& p, const Work& work) {
+    const auto with_keys = [&](auto* type, auto dim) {
+        if (p.policy) return work(type, dim, KindOfKeys<Keys::kPolicy>());
+        if (p.sizes) return work(type, dim, KindOfKeys<Keys::kSized>());
+        work(type, dim, KindOfKeys<Keys::kPlain>());
     };
     const auto with_dim = [&](auto* type) {
-        shape.head_dim <= 64 ? with_policy(type, std::integral_constant<int, 64>())
-                             : with_policy(type, std::integral_constant<int, 128>());
+        p.shape.head_dim <= 64 ? with_keys(type, std::integral_constant<int, 64>())
+                               : with_keys(type, std::integral_constant<int, 128>());
     };
-    element == Element::kHalf ? with_dim(static_cast<__half*>(nullptr))
-                              : with_dim(static_cast<__nv_bfloat16*>(nullptr));
+    p.element == Element::kHalf ? with_dim(static_cast<__half*>(nullptr))
+                                : with_dim(static_cast<__nv_bfloat16*>(nullptr));
     return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t flash_forward(const FlashForward& arguments, cudaStream_t stream) {
-    return with_kind(arguments.element, arguments.shape, arguments.policy, [&](auto* type, auto dim, auto policy) {
+    return with_kind(arguments, [&](auto* type, auto dim, auto keys) {
         using T = std::remove_pointer_t<decltype(type)>;
         constexpr int kDim = decltype(dim)::value;
         constexpr int kRows = kQueryTiles<kDim> * kTile;
         const Split parts = split(arguments.shape.tokens, kRows, kForwardWarps);
         const std::size_t own = static_cast<std::size_t>(parts.warps) * kRows * row_length(kDim) * sizeof(T);
         const int ahead = kForwardBlocks<kDim> * device_attribute(cudaDevAttrMultiProcessorCount) / parts.blocks;
-        launch_overlapping(forward<T, kDim, decltype(policy)::value>, grid_of(arguments.shape, parts), 32 * parts.warps,
+        launch_overlapping(forward<T, kDim, decltype(keys)::value>, grid_of(arguments.shape, parts), 32 * parts.warps,
                            own + KeyBuffers<T, kDim>::bytes(), stream, arguments, ahead);
     });
 }
 
 cudaError_t flash_backward(const FlashBackward& arguments, cudaStream_t stream) {
-    return with_kind(arguments.element, arguments.shape, arguments.policy, [&](auto* type, auto dim, auto policy) {
-        backward<std::remove_pointer_t<decltype(type)>, decltype(dim)::value, decltype(policy)::value>(arguments,
-                                                                                                       stream);
+    return with_kind(arguments, [&](auto* type, auto dim, auto keys) {
+        backward<std::remove_pointer_t<decltype(type)>, decltype(dim)::value, decltype(keys)::value>(arguments, stream);
     });
 }
 

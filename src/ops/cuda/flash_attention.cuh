@@ -24,7 +24,8 @@ struct FlashForward {
     FlashShape shape;  // packed sequences: tokens is the longest one
     const void *q, *k, *v;
     RowStrides strides;   // of all three
-    const float* policy;  // (B, N); null: plain attention
+    const float* policy;  // (B, N), not of packed sequences; or null
+    const float* sizes;   // (B, N), or (T): not beside a policy; or null
     const int*
         offsets;   // (B + 1): packed sequences, rows offsets[b] to offsets[b + 1] of (T, heads, head_dim); or null
     void* out;     // (B, N, heads, head_dim), or (T, heads, head_dim)
@@ -37,7 +38,7 @@ struct FlashBackward {
     FlashShape shape;
     const void *q, *k, *v;
     RowStrides strides;
-    const float* policy;  // as in the forward pass, and so are the next three
+    const float *policy, *sizes;  // as in the forward pass, and so are the next three
     const void* out;
     const float *lse, *floor;
     const void* grad_out;  // (B, N, heads, head_dim)

@@ -1,4 +1,4 @@
-// What kernels that read 16 bytes at a time ask of a tensor.
+// What kernels ask of a tensor, to read 16 bytes at a time, and how they see it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +16,16 @@ inline constexpr std::int64_t kVectorBytes = 16;
 /// @return whether a tensor's first value stands at a multiple of kVectorBytes in memory.
 inline bool is_aligned(const at::Tensor& tensor) {
     return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % kVectorBytes == 0;
+}
+
+static_assert(sizeof(long long) == sizeof(std::int64_t));
+
+/// The values of an int64 tensor, by the type that kernels have for them.
+inline const long long* numbers(const at::Tensor& tensor) {
+    return static_cast<const long long*>(tensor.const_data_ptr());
+}
+inline long long* mutable_numbers(const at::Tensor& tensor) {
+    return static_cast<long long*>(tensor.mutable_data_ptr());
 }
 
 /// @return whether a tensor is float16 or bfloat16 and lies on a GPU that the kernels were built for.

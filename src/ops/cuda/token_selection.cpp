@@ -23,12 +23,9 @@ int vectors_of(const at::Tensor& x) {
     return static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes);
 }
 
-static_assert(sizeof(long long) == sizeof(std::int64_t));
-const long long* numbers(const at::Tensor& tensor) {
-    return static_cast<const long long*>(tensor.const_data_ptr());
-}
-long long* mutable_numbers(const at::Tensor& tensor) {
-    return static_cast<long long*>(tensor.mutable_data_ptr());
+// Scores whose rows' values lie one after another.
+at::Tensor near(const at::Tensor& scores) {
+    return scores.stride(-1) == 1 ? scores : scores.contiguous();
 }
 
 }  // namespace
@@ -40,8 +37,7 @@ bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
                            std::int64_t count, std::int64_t prefix) {
     const c10::cuda::CUDAGuard device(x.device());
-    const at::Tensor near_scores = scores.stride(-1) == 1 ? scores : scores.contiguous();
-    const at::Tensor dense_positions = positions.contiguous();
+    const at::Tensor near_scores = near(scores), dense_positions = positions.contiguous();
     KeptTokens kept{at::empty({x.size(0), prefix + count, x.size(2)}, x.options()),
                     at::empty({x.size(0), count}, positions.options())};
     const SelectionShape shape{.batch = static_cast<int>(x.size(0)),
@@ -56,10 +52,30 @@ KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const 
     return kept;
 }
 
+bool top_places_supports(const at::Tensor& scores) {
+    return kernels_run_on(scores.device()) && scores.scalar_type() == at::kFloat && scores.dim() == 2 &&
+           scores.numel() > 0 && scores.size(1) <= kMaxSelectionTokens;
+}
+
+at::Tensor top_places(const at::Tensor& scores, std::int64_t count) {
+    const c10::cuda::CUDAGuard device(scores.device());
+    const at::Tensor near_scores = near(scores);
+    at::Tensor places = at::empty({scores.size(0), count}, scores.options().dtype(at::kLong));
+    const SelectionShape shape{.batch = static_cast<int>(scores.size(0)),
+                               .prefix = 0,
+                               .tokens = static_cast<int>(scores.size(1)),
+                               .count = static_cast<int>(count),
+                               .vectors = 0,
+                               .score_stride = static_cast<int>(near_scores.stride(0))};
+    C10_CUDA_CHECK(top_places(shape, near_scores.const_data_ptr<float>(), mutable_numbers(places),
+                              c10::cuda::getCurrentCUDAStream()));
+    return places;
+}
+
 bool keep_above_supports(const PackedTokens& from, const at::Tensor& log_probability, std::int64_t prefix) {
     return copies_rows_of(from.x) && from.layout.longest() - prefix <= kMaxSelectionTokens &&
            log_probability.scalar_type() == at::kFloat && log_probability.is_contiguous() &&
-           from.positions.is_contiguous();
+           from.positions.is_contiguous() && (!from.sizes.defined() || from.sizes.is_contiguous());
 }
 
 PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probability, double threshold,
@@ -69,18 +85,28 @@ PackedTokens keep_above(const PackedTokens& from, const at::Tensor& log_probabil
     const std::int64_t sequences = from.layout.sequences(), patches = from.layout.rows() - prefix * sequences;
     const at::Tensor probabilities = at::empty({patches}, log_probability.options()),
                      offsets = at::empty({sequences + 1}, from.layout.offsets().options());
-    const PackedSelection selection{.sequences = static_cast<int>(sequences),
-                                    .prefix = static_cast<int>(prefix),
-                                    .longest = static_cast<int>(from.layout.longest() - prefix),
-                                    .vectors = vectors_of(from.x),
-                                    .threshold = static_cast<float>(threshold),
-                                    .offsets = from.layout.offsets().const_data_ptr<int>(),
-                                    .probability = probabilities.mutable_data_ptr<float>(),
-                                    .kept_offsets = offsets.mutable_data_ptr<int>()};
+    PackedSelection selection{.sequences = static_cast<int>(sequences),
+                              .prefix = static_cast<int>(prefix),
+                              .longest = static_cast<int>(from.layout.longest() - prefix),
+                              .vectors = vectors_of(from.x),
+                              .threshold = static_cast<float>(threshold),
+                              .offsets = from.layout.offsets().const_data_ptr<int>(),
+                              .probability = probabilities.mutable_data_ptr<float>(),
+                              .kept_offsets = offsets.mutable_data_ptr<int>(),
+                              .sizes = nullptr,
+                              .kept_sizes = nullptr};
     C10_CUDA_CHECK(count_above(selection, log_probability.const_data_ptr<float>(), stream));
     const PackedLayout layout = PackedLayout::from_offsets(offsets);
-    PackedTokens kept{at::empty({layout.rows(), from.x.size(1)}, from.x.options()), layout,
-                      at::empty({layout.rows() - prefix * sequences}, from.positions.options()), probabilities};
+    PackedTokens kept{at::empty({layout.rows(), from.x.size(1)}, from.x.options()),
+                      layout,
+                      at::empty({layout.rows() - prefix * sequences}, from.positions.options()),
+                      probabilities,
+                      {}};
+    if (from.sizes.defined()) {
+        kept.sizes = at::empty({layout.rows()}, from.sizes.options());
+        selection.sizes = from.sizes.const_data_ptr<float>();
+        selection.kept_sizes = kept.sizes.mutable_data_ptr<float>();
+    }
     C10_CUDA_CHECK(gather_above(selection, from.x.const_data_ptr(), numbers(from.positions), kept.x.mutable_data_ptr(),
                                 mutable_numbers(kept.positions), stream));
     return kept;

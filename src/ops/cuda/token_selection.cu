@@ -1,5 +1,6 @@
 #include "token_selection.cuh"
 
+#include "number_in_order.cuh"
 #include "overlap.cuh"
 
 namespace dynvit::cuda {
@@ -9,22 +10,6 @@ constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
 constexpr int kFewImages = 64;  // fewer don't fill a GPU: several blocks then share an image's rows
 constexpr int kBlocksOfFew = 8;
-
-// Numbers the block's kept tokens of a round in their order. All threads call it.
-// @param done those of rounds before; this round's are added
-// @param kept_before (kWarps), shared; free again when all threads have passed another __syncthreads()
-__device__ int number_of(bool kept, int& done, int* kept_before) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const unsigned votes = __ballot_sync(~0u, kept);
-    if (lane == 0) kept_before[warp] = __popc(votes);
-    __syncthreads();
-    int number = done + __popc(votes & ((1u << lane) - 1));
-    for (int w = 0; w < kWarps; ++w) {
-        if (w < warp) number += kept_before[w];
-        done += kept_before[w];
-    }
-    return number;
-}
 
 // Copies an image's prefix tokens and its kept ones; blocks of one image share the work.
 // @param place (kept), shared: where the kept tokens stand among its patch tokens
@@ -39,6 +24,7 @@ __device__ void copy_rows(int kept, int prefix, int vectors, const int* place, c
 
 // Ranks each token among the image's by counting those before it, numbers the kept ones in the order of the grid, and
 // copies their rows. Blocks of one image all rank; each copies its share.
+// @param positions the tokens' names; null: their places
 __global__ void __launch_bounds__(kThreads)
     select(SelectionShape s, const uint4* x, const float* scores, const long long* positions, uint4* kept_x,
            long long* kept_positions) {
@@ -64,10 +50,10 @@ __global__ void __launch_bounds__(kThreads)
             for (int j = i + 1; j < s.tokens; ++j) rank += score[j] > own;
             kept = rank < s.count;
         }
-        const int at = number_of(kept, done, kept_before);
+        const int at = number_in_order<kThreads>(kept, done, kept_before);
         if (kept) {
             place[at] = i;
-            if (blockIdx.y == 0) kept_positions[b * s.count + at] = positions[b * s.tokens + i];
+            if (blockIdx.y == 0) kept_positions[b * s.count + at] = positions ? positions[b * s.tokens + i] : i;
         }
     }
     __syncthreads();
@@ -141,12 +127,16 @@ __global__ void __launch_bounds__(kThreads) gather_rows(PackedSelection s, const
         __syncthreads();
         const int i = first + threadIdx.x;
         const bool kept = i < tokens && s.probability[patch + i] > s.threshold;
-        const int at = number_of(kept, done, kept_before);
+        const int at = number_in_order<kThreads>(kept, done, kept_before);
         if (kept) {
             kept_place[at] = i;
-            if (blockIdx.y == 0) kept_positions[kept_patch + at] = positions[patch + i];
+            if (blockIdx.y == 0) {
+                kept_positions[kept_patch + at] = positions[patch + i];
+                if (s.sizes) s.kept_sizes[kept_begin + s.prefix + at] = s.sizes[begin + s.prefix + i];
+            }
         }
     }
+    if (s.sizes && blockIdx.y == 0 && threadIdx.x < s.prefix) s.kept_sizes[kept_begin + threadIdx.x] = 1;
     __syncthreads();
     copy_rows(done, s.prefix, s.vectors, kept_place, x + static_cast<long long>(begin) * s.vectors,
               kept_x + static_cast<long long>(kept_begin) * s.vectors);
@@ -156,14 +146,22 @@ dim3 grid_of(int images) {
     return dim3(images, images < kFewImages ? kBlocksOfFew : 1);
 }
 
+std::size_t shared_of(const SelectionShape& shape) {
+    return sizeof(float) * shape.tokens + sizeof(int) * shape.count;
+}
+
 }  // namespace
 
 cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* scores, const long long* positions,
                             void* kept_x, long long* kept_positions, cudaStream_t stream) {
-    const std::size_t shared = sizeof(float) * shape.tokens + sizeof(int) * shape.count;
-    return launch_overlapping(select, grid_of(shape.batch), kThreads, shared, stream, shape,
+    return launch_overlapping(select, grid_of(shape.batch), kThreads, shared_of(shape), stream, shape,
                               static_cast<const uint4*>(x), scores, positions, static_cast<uint4*>(kept_x),
                               kept_positions);
+}
+
+cudaError_t top_places(SelectionShape shape, const float* scores, long long* places, cudaStream_t stream) {
+    return launch_overlapping(select, dim3(shape.batch), kThreads, shared_of(shape), stream, shape, nullptr, scores,
+                              nullptr, nullptr, places);
 }
 
 cudaError_t count_above(const PackedSelection& selection, const float* log_probability, cudaStream_t stream) {

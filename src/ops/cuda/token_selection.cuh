@@ -1,4 +1,5 @@
-// Launchers of the kernels behind keep_top_tokens of ops/token_gather.hpp and keep_above of ops/packed_selection.hpp.
+// Launchers of the kernels behind keep_top_tokens and top_places of ops/token_gather.hpp and keep_above of
+// ops/packed_selection.hpp.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -18,6 +19,9 @@ inline constexpr int kMaxSelectionTokens = 4096;
 cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* scores, const long long* positions,
                             void* kept_x, long long* kept_positions, cudaStream_t stream);
 
+/// scores (B, n), strided -> places (B, k). The shape's prefix and vectors must be 0.
+cudaError_t top_places(SelectionShape shape, const float* scores, long long* places, cudaStream_t stream);
+
 /// Sequences one after another, each with its prefix tokens first.
 struct PackedSelection {
     int sequences;
@@ -28,6 +32,8 @@ struct PackedSelection {
     const int* offsets;  // (B + 1): the first row of each sequence
     float* probability;  // (T - B prefix): of each patch token; written by count_above, read by gather_above
     int* kept_offsets;   // (B + 1): the same of what is kept, likewise
+    const float* sizes;  // (T), or null
+    float* kept_sizes;   // (T'): of what is kept, written by gather_above where there are sizes; 1 for prefix tokens
 };
 
 /// @param log_probability (T), of no meaning for a prefix token
