@@ -194,13 +194,14 @@ struct InferenceModel::Ops {
     at::Tensor patch_mean(const Normed& normed) const {
         const at::Tensor x = normed.norm(normed.x);
         const std::int64_t prefix = model.settings().prefix_tokens();
-        if (layout) return packed_mean(x, *layout, prefix).to(x.scalar_type());
-        const at::Tensor patches = x.slice(1, prefix);
-        if (sizes.defined()) {
-            const at::Tensor counted = sizes.slice(1, prefix).unsqueeze(-1);  // (B, n, 1)
-            return ((patches * counted).sum(1) / counted.sum(1).clamp_min(1)).to(x.scalar_type());
+        if (layout) {
+            if (!sizes.defined()) return packed_mean(x, *layout, prefix).to(x.scalar_type());
+            const at::Tensor counted = sizes.unsqueeze(1);  // (T, 1)
+            const at::Tensor sums = packed_mean(x * counted, *layout, prefix),
+                             count = packed_mean(counted, *layout, prefix);
+            return (sums / count.clamp_min(1)).to(x.scalar_type());  // a token stands for one patch at least
         }
-        return patches.size(1) > 0 ? patches.mean(1) : patches.sum(1);
+        return counted_mean(x.slice(1, prefix), sizes.defined() ? sizes.slice(1, prefix) : sizes).to(x.scalar_type());
     }
 };
 

@@ -84,6 +84,12 @@ VisionTransformerImpl::VisionTransformerImpl(const ModelSettings& s, at::Generat
     for (const auto& item : named_parameters()) parameters_by_name_.emplace(item.key(), item.value());
 }
 
+at::Tensor counted_mean(const at::Tensor& patches, const at::Tensor& counts) {
+    if (!counts.defined()) return patches.size(1) > 0 ? patches.mean(1) : patches.sum(1);
+    const at::Tensor counted = counts.unsqueeze(-1);  // (B, n, 1)
+    return (patches * counted).sum(1) / counted.sum(1).clamp_min(1);
+}
+
 void check_images(const at::Tensor& images, const ModelSettings& settings) {
     TORCH_CHECK(images.dim() == 4 && images.size(1) == 3 && images.size(2) == settings.image_height() &&
                     images.size(3) == settings.image_width(),
@@ -122,14 +128,7 @@ VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStre
         normed.split_with_sizes({cls, prefix - cls, normed.size(1) - prefix}, 1);  // [CLS], registers, patches
     const at::Tensor& patches = rows[2];
     if (settings_.pooling == "token") return {ops.linear(rows[0].squeeze(1), parts_.head), patches};
-    at::Tensor mean;  // (B, C); zero where no patch is left
-    if (kept.defined()) {
-        const at::Tensor counted = kept.unsqueeze(-1);  // (B, n, 1)
-        mean = (patches * counted).sum(1) / counted.sum(1).clamp_min(1);
-    } else {
-        mean = patches.size(1) > 0 ? patches.mean(1) : patches.sum(1);
-    }
-    return {ops.linear(mean, parts_.head), patches};
+    return {ops.linear(counted_mean(patches, kept), parts_.head), patches};
 }
 
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,

@@ -318,6 +318,35 @@ TEST(Sources, TellWhatBecameOfEachPatch) {
     }
 }
 
+// With its own number of tokens in each image: as each image alone, with its number.
+TEST(Stages, PerImageMergesAsEachImageAlone) {
+    ModelSettings mean = test::tiny_settings();
+    mean.class_token = false;
+    mean.pooling = "mean";
+    mean.reduction = "merge";
+    mean.merge_threshold = 0.2;
+    mean.stage_place = "after_attention";
+    const at::Tensor images = at::randn({3, 3, 224, 224}, test::generator(16));
+    for (const DynamicVit& model : {merging_student(), DynamicVit(mean, test::generator(17))}) {
+        const auto engine = test::engine_of(model);
+        // Thresholds that keep some tokens of each image, whatever the random modules say.
+        const InferenceSession learnt(
+            engine, {.policy = kPerImage, .tokens = {120, 70, 30}},
+            {.pictures = at::randint(0, 256, {4, 3, 224, 224}, test::generator(18), at::kByte)});
+        const InferenceSession session(engine, learnt.plan());
+        const SessionOutput output = session.run(images);
+        const std::vector<at::Tensor> sources = session.sources(images);
+        for (std::int64_t b = 0; b < 3; ++b) {
+            std::vector<std::int64_t> counts;
+            for (const auto& stage : output.counts) counts.push_back(stage[static_cast<std::size_t>(b)]);
+            const PrunedOutput alone = test::prune(model, images.slice(0, b, b + 1), counts);
+            EXPECT_CLOSE(output.logits[b], alone.logits[0], 1e-4) << b;
+            EXPECT_EQ(output.kept_of(b, 2, 196).size(), static_cast<std::size_t>(counts[2]));
+            EXPECT_EQ((sources[2][b] == at::arange(196)).sum().item<std::int64_t>(), counts[2]);
+        }
+    }
+}
+
 TEST(Stages, APolicyThatDoesNotFitSaysSo) {
     const DynamicVit matching = student_that("tome", "before_block"), deleting = test::tiny_student(),
                      fusing = student_that("fuse", "before_block");

@@ -72,6 +72,10 @@ class VisionTransformerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(VisionTransformer);
 
+/// The mean of patch tokens, each counted so many times; zero where none is. @param patches (B, n, C)
+/// @param counts (B, n), 0 or at least 1; undefined: 1 each @return (B, C)
+at::Tensor counted_mean(const at::Tensor& patches, const at::Tensor& counts);
+
 /// Throws where images are not (B, 3, H, W) of the model's size.
 void check_images(const at::Tensor& images, const ModelSettings& settings);
 
