@@ -19,6 +19,11 @@ at::Tensor without_gradients(const std::function<at::Tensor(const StageInput&)>&
     return function(input);
 }
 
+// The patch tokens' rows.
+at::Tensor compared(const TokenMetric& metric, const StageInput& input, std::int64_t prefix) {
+    return without_gradients(metric, input).slice(1, prefix);
+}
+
 Tokens average(const StageInput& input, const TokenGroups& groups, std::int64_t prefix) {
     MergedTokens merged = average_groups(input.x, input.sizes, groups, prefix);
     return {std::move(merged.x), input.positions.gather(1, groups.places), std::move(merged.sizes), groups.slots};
@@ -40,14 +45,14 @@ StageOperation merge_tokens(std::int64_t prefix, TokenScores scores, TokenMetric
             counts = std::move(counts)](const StageInput& input) -> Tokens {
         const at::Tensor score = without_gradients(scores, input).detach();
         const at::Tensor places = top_places(score, count_at(counts, input));
-        return average(input, join_nearest(places, without_gradients(metric, input), threshold), prefix);
+        return average(input, join_nearest(places, compared(metric, input, prefix), threshold), prefix);
     };
 }
 
 StageOperation match_tokens(std::int64_t prefix, TokenMetric metric, std::vector<std::int64_t> counts) {
     return [prefix, metric = std::move(metric), counts = std::move(counts)](const StageInput& input) -> Tokens {
-        const at::Tensor compared = without_gradients(metric, input);
-        return average(input, match_bipartite(compared, count_at(counts, input), prefix), prefix);
+        const at::Tensor rows = compared(metric, input, prefix);
+        return average(input, match_bipartite(rows, count_at(counts, input), prefix), prefix);
     };
 }
 
@@ -136,7 +141,7 @@ PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, cons
         settings, operation ? settings.stages() : 0,
         [&](std::int64_t stage, std::int64_t block) {
             const at::Tensor patches = output.tokens.slice(1, prefix);
-            const at::Tensor keyed = attended == block ? before.slice(1, prefix) : patches;
+            const at::Tensor& keyed = attended == block ? before : output.tokens;
             Tokens tokens =
                 operation({stage, block, output.tokens, patches, positions, attended, before, sizes, keyed});
             output.tokens = std::move(tokens.x);

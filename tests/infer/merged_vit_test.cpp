@@ -163,7 +163,7 @@ TEST(MergedForward, CostsItsComparisonsAndMeans) {
     settings.reduction = "merge";
     std::int64_t expected = deleting, before = 196;
     for (const std::int64_t count : counts) {
-        expected += before * 384 * 64 + (before - count) * (count * 64 + 384);
+        expected += (1 + before) * 384 * 64 + (before - count) * (count * 64 + 384);
         before = count;
     }
     EXPECT_EQ(count_macs(settings, counts), expected);

@@ -30,7 +30,7 @@ struct StageInput {
     std::int64_t attended = 0;  // the block whose attention ran last, -1: none
     at::Tensor before;          // (B, prefix + n, C): what went into it; undefined where none ran
     at::Tensor sizes = {};      // (B, n), as in Tokens
-    at::Tensor keyed = {};      // (B, n, C): the patch tokens whose keys in `block` tell how similar they are: those
+    at::Tensor keyed = {};      // (B, prefix + n, C): the tokens whose keys in `block` tell how similar they are: those
                                 // that this block's attention has read, or will
 };
 
@@ -46,7 +46,7 @@ using TokenScores = std::function<at::Tensor(const StageInput&)>;
 /// @param prefix tokens that always stay @param counts a count a stage, not growing
 StageOperation select_tokens(std::int64_t prefix, TokenScores scores, std::vector<std::int64_t> counts);
 
-/// Gives what merging compares, (B, n, d): a row for each patch token.
+/// Gives what merging compares, (B, prefix + n, d): a row for each token; those of prefix tokens are not read.
 using TokenMetric = std::function<at::Tensor(const StageInput&)>;
 
 /// The operation that keeps the same tokens, and merges each of the others into the kept one that it resembles most,
