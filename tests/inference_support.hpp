@@ -11,11 +11,9 @@ inline std::shared_ptr<const InferenceModel> engine_of(const DynamicVit& model, 
 
 inline PrunedOutput prune(const DynamicVit& model, const at::Tensor& images, const std::vector<std::int64_t>& tokens,
                           const std::string& policy = "predicted", std::uint64_t seed = 0) {
-    const torch::NoGradGuard no_grad;
     const auto engine = engine_of(model);
     const auto scores = model->settings().predicts() ? make_policy(policy, engine, {.seed = seed}) : nullptr;
-    const StageOperation operation = tokens.empty() ? StageOperation() : stage_operation(*engine, scores.get(), tokens);
-    return staged_forward_embedded(*engine, engine->embed(images), operation);
+    return pruned_forward(*engine, images, scores.get(), tokens);
 }
 
 }  // namespace dynvit::test

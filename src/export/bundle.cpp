@@ -21,7 +21,7 @@ void export_bundle(const std::filesystem::path& path, DynamicVit model, const Ex
     const ModelFile read = read_model_file(path);
     const auto equal = [](const auto& a, const auto& b) { return a.first == b.first && at::equal(a.second, b.second); };
     if (!std::equal(weights.begin(), weights.end(), read.weights.begin(), read.weights.end(), equal) || !read.bundle ||
-        read.bundle->plan != settings.plan || read.bundle->class_names != settings.class_names) {
+        read.bundle->plan.tokens != settings.plan.tokens || read.bundle->class_names != settings.class_names) {
         throw Error("export", path.string(), ": does not hold what was written; is the disk in order?");
     }
 }

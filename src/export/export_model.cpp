@@ -23,7 +23,8 @@ void check_options(const ExportOptions& options, const ModelSettings& settings) 
     if (options.plan.dense() && options.kept_tokens) {
         throw Error("export", "a dense model keeps every token: it has no kept tokens to give");
     }
-    if (options.plan.policy != own_policy(settings) || !options.plan.thresholds.empty()) {
+    const bool own = options.plan.dense() || options.plan.policy == own_policy(settings);
+    if (!own || !options.plan.thresholds.empty()) {
         throw Error("export", "found a plan of policy ", options.plan.policy, ", expected ", own_policy(settings),
                     " with a count of tokens a stage");
     }

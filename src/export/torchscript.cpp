@@ -12,6 +12,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/infer/pruned_vit.hpp"
 #include "dynvit/models/vit_forward.hpp"
+#include "dynvit/ops/token_merge.hpp"
 
 namespace dynvit {
 namespace {
@@ -126,8 +127,8 @@ class Script {
         } else {
             choose(stage, count);
         }
-        if (settings_.reduction == "merge" && count > 0) join_nearest(block);
-        if (settings_.merges() && count > 0) {
+        if (settings_.merges() && count > 0) join_nearest(block);
+        if (settings_.averages() && count > 0) {
             average(count);
         } else {
             line("rows", gather("patches", parts_.norm.channels));
@@ -178,7 +179,7 @@ class Script {
         mark_kept();
         line("nearest, slot",
              str("torch.max(torch.matmul(", gather("unit", head_dim()), ", unit.transpose(1, 2)), 1)"));
-        line("slots", str("torch.where(own == 1, own.cumsum(1) - 1, slot.masked_fill(nearest <= ",
+        line("slots", str("torch.where(own == 1, own.cumsum(1) - 1, slot.masked_fill(nearest.clamp_max(1) <= ",
                           settings_.merge_threshold, ", -1))"));
     }
 
@@ -191,11 +192,11 @@ class Script {
             line("slots", "places");
             return;
         }
-        const std::int64_t even = (tokens_ - first + 1) / 2, left = even - joining;
+        const std::int64_t even = count_even(tokens_, settings_.prefix_tokens()), left = even - joining;
         compare(block);
         line("nearest, odd",
              str("torch.max(torch.matmul(unit[:, ", first, "::2], unit[:, ", 1 - first, "::2].transpose(1, 2)), 2)"));
-        line("order", "torch.argsort(nearest, stable=True, dim=-1, descending=True)");
+        line("order", "torch.argsort(nearest.clamp_max(1), stable=True, dim=-1, descending=True)");
         line("joining", str("order[:, :", joining, "]"));
         line("rest", str("order[:, ", joining, ":]"));
         if (settings_.prefix_tokens() > 0) line("rest", "torch.sort(rest)[0]");
@@ -293,10 +294,7 @@ void check(const std::filesystem::path& path, const std::filesystem::path& writt
     for (const std::int64_t batch : {1, 3}) {
         const at::Tensor images =
             at::randn({batch, 3, settings.image_height(), settings.image_width()}, generator, at::kFloat);
-        const StageOperation operation =
-            options.plan.dense() ? StageOperation() : stage_operation(*engine, policy.get(), options.plan.tokens);
-        const PrunedOutput expected = staged_forward_embedded(*engine, engine->embed(images), operation);
-        compare(run(loaded, images), expected, path.string());
+        compare(run(loaded, images), pruned_forward(*engine, images, policy.get(), options.plan.tokens), path.string());
     }
 }
 

@@ -147,7 +147,7 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         linears_.emplace(predictor.in.name, weights.fine_linear(predictor.in.name));
         prediction_heads_.push_back(weights.prediction_head(predictor.out));
     }
-    for (std::size_t s = 0; settings_.merges() && s < settings_.pruning_loc.size(); ++s) {
+    for (std::size_t s = 0; settings_.averages() && s < settings_.pruning_loc.size(); ++s) {
         const auto block = static_cast<std::size_t>(settings_.pruning_loc[s]);
         mean_keys_.push_back(weights.mean_keys(parts_.blocks[block].attention));
     }

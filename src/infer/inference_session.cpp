@@ -146,8 +146,7 @@ SessionOutput InferenceSession::fixed_shapes(const at::Tensor& inputs, OneImageB
     if (one_image) {
         return with_counts(pruned_forward_embedded(*model_, x, *one_image, plan_.tokens), settings());
     }
-    const StageOperation operation =
-        plan_.dense() ? StageOperation() : stage_operation(*model_, policy_.get(), plan_.tokens);
+    const StageOperation operation = stage_operation(*model_, policy_.get(), plan_.tokens);
     return with_counts(staged_forward_embedded(*model_, x, operation), settings());
 }
 

@@ -8,6 +8,7 @@
 namespace dynvit {
 
 StageOperation stage_operation(const InferenceModel& model, SelectionPolicy* policy, std::vector<std::int64_t> tokens) {
+    if (tokens.empty()) return {};
     StageChoices choices;
     if (policy) {
         choices.scores = [policy](const StageInput& input) { return policy->scores(input); };
@@ -17,11 +18,10 @@ StageOperation stage_operation(const InferenceModel& model, SelectionPolicy* pol
     return reduce_tokens(model.settings(), std::move(choices), std::move(tokens));
 }
 
-PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
+PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy* policy,
                             const std::vector<std::int64_t>& tokens) {
     const torch::NoGradGuard no_grad;
-    return staged_forward_embedded(model, model.embed(images),
-                                   tokens.empty() ? StageOperation() : stage_operation(model, &policy, tokens));
+    return staged_forward_embedded(model, model.embed(images), stage_operation(model, policy, tokens));
 }
 
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,

@@ -16,7 +16,9 @@ std::vector<std::string> slow_paths(const ModelSettings& settings, const at::Dev
     tell("attention runs", why_no_attention_kernel(device, channels / settings.num_heads));
     tell("norms run", why_no_norm_kernel(device, channels));
     tell("products run", why_no_linear_kernel(device, channels, settings.hidden_dim()));
-    if (settings.stages() > 0) tell("prediction modules run", why_no_prediction_kernel(device, channels));
+    if (settings.stages() > 0 && settings.predicts())
+        tell("prediction modules run", why_no_prediction_kernel(device, channels));
+    if (settings.stages() > 0 && settings.fuses()) tell("dropped tokens are fused", "there is no kernel of our own");
     tell("patches are cut", why_no_patch_kernel(device, settings.patch_size));
     return lines;
 }

@@ -31,10 +31,10 @@ struct Costs {
     // What a stage does with tokens that do not go on, beside choosing them.
     void reduce(const ModelSettings& s, std::int64_t tokens, std::int64_t kept) {
         const std::int64_t head_dim = s.embed_dim / s.num_heads, dropped = tokens - kept;
-        if (s.merges()) macs += (s.prefix_tokens() + tokens) * s.embed_dim * head_dim;  // mean keys
-        if (s.matches()) macs += tokens / 2 * (tokens - tokens / 2) * head_dim;         // cosines of both halves
-        if (s.reduction == "merge") macs += dropped * kept * head_dim;                  // with the kept ones
-        if (s.merges() || s.fuses()) macs += dropped * s.embed_dim;                     // means, or the fused token
+        if (s.averages()) macs += (s.prefix_tokens() + tokens) * s.embed_dim * head_dim;  // mean keys
+        if (s.matches()) macs += tokens / 2 * (tokens - tokens / 2) * head_dim;           // cosines of both halves
+        if (s.merges()) macs += dropped * kept * head_dim;                                // with the kept ones
+        if (!s.deletes()) macs += dropped * s.embed_dim;                                  // means, or the fused token
     }
     std::int64_t norm(std::int64_t tokens, const NormPart&) const { return tokens; }
     std::int64_t gelu(std::int64_t tokens) const { return tokens; }

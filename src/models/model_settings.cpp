@@ -39,7 +39,7 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
     for (std::size_t i = 0; i < s.pruning_loc.size(); ++i) {
         const std::int64_t block = s.pruning_loc[i];
         if (block < 0 || block >= s.depth) {
-            return {"pruning_loc", str("found stage before block ", block, " of ", s.depth,
+            return {"pruning_loc", str("found a stage at block ", block, " of ", s.depth,
                                        ", expected blocks counted from 0, at most ", s.depth - 1)};
         }
         if (i > 0 && block <= s.pruning_loc[i - 1]) {
@@ -76,7 +76,7 @@ void ModelSettings::fields(FieldVisitor& v) {
             std::vector<std::string>{"token", "mean"});
     v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));
     v.field("pruning_loc", pruning_loc,
-            "a stage, with its prediction module, at each of these blocks, from 0; []: dense");
+            "a stage (with a prediction module, but for tome) at each of these blocks, from 0; []: dense");
     v.field("stage_place", stage_place, "where a stage stands: before its block, or between its attention and its MLP",
             std::vector<std::string>{"before_block", "after_attention"});
     v.field("reduction", reduction,

@@ -53,14 +53,16 @@ double keep_ratio_for_gmacs(const ModelSettings& settings, double gmacs, bool pr
                                       : " of this model, which has no stage that could save any");
 }
 
-std::vector<std::int64_t> tokens_before_stages(const ModelSettings& settings, const std::vector<std::int64_t>& counts) {
-    std::vector<std::int64_t> before;
-    std::int64_t tokens = settings.patches();
-    for (const std::int64_t count : counts) {
-        before.push_back(tokens);
-        tokens = settings.tokens_behind(tokens, count);
+std::string find_count_fault(const ModelSettings& settings, const std::vector<std::int64_t>& counts) {
+    std::int64_t tokens = settings.patches();  // before the stage
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        const std::int64_t least = settings.matches() ? least_bipartite(tokens, settings.prefix_tokens()) : 0;
+        if (counts[s] < least || counts[s] > tokens) {
+            return str("found a count of ", counts[s], " at stage ", s + 1, ", expected ", least, " to ", tokens);
+        }
+        tokens = settings.tokens_behind(tokens, counts[s]);
     }
-    return before;
+    return {};
 }
 
 void check_plan(const PruningPlan& plan, const ModelSettings& settings, const std::string& name) {
@@ -71,13 +73,8 @@ void check_plan(const PruningPlan& plan, const ModelSettings& settings, const st
     };
     check_size("token counts", std::ssize(plan.tokens));
     check_size("thresholds", std::ssize(plan.thresholds));
-    const std::vector<std::int64_t> before = tokens_before_stages(settings, plan.tokens);
-    for (std::size_t s = 0; s < before.size(); ++s) {
-        const std::int64_t least = settings.matches() ? least_bipartite(before[s], settings.prefix_tokens()) : 0;
-        if (plan.tokens[s] >= least && plan.tokens[s] <= before[s]) continue;
-        throw Error("policy", called, ": found a count of ", plan.tokens[s], " at stage ", s + 1, ", expected ", least,
-                    " to ", before[s]);
-    }
+    const std::string fault = find_count_fault(settings, plan.tokens);
+    if (!fault.empty()) throw Error("policy", called, ": ", fault);
     for (const double threshold : plan.thresholds) {
         if (threshold >= 0 && threshold <= 1) continue;
         throw Error("policy", called, ": found a threshold of ", threshold, ", expected 0 to 1");

@@ -106,25 +106,35 @@ StageOperation average_two_by_two(const ModelSettings& settings, std::int64_t st
     };
 }
 
+namespace {
+
+// Takes rows' numbers at the given places, and -1 at the place -1. @param rows (B, n), places (B, N)
+at::Tensor numbers_at(const at::Tensor& rows, const at::Tensor& places) {
+    const at::Tensor with_none = at::constant_pad_nd(rows, {0, 1}, -1);  // a column behind the last one
+    return with_none.gather(1, places.masked_fill(places < 0, rows.size(1)));
+}
+
+}  // namespace
+
+at::Tensor owners_behind(const at::Tensor& owners, const at::Tensor& slots) {
+    return owners.defined() ? numbers_at(slots, owners) : slots;
+}
+
 std::vector<at::Tensor> sources(const PrunedTokens& tokens, std::int64_t patches) {
     std::vector<at::Tensor> found;
     if (tokens.kept.empty()) return found;
     const auto numbers = tokens.kept.front().options();
     const std::int64_t batch = tokens.kept.front().size(0);
-    at::Tensor token =
-        at::arange(patches, numbers).expand({batch, -1});  // (B, N): the token that each patch is part of
-    at::Tensor before = token;                             // (B, n): the tokens' positions
+    at::Tensor owners, before = at::arange(patches, numbers).expand({batch, -1});  // (B, n): the tokens' positions
     for (std::size_t s = 0; s < tokens.kept.size(); ++s) {
         const at::Tensor& kept = tokens.kept[s];
         at::Tensor slots = tokens.slots[s];
         if (!slots.defined()) {
             const at::Tensor own = at::arange(kept.size(1), numbers).expand_as(kept);
-            const at::Tensor at_position = at::full({batch, patches + 1}, -1, numbers).scatter(1, kept, own);
-            slots = at_position.gather(1, before);
+            slots = at::full({batch, patches + 1}, -1, numbers).scatter(1, kept, own).gather(1, before);
         }
-        // A column behind the last stands for what is part of no token.
-        token = at::constant_pad_nd(slots, {0, 1}, -1).gather(1, token.masked_fill(token < 0, slots.size(1)));
-        found.push_back(at::constant_pad_nd(kept, {0, 1}, -1).gather(1, token.masked_fill(token < 0, kept.size(1))));
+        owners = owners_behind(owners, slots);
+        found.push_back(numbers_at(kept, owners));
         before = kept;
     }
     return found;

@@ -24,6 +24,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
+// float32 stays float32 under autocast.
+using Exact = c10::impl::ExcludeDispatchKeyGuard;
+
 at::Tensor unit_rows(const at::Tensor& metric) {
     const at::Tensor rows = metric.to(at::kFloat);
     return rows / at::linalg_vector_norm(rows, 2, at::IntArrayRef{-1}, /*keepdim=*/true).clamp_min(1e-12);
@@ -42,11 +45,6 @@ at::Tensor own_slots(const at::Tensor& is_kept) {
 // The first patch token that stands at an even place when prefix tokens are counted too.
 std::int64_t first_even(std::int64_t prefix) {
     return prefix % 2;
-}
-
-// How many patch tokens stand at even places.
-std::int64_t count_even(std::int64_t tokens, std::int64_t prefix) {
-    return (tokens - first_even(prefix) + 1) / 2;
 }
 
 void check_places(const at::Tensor& places, const at::Tensor& metric) {
@@ -301,6 +299,7 @@ struct AverageGroups : torch::autograd::Function<AverageGroups> {
 TokenGroups join_nearest_plain(const at::Tensor& places, const at::Tensor& metric, double threshold) {
     check_places(places, metric);
     const at::NoGradGuard no_grad;
+    const Exact exact(c10::autocast_dispatch_keyset);
     const std::int64_t tokens = metric.size(1);
     if (places.size(1) == 0) return {places, at::full({metric.size(0), tokens}, -1, places.options())};
     const at::Tensor unit = unit_rows(metric), kept = is_at(places, tokens);
@@ -321,6 +320,10 @@ TokenGroups join_nearest(const at::Tensor& places, const at::Tensor& metric, dou
     return join_nearest_plain(places, metric, threshold);
 }
 
+std::int64_t count_even(std::int64_t tokens, std::int64_t prefix) {
+    return (tokens - first_even(prefix) + 1) / 2;
+}
+
 std::int64_t least_bipartite(std::int64_t tokens, std::int64_t prefix) {
     const std::int64_t even = count_even(tokens, prefix);
     return even == tokens ? tokens : tokens - even;  // without an odd place nothing can join
@@ -329,6 +332,7 @@ std::int64_t least_bipartite(std::int64_t tokens, std::int64_t prefix) {
 TokenGroups match_bipartite_plain(const at::Tensor& metric, std::int64_t count, std::int64_t prefix) {
     check_count(metric, count, prefix);
     const at::NoGradGuard no_grad;
+    const Exact exact(c10::autocast_dispatch_keyset);
     const std::int64_t tokens = metric.size(1), joining = tokens - count;
     if (joining == 0) return groups_of_one(metric);
     const std::int64_t first = first_even(prefix);
@@ -363,6 +367,7 @@ TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::i
 
 MergedTokens average_groups_plain(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
                                   std::int64_t prefix) {
+    const Exact exact(c10::autocast_dispatch_keyset);
     check_groups(x, sizes, groups, prefix);
     const at::Tensor patches = x.slice(1, prefix);
     const std::int64_t batch = patches.size(0), tokens = patches.size(1), count = groups.places.size(1);
@@ -389,6 +394,7 @@ MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const 
 }
 
 at::Tensor fuse_dropped(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
+    const Exact exact(c10::autocast_dispatch_keyset);
     const at::Tensor patches = x.slice(1, prefix);
     const at::Tensor lost = weights.masked_fill(is_at(places, patches.size(1)), 0).unsqueeze(1);  // (B, 1, n)
     const at::Tensor fused = at::matmul(lost, patches.to(at::kFloat)).to(x.scalar_type());

@@ -1,6 +1,7 @@
 #include "dynvit/train/experiment.hpp"
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
 
 namespace dynvit {
@@ -107,13 +108,21 @@ void check_needs(FieldVisitor& v, const Experiment& e) {
 
 void check_reduction(FieldVisitor& v, const Experiment& e) {
     const ModelSettings& model = e.model;
-    if (model.reduction == "delete" || model.stages() == 0) return;
+    if (model.deletes() || model.stages() == 0) return;
     const std::string found = str("found ", model.reduction, ", expected ");
     if (e.train.selection.deterministic_from > 0) {
         v.reject("model.reduction", str(found, "train.selection.deterministic_from 0 with it: it does something to ",
                                         "tokens that are removed, and masked ones stay"));
     }
     if (!model.matches()) return;
+    const auto check_shares = [&](const std::string& key, const std::vector<double>& shares) {
+        const std::string fault = find_count_fault(model, tokens_per_stage(shares, model.patches()));
+        if (!fault.empty()) v.reject(key, str("with model.reduction tome: ", fault));
+    };
+    check_shares("train.keep_ratio", e.train.stage_targets(model.stages()));
+    for (const double ratio : drawn_ratios(e.train.selection)) {
+        check_shares("train.selection.keep_ratio_range", stage_ratios(ratio, model.stages()));
+    }
     for (const std::string& name : loss_names(&Loss::needs_saliency)) {
         if (e.train.loss.weights.at(name) == 0) continue;
         v.reject("model.reduction",

@@ -16,7 +16,7 @@ at::Tensor saliency_of(const TrainingOutput& student, const std::vector<at::Tens
     if (!owners.defined()) return saliency[stage].gather(1, positions);
     const at::Tensor tokens = at::arange(positions.size(1), owners.options()).unsqueeze(1);
     const at::Tensor parts = (owners.unsqueeze(1) == tokens).to(at::kFloat);  // (B, n, N)
-    return at::matmul(parts, saliency[stage].to(at::kFloat).unsqueeze(2)).squeeze(2);
+    return (parts * saliency[stage].unsqueeze(1)).sum(2);  // no matrix product, which autocast would round
 }
 
 at::Tensor mean_over_stages(const LossInputs& in) {

@@ -39,17 +39,9 @@ StepInputs draw_inputs(const DynamicVitImpl& student, const Batch& batch, const 
     return inputs;
 }
 
-// Follows through the stages which token each patch is part of. @param owners (B, N), or undefined: its own
-// @param slots of a stage, see Tokens
-at::Tensor owners_behind(const at::Tensor& owners, const at::Tensor& slots) {
-    if (!slots.defined()) return owners;  // tokens stay what they are, or go
-    if (!owners.defined()) return slots;
-    // A column behind the last one stands for patches that are part of none.
-    return at::constant_pad_nd(slots, {0, 1}, -1).gather(1, owners.masked_fill(owners < 0, slots.size(1)));
-}
-
 // Tokens removed as at inference.
-// @param learns whether the prediction modules get a gradient, from their log-probabilities; none reaches the backbone
+// @param learns whether the prediction modules get a gradient, from their log-probabilities and from what these weigh
+// in a fused token; none reaches the backbone
 TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& images, const StepSelection& selection,
                                      const TrainingNoise& noise, bool learns) {
     TrainingOutput output;
@@ -69,7 +61,7 @@ TrainingOutput forward_deterministic(DynamicVitImpl& student, const at::Tensor& 
     const StageOperation reduce = [&](const StageInput& input) {
         output.owners.push_back(owners);
         Tokens tokens = stage(input);
-        owners = owners_behind(owners, tokens.slots);
+        if (tokens.slots.defined()) owners = owners_behind(owners, tokens.slots);  // else tokens stay themselves, or go
         return tokens;
     };
     const PrunedTokens pruned = student.forward_pruned(images, reduce, noise.drop_path);

@@ -62,7 +62,9 @@ Image draw_token_groups(const Image& image, const std::vector<std::int64_t>& sou
         return sources.at(static_cast<std::size_t>(y / patch * columns + x / patch));
     };
     std::map<std::int64_t, Group> groups;
-    for (const std::int64_t one : sources) ++groups[one].patches;
+    for (const std::int64_t one : sources) {
+        if (one >= 0) ++groups[one].patches;
+    }
     for (int y = 0; y < image.height; ++y) {
         for (int x = 0; x < image.width; ++x) {
             Group& group = groups[source(x, y)];

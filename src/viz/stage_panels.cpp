@@ -40,19 +40,24 @@ void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> 
 StagePanels draw_stages(const InferenceSession& session, const Image& picture) {
     const ModelSettings& settings = session.settings();
     const at::Tensor images = normalize_images(stack_images({picture}), session.device());
-    const SessionOutput result = session.run(images);
-    std::vector<at::Tensor> sources;  // a stage: (1, N)
-    if (settings.reduction != "delete") sources = session.sources(images);
     StagePanels drawn;
     std::vector<Image> panels = {picture};
-    for (std::size_t s = 0; s < result.kept.size(); ++s) {
-        drawn.kept.push_back(result.kept_of(0, s, settings.patches()));
-        if (sources.empty()) {
+    if (settings.deletes() || session.plan().dense() || !keeps_tokens(session.policy())) {
+        const SessionOutput result = session.run(images);
+        for (std::size_t s = 0; s < result.kept.size(); ++s) {
+            drawn.kept.push_back(result.kept_of(0, s, settings.patches()));
             panels.push_back(draw_kept_tokens(picture, drawn.kept.back(), settings));
-        } else {
-            const at::Tensor row = sources[s][0].cpu().contiguous();
+        }
+    } else {
+        for (const at::Tensor& stage : session.sources(images)) {
+            const at::Tensor row = stage[0].cpu().contiguous();
             const auto* places = row.const_data_ptr<std::int64_t>();
-            panels.push_back(draw_token_groups(picture, {places, places + row.numel()}, settings));
+            const std::vector<std::int64_t> sources(places, places + row.numel());
+            drawn.kept.emplace_back();
+            for (std::int64_t i = 0; i < std::ssize(sources); ++i) {
+                if (sources[static_cast<std::size_t>(i)] == i) drawn.kept.back().push_back(i);
+            }
+            panels.push_back(draw_token_groups(picture, sources, settings));
         }
     }
     const int factor = std::max(1, kPanelWidth / picture.width);

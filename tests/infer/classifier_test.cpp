@@ -187,8 +187,8 @@ TEST(InferenceModel, Float8ComesCloseToBFloat16) {
     beside.slice(0, 1).mul_(100);
     EXPECT_CLOSE(engine->forward(beside).logits[0], logits[0], 1e-6);
     const std::vector<std::int64_t> tokens = {120, 60, 30};
-    const PrunedOutput exact = pruned_forward(*half, images, *make_policy("predicted", half), tokens),
-                       pruned = pruned_forward(*engine, images, *make_policy("predicted", engine), tokens);
+    const PrunedOutput exact = pruned_forward(*half, images, make_policy("predicted", half).get(), tokens),
+                       pruned = pruned_forward(*engine, images, make_policy("predicted", engine).get(), tokens);
     EXPECT_CLOSE(pruned.logits, exact.logits, 0.2);
     EXPECT_GT(at::isin(pruned.kept[0][0], exact.kept[0][0]).sum().item<int>(), 105);
     const PruningPlan plan{.policy = "per_image", .thresholds = {0.4, 0.4, 0.4}};  // packed rows
@@ -204,7 +204,8 @@ TEST(InferenceModel, OtherPrecisionsComeClose) {
          std::map<at::ScalarType, double>{{at::kBFloat16, 0.1}, {at::kHalf, 0.02}, {at::kQInt8, 0.15}}) {
         if (precision == at::kQInt8 && !fast_on_cpu(precision)) continue;
         const auto engine = test::engine_of(test::tiny_student(), precision);
-        const PrunedOutput output = pruned_forward(*engine, images, *make_policy("predicted", engine), {120, 60, 30});
+        const PrunedOutput output =
+            pruned_forward(*engine, images, make_policy("predicted", engine).get(), {120, 60, 30});
         EXPECT_EQ(output.logits.scalar_type(), at::kFloat);
         EXPECT_CLOSE(output.logits, exact.logits, tolerance) << precision;
         EXPECT_GT(at::isin(output.kept[0][0], exact.kept[0][0]).sum().item<int>(), 110) << precision;

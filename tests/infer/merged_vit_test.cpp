@@ -170,7 +170,7 @@ TEST(MergedForward, CostsItsComparisonsAndMeans) {
     EXPECT_EQ(count_macs(settings, {}), count_macs(model_settings("deit_small"), {})) << "dense";
 }
 
-// Four blocks of random weights, with a stage in each of `blocks`.
+// The model that the published code ran, see tests/golden/merging/make.py. @param blocks that have a stage in them
 DynamicVit published_model(const std::string& name, const std::string& reduction, std::vector<std::int64_t> blocks) {
     ModelSettings settings;
     settings.name = "custom";
@@ -194,8 +194,8 @@ DynamicVit published_model(const std::string& name, const std::string& reduction
     return model;
 }
 
-// Against the published code, see tests/golden/merging/make.py. (B, tokens, 65), of [CLS] and 64 patches, to (B, 64):
-// the first patch of the token that each patch is part of.
+// (B, tokens, 65), which of [CLS] and 64 patches are in each token, to (B, 64): the first patch of the token that each
+// patch is part of.
 at::Tensor first_patches(const at::Tensor& source) {
     const at::Tensor patches = source.slice(2, 1).to(at::kFloat);  // (B, tokens, 64)
     return patches.argmax(2).gather(1, patches.argmax(1));

@@ -34,7 +34,7 @@ TEST_P(GoldenEval, KeptPositionsAndLogitsAtFiveRatios) {  // positions exactly, 
     const auto policy = make_policy("predicted", engine);
     for (const char* ratio : {"0.9", "0.8", "0.7", "0.6", "0.5"}) {
         const PrunedOutput output =
-            pruned_forward(*engine, images, *policy, tokens_per_stage(stage_ratios(std::stod(ratio), 3), 196));
+            pruned_forward(*engine, images, policy.get(), tokens_per_stage(stage_ratios(std::stod(ratio), 3), 196));
         EXPECT_CLOSE(output.logits, golden.at(str("logits.", ratio)), 1e-5) << ratio;
         ASSERT_EQ(output.kept.size(), 3u);
         for (int s = 0; s < 3; ++s) {
@@ -241,7 +241,7 @@ TEST(SelectionPolicy, StaticKeepsTheSamePlacesOfEveryImage) {
 
     const at::Tensor images = normalize_images(pictures.slice(0, 0, 2), at::kCPU);
     const PrunedOutput output =
-        pruned_forward(*test::engine_of(model), images, *make_static_policy(scores), {100, 50, 20});
+        pruned_forward(*test::engine_of(model), images, make_static_policy(scores).get(), {100, 50, 20});
     const at::Tensor best = std::get<0>(std::get<1>(scores[0].topk(100)).sort());
     EXPECT_TRUE(output.kept[0][0].equal(best));
     EXPECT_TRUE(output.kept[0][1].equal(best));

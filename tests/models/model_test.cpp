@@ -148,7 +148,7 @@ TEST(ModelSettings, FaultsNameTheKey) {
         return error_of([&] { read_config<ModelSettings>({text, "m.yaml", {}}); });
     };
     EXPECT_EQ(read("name: deit_small\npruning_loc: [3, 12]"),
-              "[config] m.yaml:2: pruning_loc: found stage before block 12 of 12, expected blocks counted from 0, at "
+              "[config] m.yaml:2: pruning_loc: found a stage at block 12 of 12, expected blocks counted from 0, at "
               "most 11");
     EXPECT_EQ(read("pruning_loc: [6, 3]"),
               "[config] m.yaml:1: pruning_loc: found block 3 after 6, expected ascending blocks");

@@ -273,6 +273,8 @@ TEST_F(Program, WholePath) {
     }
     EXPECT_EQ(policies[5].at("policy"), "structural");
     EXPECT_EQ(policies[5].at("tokens_per_stage"), json{4}) << "16 patches, two by two";
+    EXPECT_EQ(policies[6].at("policy"), "per_image");
+    EXPECT_EQ(policies[6].at("thresholds"), (json{0.25, 0.25}));
 
     // What its stages do, and where, in place of the model's own.
     succeed({"eval", "-c", "pruned.yaml", "-w", weights, "-d", "cpu", "--reduction", "tome", "--stage-place",
@@ -284,8 +286,6 @@ TEST_F(Program, WholePath) {
          {"[policy] --tokens: found a count of 7 at stage 1, expected 8 to 16"});
     fail({"eval", "-c", "pruned.yaml", "-w", weights, "-d", "cpu", "--tokens", "12,8", "-k", "0.5"},
          {"[tokens] found --keep-ratio or --gmacs beside it, expected one of them"});
-    EXPECT_EQ(policies[6].at("policy"), "per_image");
-    EXPECT_EQ(policies[6].at("thresholds"), (json{0.25, 0.25}));
 
     // The same pictures as files, with no more than the weights and a class list that names two classes without a
     // folder.
@@ -424,7 +424,21 @@ TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
         EXPECT_EQ(kept_patches(row, 2) + kept_patches(other, 2), 2 * 4) << policy;
     }
     fail({"visualize", "-w", "w.safetensors", "-i", first, "--policy", "structural", "-o", "none"},
-         {"not served here: selection policy 'structural'", "predicted, per_image, random, static, cls_attention, similarity\n"});
+         {"not served here: selection policy 'structural'",
+          "predicted, per_image, random, static, cls_attention, similarity\n"});
+
+    // A bundle's stages may do something else than it says; what is one token with others looks otherwise.
+    succeed({"export", "-w", "w.safetensors", "-k", "0.5", "-f", "bundle", "-o", "bundle.safetensors"});
+    for (const char* reduction : {"merge", "fuse", "tome"}) {
+        succeed({"visualize", "-w", "bundle.safetensors", "-i", first, "-d", "cpu", "--reduction", reduction, "-o",
+                 reduction});
+        const Image row = read_image(folder_ / reduction / "0.png");
+        EXPECT_EQ(row.width, 3 * kPanel + 2 * kGap);
+        EXPECT_LE(kept_patches(row, 2), 4) << reduction;
+    }
+    succeed({"visualize", "-w", "w.safetensors", "-i", first, "-d", "cpu", "-k", "1", "--reduction", "merge", "-o",
+             "whole"});
+    EXPECT_EQ(kept_patches(read_image(folder_ / "whole/0.png"), 2), 16);
 
     fs::rename(folder_ / "more/deep/0.PNG", folder_ / "more/contact_sheet.png");
     succeed({"visualize", "-w", "w.safetensors", "-i", "more", "-d", "cpu", "-o", "sheet"});

@@ -793,13 +793,22 @@ TEST(TrainSettings, SettingsThatDoNotGoTogether) {
               "[config] --set train.blend=0.5: train.blend: found 0.5, expected 1 with an ema.decay above 0");
     EXPECT_EQ(fault_of(shapes + "train: {weights: w}\n", {"train.eval_every=0", "train.stop_at=50"}),
               "[config] --set train.stop_at=50: train.stop_at: found 50, expected eval_every above 0 with it");
-    EXPECT_EQ(fault("model.reduction=merge"),
-              "model.reduction: found merge, expected train.selection.deterministic_from 0 with it: it does something to "
-              "tokens that are removed, and masked ones stay");
+    EXPECT_EQ(
+        fault("model.reduction=merge"),
+        "model.reduction: found merge, expected train.selection.deterministic_from 0 with it: it does something to "
+        "tokens that are removed, and masked ones stay");
     EXPECT_EQ(fault_of(shapes + "model: {reduction: tome}\ntrain: {weights: w, selection: {deterministic_from: 0}}\n",
                        {"train.loss.saliency=1"}),
               "[config] a.yaml:2: model.reduction: found tome, expected train.loss.saliency 0 with it: there is no "
               "prediction module to teach");
+    const std::string tome = "model: {reduction: tome}\ntrain: {weights: w, selection: {deterministic_from: 0}}\n";
+    EXPECT_EQ(
+        fault_of(shapes + tome, {"train.keep_ratio=0.4"}),
+        "[config] --set train.keep_ratio=0.4: train.keep_ratio: with model.reduction tome: found a count of 78 at "
+        "stage 1, expected 98 to 196");
+    EXPECT_EQ(fault_of(shapes + tome, {"train.selection.keep_ratio_range=[0.5, 0.9]"}),
+              "[config] --set train.selection.keep_ratio_range=[0.5, 0.9]: train.selection.keep_ratio_range: with "
+              "model.reduction tome: found a count of 24 at stage 3, expected 25 to 49");
     EXPECT_EQ(fault_of("model: {pruning_loc: []}\n" + shapes + "train: {weights: w, target_gmacs: 2}\n"),
               "[config] a.yaml:3: train.target_gmacs: found 2, expected model.pruning_loc to name stages that can save "
               "them");

@@ -50,6 +50,9 @@ TEST(TokenGroups, PatchesOfATokenHaveTheirMeanAndALineAround) {
         EXPECT_EQ(drawn.at(3, 1)[c], static_cast<int>(0.2 * image.at(3, 1)[c] + 0.8 * 255 + 0.5)) << "deleted";
     }
     EXPECT_EQ(draw_token_groups(image, {0, 1, 2, 3, 4, 5}, two_by_three()).pixels, image.pixels) << "nothing merged";
+    EXPECT_EQ(draw_token_groups(image, {0, -1, -1, 3, -1, 5}, two_by_three()).pixels,
+              draw_kept_tokens(image, {0, 3, 5}, two_by_three()).pixels)
+        << "nor is what was deleted";
 }
 
 TEST(KeptTokens, AnotherSizeIsAnError) {

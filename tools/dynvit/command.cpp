@@ -101,8 +101,7 @@ void ModelArguments::add_to(CLI::App& command) {
         ->required();
     command.add_option("--image-size", image_size, "pixels, or height,width; the position embedding is resized")
         ->delimiter(',');
-    command.add_option("--pruning-loc", pruning_loc, "blocks with a prediction module before them, from 0")
-        ->delimiter(',');
+    command.add_option("--pruning-loc", pruning_loc, "blocks that have a stage, from 0")->delimiter(',');
     command.add_option(
         "--reduction", reduction,
         "what becomes of tokens that a stage does not keep, in place of the model's own: delete, merge (into the kept "
@@ -201,6 +200,7 @@ ModelArguments::Choice ModelArguments::choose() {
     Choice choice;
     if (!configured && file.bundle && file.settings) {
         choice.plan = plan_of(file, settings_now);
+        choice.plan.policy = own_policy(settings_now);
         if (!choice.plan.dense()) {
             choice.keep_ratio =
                 static_cast<double>(choice.plan.tokens.front()) / static_cast<double>(settings_now.patches());
@@ -223,7 +223,10 @@ std::vector<ModelArguments::Asked> ModelArguments::plans_of(const ModelSettings&
     const bool predicts = find_policy(policy).predicts;
     for (const double budget : gmacs) ratios.push_back(keep_ratio_for_gmacs(settings, budget, predicts));
     std::vector<Asked> asked;
-    for (const double ratio : ratios) asked.push_back({plan_for_ratio(settings, ratio), ratio});
+    for (const double ratio : ratios) {
+        asked.push_back({plan_for_ratio(settings, ratio), ratio});
+        check_plan(asked.back().plan, settings, str("a keep ratio of ", ratio));
+    }
     if (!tokens.empty()) {
         asked.push_back({{.tokens = tokens}, share(tokens.front())});
         check_plan(asked.back().plan, settings, "--tokens");

@@ -1,7 +1,6 @@
 // dynvit eval: accuracy and cost, dense and pruned.
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <utility>
 
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
@@ -9,7 +8,6 @@
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/eval_report.hpp"
-#include "dynvit/infer/inference_session.hpp"
 #include "dynvit/train/trainer.hpp"
 
 namespace dynvit::tool {

@@ -49,7 +49,7 @@ void add_export(CLI::App& program) {
                         "bundle: short side of a picture before the centre crop, pixels; 0: size / 0.875");
     command->add_flag("--kept-tokens", arguments->kept_tokens,
                       "each stage's kept patches as further outputs: kept_1, kept_2, ... (places on the grid, "
-                      "ascending)");
+                      "ascending; of tome in its order; the number of patches for a fused token)");
     command->callback([arguments] { run(*arguments); });
 }
 

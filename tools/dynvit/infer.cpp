@@ -47,8 +47,9 @@ nlohmann::json answer(const std::string& picture, const SessionOutput& output, c
         if (!names.empty()) line["top"].back()["name"] = names[static_cast<std::size_t>(label)];
     }
     for (std::size_t s = 0; s < output.counts.size(); ++s) {
-        line["tokens_per_stage"].push_back(output.counts[s][static_cast<std::size_t>(index)]);
-        line["kept"].push_back(output.kept_of(index, s, patches));
+        const std::vector<std::int64_t> kept = output.kept_of(index, s, patches);
+        line["tokens_per_stage"].push_back(kept.size());
+        line["kept"].push_back(kept);
     }
     return line;
 }

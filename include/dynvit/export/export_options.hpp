@@ -11,10 +11,10 @@ namespace dynvit {
 /// An exported model takes float32 `images` (B, 3, H, W) of the model's size, any B, normalized: (value / 255 - mean) /
 /// standard deviation of each colour, ImageNet's. It gives `logits` (B, classes).
 struct ExportOptions {
-    PruningPlan plan = {};     // by the model's own policy, with counts
-    bool kept_tokens = false;  // also give kept_1, kept_2, ...: a stage's kept places (B, k), int64, on the original
-                               // grid, ascending
-    std::int64_t resize = 0;   // bundle: pixels of a picture's short side before the crop; 0: size / 0.875
+    PruningPlan plan = {};  // by the model's own policy, with counts
+    bool kept_tokens =
+        false;  // also give kept_1, kept_2, ...: a stage's kept places (B, k), int64, as Tokens::positions
+    std::int64_t resize = 0;  // bundle: pixels of a picture's short side before the crop; 0: size / 0.875
     std::vector<std::string> class_names = {};  // bundle: in index order; empty: not known
 };
 

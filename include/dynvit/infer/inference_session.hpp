@@ -12,7 +12,8 @@ inline constexpr std::int64_t kFused = -1;
 
 struct SessionOutput {
     at::Tensor logits;                              // (B, classes)
-    std::vector<std::vector<std::int64_t>> counts;  // a stage: tokens that each image keeps, (B); kAveraged: none
+    std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image goes on with, (B): those
+                                                    // that it keeps, and a fused one; kAveraged: none
     std::vector<at::Tensor> kept;  // a stage: the kept tokens' places in the flattened grids (B, N), ascending, int64
 
     /// What image `index` keeps at `stage`: places on its own grid of `patches` patches, without a fused token.

@@ -12,14 +12,15 @@ struct PrunedOutput {
 };
 
 /// What the model's stages do, see reduce_tokens. @param policy who scores; null where the stages choose by themselves
-/// @param tokens a count a stage @return an operation that holds references to model and policy
+/// @param tokens a count a stage; empty: nothing, the dense model
+/// @return an operation that holds references to model and policy; empty for the dense model
 StageOperation stage_operation(const InferenceModel& model, SelectionPolicy* policy, std::vector<std::int64_t> tokens);
 
 /// Runs the model without gradients. At each stage the policy's `tokens[stage]` best patch tokens go on with [CLS]; the
 /// others are removed, or become part of them, and are never computed again.
 /// @param images (B, 3, H, W): uint8, or normalized numbers
-/// @param tokens a count a stage, not growing; empty: dense
-PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy& policy,
+/// @param policy, tokens as for stage_operation
+PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& images, SelectionPolicy* policy,
                             const std::vector<std::int64_t>& tokens);
 
 /// The same from the embedding on, of one image alone and by the model's prediction modules: x of

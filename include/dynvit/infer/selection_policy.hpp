@@ -46,7 +46,7 @@ struct PolicyEntry {
     bool is_prediction = false;    // scores by them alone: a kernel may decide in its place
     bool learns = false;           // from pictures
     bool draws = false;            // random numbers, anew in each pass
-    bool reads_attention = false;  // of [CLS] in the block before: needs both
+    bool reads_attention = false;  // of [CLS], the last before the stage: needs both
     /// Of kBest.
     std::unique_ptr<SelectionPolicy> (*make)(std::shared_ptr<const InferenceModel>, const PolicyInputs&) = nullptr;
 };

@@ -1,4 +1,4 @@
-// The paper's model: a backbone, and prediction modules before some of its blocks.
+// The paper's model: a backbone, and prediction modules at some of its blocks.
 #pragma once
 
 #include <vector>
@@ -21,8 +21,9 @@ struct TrainingOutput {
     at::Tensor features;                // (B, N, C): patch tokens after the final norm, dropped ones too if masked
     std::vector<at::Tensor> log_probs;  // a stage: (B, N, 2); where tokens are removed, (B, n, 2) of those left
     std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw; empty if removed
-    std::vector<at::Tensor> positions;  // a stage: (B, n), the places that log_probs speaks of; empty if masked
-    at::Tensor kept = {};               // (B, n), the places that features speaks of; undefined: all
+    std::vector<at::Tensor>
+        positions;         // a stage: (B, n), where the tokens of log_probs are, as in Tokens; empty if masked
+    at::Tensor kept = {};  // (B, n), where the tokens of features are, likewise; undefined: all
     /// A stage: (B, N), which of the n tokens of log_probs each patch is part of, -1: none; undefined where a token
     /// stands for the patch at its place alone. Empty if masked.
     std::vector<at::Tensor> owners = {};

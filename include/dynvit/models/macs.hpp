@@ -9,7 +9,8 @@
 namespace dynvit {
 
 /// Multiply-accumulate operations of one image's forward pass: patch embedding, attention (both products too), MLPs,
-/// prediction modules, head. Norms and activations are not counted, as is the field's custom.
+/// prediction modules, head, and what stages compare, merge or fuse. Norms and activations are not counted, as is the
+/// field's custom.
 /// @param kept patch tokens that each stage keeps, as many as stages; empty: dense, without the prediction modules
 /// @param predicts whether the prediction modules run; something cheaper may select in their place
 std::int64_t count_macs(const ModelSettings& settings, const std::vector<std::int64_t>& kept = {},

@@ -42,10 +42,12 @@ struct ModelSettings {
     std::int64_t patches() const { return grid_height() * grid_width(); }  // N
     std::int64_t stages() const { return static_cast<std::int64_t>(pruning_loc.size()); }
     bool stages_in_blocks() const { return stage_place == "after_attention"; }
-    /// Whether stages compare the tokens' keys, and tokens come to stand for several patches.
-    bool merges() const { return reduction == "merge" || reduction == "tome"; }
+    bool deletes() const { return reduction == "delete"; }
+    bool merges() const { return reduction == "merge"; }
     bool fuses() const { return reduction == "fuse"; }
     bool matches() const { return reduction == "tome"; }
+    /// Whether stages compare the tokens' keys, and average tokens, which then stand for several patches.
+    bool averages() const { return merges() || matches(); }
     /// Whether each stage has a prediction module.
     bool predicts() const { return !matches(); }
     /// Patch tokens behind a stage that keeps `count` of `tokens`: those, and one that the others were fused into.

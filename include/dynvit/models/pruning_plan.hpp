@@ -22,7 +22,7 @@ std::string own_policy(const ModelSettings& settings);
 
 struct PruningPlan {
     std::string policy = kPredicted;        // who selects
-    std::vector<std::int64_t> tokens = {};  // a count a stage, not growing: as many tokens in every image
+    std::vector<std::int64_t> tokens = {};  // a count a stage: as many tokens in every image
     std::vector<double> thresholds = {};    // a probability a stage: an own number in each image
 
     /// Without numbers every token goes through every block, whatever the policy (but for "structural", which keeps a
@@ -51,8 +51,9 @@ PruningPlan plan_for_thresholds(const ModelSettings& settings, const std::vector
 /// Throws Error where even a model that keeps no patch costs more, or has no stage that could save any.
 double keep_ratio_for_gmacs(const ModelSettings& settings, double gmacs, bool predicts = true);
 
-/// The patch tokens that are there before each stage, where stages keep these counts.
-std::vector<std::int64_t> tokens_before_stages(const ModelSettings& settings, const std::vector<std::int64_t>& counts);
+/// What is wrong with these counts, "found a count of 24 at stage 3, expected 25 to 49": more tokens than are there, or
+/// fewer than the model's stages can leave; empty if nothing is.
+std::string find_count_fault(const ModelSettings& settings, const std::vector<std::int64_t>& counts);
 
 /// Throws Error where the plan has another number of counts or thresholds than the model has stages, counts of more
 /// tokens than are there or of fewer than the model's stages can leave, or thresholds that are no probabilities.

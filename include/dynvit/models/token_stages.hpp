@@ -93,6 +93,11 @@ struct PrunedTokens {
     std::vector<at::Tensor> slots = {};  // a stage: as in Tokens
 };
 
+/// Follows patches through a stage: which token each is part of behind it, (B, N), int64, -1 for none.
+/// @param owners (B, N), the same before the stage; undefined: each patch is a token of its own
+/// @param slots (B, n) of the stage, as in Tokens, not undefined
+at::Tensor owners_behind(const at::Tensor& owners, const at::Tensor& slots);
+
 /// For each patch of the grid the position of the token that it is part of behind each stage, -1 where it is part of
 /// none: a stage, (B, N), int64. @param patches N
 std::vector<at::Tensor> sources(const PrunedTokens& tokens, std::int64_t patches);

@@ -60,7 +60,7 @@ struct StemPart {
     bool prefix_positions;  // it counts the prefix tokens too
 };
 
-/// DynamicViT's prediction module before a stage (see prediction_module.hpp).
+/// DynamicViT's prediction module of a stage (see prediction_module.hpp).
 struct PredictionPart {
     NormPart norm;
     LinearPart in;

@@ -1,7 +1,7 @@
 // Merging: a token that does not go on is averaged into one that does. Functions named _plain are definitions, for any
-// device and type. Those without it have loops for float32 and bfloat16 on the processor, and kernels on a GPU that the
-// CUDA kernels were built for: of up to 4096 tokens an image, of metrics whose width is a multiple of 8 up to 128, and
-// of tokens whose rows are a multiple of 16 bytes. None of these waits for the GPU.
+// device and type. Those of the same name without it have loops for float32 and bfloat16 on the processor, and kernels
+// on a GPU that the CUDA kernels were built for: of up to 4096 tokens an image, of metrics whose width is a multiple of
+// 8 up to 128, and of tokens whose rows are a multiple of 16 bytes. None of these waits for the GPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,6 +32,9 @@ TokenGroups join_nearest_plain(const at::Tensor& places, const at::Tensor& metri
 /// @param metric (B, n, d): a row for each patch token @param count k, at least least_bipartite(n, prefix)
 TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
 TokenGroups match_bipartite_plain(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
+
+/// How many of n patch tokens stand at even places, the first of them at prefix % 2.
+std::int64_t count_even(std::int64_t tokens, std::int64_t prefix);
 
 /// The fewest of n patch tokens that match_bipartite can leave: about half.
 std::int64_t least_bipartite(std::int64_t tokens, std::int64_t prefix);

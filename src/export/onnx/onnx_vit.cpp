@@ -82,6 +82,7 @@ class VitGraph {
     Value numbers(const Value& like, std::int64_t count);
     Value range(std::int64_t count);
     Value as_float(const Value& x);
+    Value greatest(const Value& cosines, std::int64_t axis, bool keep_axis);
     Value join_nearest(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep);
     Groups match(const Value& patches, std::int64_t block, std::int64_t keep);
     Value average(const Value& patches, const Value& joins);
@@ -255,12 +256,19 @@ Value VitGraph::as_float(const Value& x) {
     return graph_.add_node("Cast", {x}, {{"to", static_cast<std::int64_t>(kFloat)}});
 }
 
+// The greatest cosines along an axis; rounding may have made them greater than 1.
+Value VitGraph::greatest(const Value& cosines, std::int64_t axis, bool keep_axis) {
+    const Value found =
+        graph_.add_node("ReduceMax", {cosines}, {{"axes", Ints{axis}}, {"keepdims", std::int64_t{keep_axis}}});
+    return graph_.add_node("Min", {found, graph_.number(1.0f)});
+}
+
 // What dynvit's join_nearest does: (B, keep, n), 1 where a token goes into a kept one, which includes itself.
 Value VitGraph::join_nearest(const Value& patches, const Value& places, std::int64_t block, std::int64_t keep) {
     const Value unit = unit_keys(patches, block);
     const Value turned = graph_.add_node("Transpose", {unit}, {{"perm", Ints{0, 2, 1}}});
     const Value cosines = graph_.add_node("MatMul", {rows_at(unit, places), turned});  // (B, keep, n)
-    const Value nearest = graph_.add_node("ReduceMax", {cosines}, {{"axes", Ints{1}}, {"keepdims", std::int64_t{1}}});
+    const Value nearest = greatest(cosines, 1, true);
     const Value slot = graph_.add_node("ArgMax", {cosines}, {{"axis", kAxis1}, {"keepdims", std::int64_t{1}}});
     const Value own = as_float(graph_.add_node("Equal", {unsqueeze(places, 2), range(patches_)}));
     const Value is_dropped = graph_.add_node("Less", {sum(own, 1, true), graph_.number(0.5f)});  // (B, 1, n)
@@ -283,7 +291,7 @@ VitGraph::Groups VitGraph::match(const Value& patches, std::int64_t block, std::
     };
     const Value odd_keys = graph_.add_node("Transpose", {half(1 - first)}, {{"perm", Ints{0, 2, 1}}});
     const Value cosines = graph_.add_node("MatMul", {half(first), odd_keys});  // (B, even, odd)
-    const Value nearest = graph_.add_node("ReduceMax", {cosines}, {{"axes", Ints{2}}, {"keepdims", std::int64_t{0}}});
+    const Value nearest = greatest(cosines, 2, false);
     const Value odd = graph_.add_node("ArgMax", {cosines}, {{"axis", std::int64_t{2}}, {"keepdims", std::int64_t{0}}});
     const std::int64_t even_count = (patches_ - first + 1) / 2, left = even_count - joining;
     const Value order = top(nearest, even_count, true, true);
