@@ -62,17 +62,17 @@ class ClsAttentionPolicy : public SelectionPolicy {
     Model model_;
 };
 
-Policy make_predicted(Model model, const PolicyInputs&) {
-    return std::make_unique<PredictedPolicy>(std::move(model));
+Policy make_predicted(const Model& model, const PolicyInputs&) {
+    return std::make_unique<PredictedPolicy>(model);
 }
-Policy make_random(Model, const PolicyInputs& inputs) {
+Policy make_random(const Model&, const PolicyInputs& inputs) {
     return std::make_unique<RandomPolicy>(inputs.seed);
 }
-Policy learn_static(Model model, const PolicyInputs& inputs) {
+Policy learn_static(const Model& model, const PolicyInputs& inputs) {
     return make_static_policy(find_static_scores(*model, inputs.pictures));
 }
-Policy make_cls_attention(Model model, const PolicyInputs&) {
-    return std::make_unique<ClsAttentionPolicy>(std::move(model));
+Policy make_cls_attention(const Model& model, const PolicyInputs&) {
+    return std::make_unique<ClsAttentionPolicy>(model);
 }
 
 constexpr PolicyEntry kPolicies[] = {
@@ -154,12 +154,13 @@ bool needs_pictures(const PruningPlan& plan) {
     return policy.learns && !plan.dense();
 }
 
-std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
+std::unique_ptr<SelectionPolicy> make_policy(const std::string& name,
+                                             const std::shared_ptr<const InferenceModel>& model,
                                              const PolicyInputs& inputs) {
     const PolicyEntry& policy = find_policy(name, [](const PolicyEntry& entry) { return entry.make != nullptr; });
     check_model(policy, model->settings());
     if (policy.learns) check_pictures(inputs, policy.name);
-    return policy.make(std::move(model), inputs);
+    return policy.make(model, inputs);
 }
 
 std::unique_ptr<SelectionPolicy> make_static_policy(std::vector<at::Tensor> scores) {

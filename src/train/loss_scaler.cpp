@@ -32,6 +32,7 @@ TensorMap LossScaler::state() const {
     return {{"scaler.scale", scale_}, {"scaler.growth", growth_}};
 }
 
+// NOLINTNEXTLINE(readability-make-member-function-const): what the tensors hold changes
 void LossScaler::load_state(const TensorMap& state, const std::string& file) {
     copy_state(state, this->state(), file);
 }

@@ -99,7 +99,7 @@ void run(const Arguments& arguments) {
                 StepPlan plan;
                 plan.step = step++;
                 plan.lr = plan.backbone_lr = settings.schedule.min_lr;
-                plan.selection = step_selection(settings.selection, targets, plan.step, /*all_steps=*/1 << 30,
+                plan.selection = step_selection(settings.selection, targets, plan.step, /*steps=*/1 << 30,
                                                 Random(static_cast<std::uint64_t>(plan.step)));
                 if (plan.selection.deterministic && !ratios.empty()) {  // in turn, so that all steps repeat
                     plan.selection.targets = stage_ratios(ratios[turn++ % ratios.size()], std::ssize(targets));

@@ -48,7 +48,8 @@ struct PolicyEntry {
     bool draws = false;            // random numbers, anew in each pass
     bool reads_attention = false;  // of [CLS], the last before the stage: needs both
     /// Of kBest.
-    std::unique_ptr<SelectionPolicy> (*make)(std::shared_ptr<const InferenceModel>, const PolicyInputs&) = nullptr;
+    std::unique_ptr<SelectionPolicy> (*make)(const std::shared_ptr<const InferenceModel>&,
+                                             const PolicyInputs&) = nullptr;
 };
 
 /// Which policies a command can serve.
@@ -78,7 +79,8 @@ bool needs_pictures(const PruningPlan& plan);
 
 /// The policy of that name, of those that score tokens. Throws Error listing the names for any other, where it would
 /// learn and has no pictures, and where the model has not what it looks at.
-std::unique_ptr<SelectionPolicy> make_policy(const std::string& name, std::shared_ptr<const InferenceModel> model,
+std::unique_ptr<SelectionPolicy> make_policy(const std::string& name,
+                                             const std::shared_ptr<const InferenceModel>& model,
                                              const PolicyInputs& inputs = {});
 
 /// "static" as it has been learnt: the same positions for every image, those with the highest scores.

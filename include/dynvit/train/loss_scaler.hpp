@@ -1,6 +1,8 @@
 // Keeping half-precision gradients in range, and noticing those that are not finite.
 #pragma once
 
+#include <ATen/TensorOperators.h>
+
 #include "dynvit/io/safetensors.hpp"
 
 namespace dynvit {
