@@ -7,7 +7,6 @@
 #include "dynvit/ops/token_merge.hpp"
 
 namespace dynvit {
-
 namespace {
 
 std::int64_t count_at(const std::vector<std::int64_t>& counts, const StageInput& input) {
@@ -143,7 +142,7 @@ std::vector<at::Tensor> sources(const PrunedTokens& tokens, std::int64_t patches
 PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, const RunBlock& run_block,
                         const StageOperation& operation) {
     PrunedTokens output{x, {}};
-    at::Tensor before, sizes;
+    at::Tensor before, sizes, of_prefix;  // the sizes of patch tokens, and of prefix tokens, which are 1
     std::int64_t attended = -1;
     at::Tensor positions = at::arange(settings.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
     const std::int64_t prefix = settings.prefix_tokens();
@@ -156,7 +155,10 @@ PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, cons
                 operation({stage, block, output.tokens, patches, positions, attended, before, sizes, keyed});
             output.tokens = std::move(tokens.x);
             sizes = std::move(tokens.sizes);
-            if (sizes.defined()) output.sizes = at::constant_pad_nd(sizes, {prefix, 0}, 1);
+            if (sizes.defined()) {
+                if (!of_prefix.defined()) of_prefix = at::ones({x.size(0), prefix}, sizes.options());
+                output.sizes = at::cat({of_prefix, sizes}, 1);
+            }
             positions = std::move(tokens.positions);
             output.kept.push_back(positions);
             output.slots.push_back(std::move(tokens.slots));
