@@ -68,12 +68,15 @@ PixelScaling image_net_scaling() {
     return scaling;
 }
 
-// The attention of each head's [CLS] to every token: (B, n, 3 C) -> (B, h, n), float32.
-at::Tensor cls_attention_of(const at::Tensor& qkv, std::int64_t heads) {
+// The attention of each head's [CLS] to every token: (B, n, 3 C) -> (B, h, n), float32. @param sizes (B, n), or
+// undefined
+at::Tensor cls_attention_of(const at::Tensor& qkv, std::int64_t heads, const at::Tensor& sizes = {}) {
     const std::int64_t head_dim = qkv.size(2) / (3 * heads);
     const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
     const at::Tensor cls = parts[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
-    return at::softmax(at::matmul(cls, parts[1].transpose(-2, -1)), -1, at::kFloat).select(2, 0);
+    at::Tensor logits = at::matmul(cls, parts[1].transpose(-2, -1));                            // (B, h, 1, n)
+    if (sizes.defined()) logits = logits + sizes.log().unsqueeze(1).unsqueeze(1);
+    return at::softmax(logits, -1, at::kFloat).select(2, 0);
 }
 
 // What [CLS] takes in of each patch token: (B, prefix + n, 3 C) -> (B, n), float32.
@@ -352,12 +355,14 @@ std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
                                             OneImageBlocks::Epsilons{settings_.norm_epsilon, predictor_epsilon});
 }
 
-at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x) const {
+at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes) const {
     TORCH_CHECK(settings_.class_token, "the model has no class token");
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
     const Ops ops{*this};
     const at::Tensor qkv = ops.linear(ops.norm(x, block.norm1), block.attention.qkv);
-    return cls_attention_of(qkv, block.attention.heads).slice(2, settings_.prefix_tokens()).mean(1);
+    const std::int64_t prefix = settings_.prefix_tokens();
+    const at::Tensor of_all = sizes.defined() ? at::constant_pad_nd(sizes, {prefix, 0}, 1) : sizes;
+    return cls_attention_of(qkv, block.attention.heads, of_all).slice(2, prefix).mean(1);
 }
 
 at::Tensor InferenceModel::mean_keys(std::int64_t stage, const at::Tensor& x) const {

@@ -55,7 +55,9 @@ class StaticPolicy : public SelectionPolicy {
 class ClsAttentionPolicy : public SelectionPolicy {
   public:
     explicit ClsAttentionPolicy(Model model) : model_(std::move(model)) {}
-    at::Tensor scores(const StageInput& input) override { return model_->cls_attention(input.attended, input.before); }
+    at::Tensor scores(const StageInput& input) override {
+        return model_->cls_attention(input.attended, input.before, input.sizes);
+    }
     at::Tensor fusion_weights(const at::Tensor& scores) const override { return scores; }
 
   private:
