@@ -265,6 +265,49 @@ MergedTokens average(const at::Tensor& x, const at::Tensor& sizes, const TokenGr
     return average_groups_plain(x, sizes, groups, prefix);
 }
 
+// One image of fuse_dropped. @param places (k), ascending @param weights (n) @param to (prefix + k + 1, C)
+template <class T>
+void fuse_image(const at::Tensor& x, std::int64_t image, const std::int64_t* places, std::int64_t count,
+                std::int64_t prefix, const float* weights, T* to) {
+    const std::int64_t tokens = x.size(1) - prefix, channels = x.size(2);
+    std::vector<std::int64_t> rows, dropped;
+    for (std::int64_t i = 0; i < prefix; ++i) rows.push_back(i);
+    for (std::int64_t i = 0, kept = 0; i < tokens; ++i) {
+        if (kept < count && places[kept] == i) {
+            rows.push_back(prefix + i);
+            ++kept;
+        } else {
+            dropped.push_back(i);
+        }
+    }
+    for (const std::int64_t& row : rows) {
+        cpu::average_rows(picked<T>(x, image, &row, 1), nullptr, to);  // a copy
+        to += channels;
+    }
+    cpu::PickedRows<T> lost = picked<T>(x, image, dropped.data(), std::ssize(dropped));
+    lost.matrix += prefix * lost.stride;
+    cpu::sum_rows(lost, weights, to);
+}
+
+at::Tensor fuse_on_cpu(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
+    const std::int64_t batch = x.size(0), tokens = x.size(1) - prefix, count = places.size(1), channels = x.size(2);
+    const at::Tensor rows = x.stride(2) == 1 ? x : x.contiguous(), near_places = places.contiguous(),
+                     near_weights = weights.to(at::kFloat).contiguous();
+    at::Tensor fused = at::empty({batch, prefix + count + 1, channels}, x.options());
+    const auto* kept = near_places.const_data_ptr<std::int64_t>();
+    const auto* weight = near_weights.const_data_ptr<float>();
+    with_element(rows, [&]<class T>(T*) {
+        auto* to = static_cast<T*>(fused.mutable_data_ptr());
+        for_shares(batch, 1, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t b = begin; b < end; ++b) {
+                fuse_image<T>(rows, b, kept + b * count, count, prefix, weight + b * tokens,
+                              to + b * (prefix + count + 1) * channels);
+            }
+        });
+    });
+    return fused;
+}
+
 struct AverageGroups : torch::autograd::Function<AverageGroups> {
     static variable_list forward(AutogradContext* context, const Variable& x, const std::optional<Variable>& sizes,
                                  const Variable& places, const Variable& slots, std::int64_t prefix) {
@@ -394,6 +437,13 @@ MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const 
 }
 
 at::Tensor fuse_dropped(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
+    const bool learns = at::GradMode::is_enabled() && (x.requires_grad() || weights.requires_grad());
+    return has_loops(x) && !learns ? fuse_on_cpu(x, places, weights, prefix)
+                                   : fuse_dropped_plain(x, places, weights, prefix);
+}
+
+at::Tensor fuse_dropped_plain(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
+                              std::int64_t prefix) {
     const Exact exact(c10::autocast_dispatch_keyset);
     const at::Tensor patches = x.slice(1, prefix);
     const at::Tensor lost = weights.masked_fill(is_at(places, patches.size(1)), 0).unsqueeze(1);  // (B, 1, n)

@@ -294,6 +294,17 @@ void expect_fused(const at::Device& device) {
     }
 }
 
+TEST(FuseDropped, LoopsEqualTheDefinition) {
+    for (const std::int64_t channels : {8, 50, 192}) {
+        for (const auto type : {at::kFloat, at::kBFloat16}) {
+            const at::Tensor x = at::randn({5, 2 + 60, channels}, test::generator(30)).to(type),
+                             weights = at::rand({5, 60}, test::generator(31)), places = random_places(5, 60, 41);
+            EXPECT_CLOSE(fuse_dropped(x, places, weights, 2), fuse_dropped_plain(x, places, weights, 2),
+                         type == at::kFloat ? 1e-6 : 1e-2);
+        }
+    }
+}
+
 TEST(FuseDropped, EqualsALoop) {
     expect_fused(at::kCPU);
     if (!at::hasCUDA()) GTEST_SKIP() << "the GPU's part needs one";

@@ -1,7 +1,8 @@
 // Merging: a token that does not go on is averaged into one that does. Functions named _plain are definitions, for any
 // device and type. Those of the same name without it have loops for float32 and bfloat16 on the processor, and kernels
 // on a GPU that the CUDA kernels were built for: of up to 4096 tokens an image, of metrics whose width is a multiple of
-// 8 up to 128, and of tokens whose rows are a multiple of 16 bytes. None of these waits for the GPU.
+// 8 up to 128, and of tokens whose rows are a multiple of 16 bytes; for fuse_dropped there is none. None of these waits
+// for the GPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -60,6 +61,8 @@ MergedTokens average_groups_plain(const at::Tensor& x, const at::Tensor& sizes, 
 /// @return (B, prefix + k + 1, C)
 at::Tensor fuse_dropped(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
                         std::int64_t prefix = 1);
+at::Tensor fuse_dropped_plain(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
+                              std::int64_t prefix = 1);
 
 /// A linear layer's weight and bias.
 struct LayerWeights {

@@ -125,9 +125,16 @@ float average_rows(const PickedRows<T>& rows, const float* sizes, T* mean) {
     return total;
 }
 
+template <class T>
+void sum_rows(const PickedRows<T>& rows, const float* weights, T* sum) {
+    run_for_processor([&]<int lanes>() DYNVIT_INLINED { weighted_mean<lanes>(rows, weights, 1, sum); });
+}
+
 template void find_nearest(const PickedRows<float>&, const PickedRows<float>&, float*, std::int64_t*);
 template void find_nearest(const PickedRows<BFloat16Bits>&, const PickedRows<BFloat16Bits>&, float*, std::int64_t*);
 template float average_rows(const PickedRows<float>&, const float*, float*);
 template float average_rows(const PickedRows<BFloat16Bits>&, const float*, BFloat16Bits*);
+template void sum_rows(const PickedRows<float>&, const float*, float*);
+template void sum_rows(const PickedRows<BFloat16Bits>&, const float*, BFloat16Bits*);
 
 }  // namespace dynvit::cpu

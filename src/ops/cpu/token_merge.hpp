@@ -28,10 +28,17 @@ void find_nearest(const PickedRows<T>& queries, const PickedRows<T>& candidates,
 template <class T>
 float average_rows(const PickedRows<T>& rows, const float* sizes, T* mean);
 
+/// Computes the sum of rows, each times its weight, in float32 in their order; zero of no rows.
+/// @param weights of all rows of the matrix
+template <class T>
+void sum_rows(const PickedRows<T>& rows, const float* weights, T* sum);
+
 extern template void find_nearest(const PickedRows<float>&, const PickedRows<float>&, float*, std::int64_t*);
 extern template void find_nearest(const PickedRows<BFloat16Bits>&, const PickedRows<BFloat16Bits>&, float*,
                                   std::int64_t*);
 extern template float average_rows(const PickedRows<float>&, const float*, float*);
 extern template float average_rows(const PickedRows<BFloat16Bits>&, const float*, BFloat16Bits*);
+extern template void sum_rows(const PickedRows<float>&, const float*, float*);
+extern template void sum_rows(const PickedRows<BFloat16Bits>&, const float*, BFloat16Bits*);
 
 }  // namespace dynvit::cpu
