@@ -12,7 +12,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/infer/pruned_vit.hpp"
 #include "dynvit/models/vit_forward.hpp"
-#include "dynvit/ops/token_merge.hpp"
+#include "dynvit/ops/bipartite.hpp"
 
 namespace dynvit {
 namespace {
@@ -185,7 +185,7 @@ class Script {
 
     // What match_bipartite does.
     void match(std::int64_t block, std::int64_t count) {
-        const std::int64_t first = settings_.prefix_tokens() % 2, joining = tokens_ - count;
+        const std::int64_t first = first_even(settings_.prefix_tokens()), joining = tokens_ - count;
         line("all", str("torch.arange(", tokens_, ", device=patches.device)"));
         if (joining == 0) {
             line("places", "all.expand([patches.size(0), -1])");

@@ -110,8 +110,8 @@ std::vector<at::Tensor> InferenceSession::sources(const at::Tensor& images) cons
     TORCH_CHECK(keeps_tokens(*entry_) && !plan_.dense(), "tokens are kept by a pruned model's stages alone");
     const auto sources_of = [&](const at::Tensor& some, SelectionPolicy* policy, std::vector<std::int64_t> counts) {
         const StageOperation operation = stage_operation(*model_, policy, std::move(counts));
-        PrunedOutput output = staged_forward_embedded(*model_, model_->embed(some), operation);
-        return dynvit::sources({{}, std::move(output.kept), {}, std::move(output.slots)}, settings().patches());
+        const PrunedOutput output = staged_forward_embedded(*model_, model_->embed(some), operation);
+        return dynvit::sources(output.kept, output.slots, settings().patches());
     };
     if (entry_->selects != Selects::kAbove) return sources_of(images, policy_.get(), plan_.tokens);
     // The tokens above a threshold are an image's best, as many as they are.

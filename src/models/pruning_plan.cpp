@@ -6,7 +6,7 @@
 #include "dynvit/core/progress.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/models/macs.hpp"
-#include "dynvit/ops/token_merge.hpp"
+#include "dynvit/ops/bipartite.hpp"
 
 namespace dynvit {
 

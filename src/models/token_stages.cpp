@@ -119,15 +119,16 @@ at::Tensor owners_behind(const at::Tensor& owners, const at::Tensor& slots) {
     return owners.defined() ? numbers_at(slots, owners) : slots;
 }
 
-std::vector<at::Tensor> sources(const PrunedTokens& tokens, std::int64_t patches) {
+std::vector<at::Tensor> sources(const std::vector<at::Tensor>& positions, const std::vector<at::Tensor>& stage_slots,
+                                std::int64_t patches) {
     std::vector<at::Tensor> found;
-    if (tokens.kept.empty()) return found;
-    const auto numbers = tokens.kept.front().options();
-    const std::int64_t batch = tokens.kept.front().size(0);
+    if (positions.empty()) return found;
+    const auto numbers = positions.front().options();
+    const std::int64_t batch = positions.front().size(0);
     at::Tensor owners, before = at::arange(patches, numbers).expand({batch, -1});  // (B, n): the tokens' positions
-    for (std::size_t s = 0; s < tokens.kept.size(); ++s) {
-        const at::Tensor& kept = tokens.kept[s];
-        at::Tensor slots = tokens.slots[s];
+    for (std::size_t s = 0; s < positions.size(); ++s) {
+        const at::Tensor& kept = positions[s];
+        at::Tensor slots = stage_slots[s];
         if (!slots.defined()) {
             const at::Tensor own = at::arange(kept.size(1), numbers).expand_as(kept);
             slots = at::full({batch, patches + 1}, -1, numbers).scatter(1, kept, own).gather(1, before);
@@ -143,16 +144,16 @@ PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, cons
                         const StageOperation& operation) {
     PrunedTokens output{x, {}};
     at::Tensor before, sizes, of_prefix;  // the sizes of patch tokens, and of prefix tokens, which are 1
-    std::int64_t attended = -1;
     at::Tensor positions = at::arange(settings.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
     const std::int64_t prefix = settings.prefix_tokens();
     walk_blocks(
         settings, operation ? settings.stages() : 0,
         [&](std::int64_t stage, std::int64_t block) {
             const at::Tensor patches = output.tokens.slice(1, prefix);
-            const at::Tensor& keyed = attended == block ? before : output.tokens;
-            Tokens tokens =
-                operation({stage, block, output.tokens, patches, positions, attended, before, sizes, keyed});
+            const bool inside = settings.stages_in_blocks();  // behind this block's attention, or the one's before
+            const at::Tensor& keyed = inside ? before : output.tokens;
+            Tokens tokens = operation(
+                {stage, block, output.tokens, patches, positions, inside ? block : block - 1, before, sizes, keyed});
             output.tokens = std::move(tokens.x);
             sizes = std::move(tokens.sizes);
             if (sizes.defined()) {
@@ -164,10 +165,7 @@ PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, cons
             output.slots.push_back(std::move(tokens.slots));
         },
         [&](std::int64_t block, BlockPiece piece) {
-            if (piece != BlockPiece::kMlp) {
-                before = output.tokens;
-                attended = block;
-            }
+            if (piece != BlockPiece::kMlp) before = output.tokens;
             output.tokens = run_block(block, piece, output.tokens, output.sizes);
         });
     return output;

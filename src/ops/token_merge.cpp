@@ -42,11 +42,6 @@ at::Tensor own_slots(const at::Tensor& is_kept) {
     return is_kept.cumsum(1) - 1;
 }
 
-// The first patch token that stands at an even place when prefix tokens are counted too.
-std::int64_t first_even(std::int64_t prefix) {
-    return prefix % 2;
-}
-
 void check_places(const at::Tensor& places, const at::Tensor& metric) {
     TORCH_CHECK(metric.dim() == 3 && places.dim() == 2 && metric.size(0) == places.size(0), "found places ",
                 places.sizes(), " and a metric ", metric.sizes(), ", expected (B, k) and (B, n, d)");
@@ -104,19 +99,26 @@ cpu::PickedRows<T> picked(const at::Tensor& tensor, std::int64_t image, const st
             places, count};
 }
 
+// Those of 0 ... count - 1 that are not at one of the places, which ascend.
+std::vector<std::int64_t> others(const std::int64_t* places, std::int64_t taken, std::int64_t count) {
+    std::vector<std::int64_t> left;
+    left.reserve(static_cast<std::size_t>(count - taken));
+    for (std::int64_t i = 0, before = 0; i < count; ++i) {
+        if (before < taken && places[before] == i) {
+            ++before;
+        } else {
+            left.push_back(i);
+        }
+    }
+    return left;
+}
+
 // One image. @param places (k) @param slots (n)
 template <class T>
 void join_nearest_of_image(const at::Tensor& metric, std::int64_t image, const std::int64_t* places, std::int64_t count,
                            float threshold, std::int64_t* slots) {
-    const std::int64_t tokens = metric.size(1);
-    std::vector<std::int64_t> dropped;
-    for (std::int64_t i = 0, kept = 0; i < tokens; ++i) {
-        if (kept < count && places[kept] == i) {
-            slots[i] = kept++;
-        } else {
-            dropped.push_back(i);
-        }
-    }
+    const std::vector<std::int64_t> dropped = others(places, count, metric.size(1));
+    for (std::int64_t k = 0; k < count; ++k) slots[places[k]] = k;
     std::vector<float> cosines(dropped.size());
     std::vector<std::int64_t> nearest(dropped.size());
     cpu::find_nearest(picked<T>(metric, image, dropped.data(), std::ssize(dropped)),
@@ -136,21 +138,16 @@ void match_image(const at::Tensor& metric, std::int64_t image, std::int64_t coun
     cpu::find_nearest(picked<T>(metric, image, even.data(), std::ssize(even)),
                       picked<T>(metric, image, odd.data(), std::ssize(odd)), cosines.data(), ends.data());
     cpu::write_top_places(cosines.data(), std::ssize(cosines), std::ssize(joining), joining.data());
-    std::vector<std::size_t> staying;
-    for (std::size_t i = 0, joined = 0; i < even.size(); ++i) {
-        if (joined < joining.size() && joining[joined] == static_cast<std::int64_t>(i)) {
-            ++joined;
-        } else {
-            staying.push_back(i);
-        }
-    }
-    if (prefix == 0) std::ranges::stable_sort(staying, std::greater<>(), [&](std::size_t i) { return cosines[i]; });
+    std::vector<std::int64_t> staying = others(joining.data(), std::ssize(joining), std::ssize(even));
+    const auto cosine = [&](std::int64_t edge) { return cosines[static_cast<std::size_t>(edge)]; };
+    if (prefix == 0) std::ranges::stable_sort(staying, std::greater<>(), cosine);
     const std::int64_t first_odd = std::ssize(staying);
     const auto stay = [&](std::int64_t token, std::int64_t slot) {
         places[slot] = token;
         slots[token] = slot;
     };
-    for (std::size_t j = 0; j < staying.size(); ++j) stay(even[staying[j]], static_cast<std::int64_t>(j));
+    for (std::size_t j = 0; j < staying.size(); ++j)
+        stay(even[static_cast<std::size_t>(staying[j])], static_cast<std::int64_t>(j));
     for (std::size_t j = 0; j < odd.size(); ++j) stay(odd[j], first_odd + static_cast<std::int64_t>(j));
     for (const std::int64_t edge : joining) {
         const auto i = static_cast<std::size_t>(edge);
@@ -269,24 +266,16 @@ MergedTokens average(const at::Tensor& x, const at::Tensor& sizes, const TokenGr
 template <class T>
 void fuse_image(const at::Tensor& x, std::int64_t image, const std::int64_t* places, std::int64_t count,
                 std::int64_t prefix, const float* weights, T* to) {
-    const std::int64_t tokens = x.size(1) - prefix, channels = x.size(2);
-    std::vector<std::int64_t> rows, dropped;
-    for (std::int64_t i = 0; i < prefix; ++i) rows.push_back(i);
-    for (std::int64_t i = 0, kept = 0; i < tokens; ++i) {
-        if (kept < count && places[kept] == i) {
-            rows.push_back(prefix + i);
-            ++kept;
-        } else {
-            dropped.push_back(i);
-        }
-    }
-    for (const std::int64_t& row : rows) {
-        cpu::average_rows(picked<T>(x, image, &row, 1), nullptr, to);  // a copy
-        to += channels;
-    }
-    cpu::PickedRows<T> lost = picked<T>(x, image, dropped.data(), std::ssize(dropped));
-    lost.matrix += prefix * lost.stride;
-    cpu::sum_rows(lost, weights, to);
+    const std::vector<std::int64_t> dropped = others(places, count, x.size(1) - prefix);
+    cpu::PickedRows<T> patches = picked<T>(x, image, dropped.data(), std::ssize(dropped));
+    const auto copy = [&](std::int64_t row) {
+        std::copy_n(patches.matrix + row * patches.stride, patches.columns, to);
+        to += patches.columns;
+    };
+    for (std::int64_t i = 0; i < prefix; ++i) copy(i);
+    patches.matrix += prefix * patches.stride;
+    for (std::int64_t k = 0; k < count; ++k) copy(places[k]);
+    cpu::sum_rows(patches, weights, to);
 }
 
 at::Tensor fuse_on_cpu(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
@@ -361,15 +350,6 @@ TokenGroups join_nearest(const at::Tensor& places, const at::Tensor& metric, dou
         if (has_loops(metric)) return join_nearest_on_cpu(places, metric, threshold);
     }
     return join_nearest_plain(places, metric, threshold);
-}
-
-std::int64_t count_even(std::int64_t tokens, std::int64_t prefix) {
-    return (tokens - first_even(prefix) + 1) / 2;
-}
-
-std::int64_t least_bipartite(std::int64_t tokens, std::int64_t prefix) {
-    const std::int64_t even = count_even(tokens, prefix);
-    return even == tokens ? tokens : tokens - even;  // without an odd place nothing can join
 }
 
 TokenGroups match_bipartite_plain(const at::Tensor& metric, std::int64_t count, std::int64_t prefix) {

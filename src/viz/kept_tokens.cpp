@@ -42,17 +42,9 @@ void paste(const Image& image, Image& canvas, int left, int top) {
 }  // namespace
 
 Image draw_kept_tokens(const Image& image, const std::vector<std::int64_t>& kept, const ModelSettings& settings) {
-    check_size(image, settings);
-    std::vector<bool> stays(static_cast<std::size_t>(settings.patches()));
-    for (const std::int64_t place : kept) stays.at(static_cast<std::size_t>(place)) = true;
-    Image drawn = image;
-    const int patch = static_cast<int>(settings.patch_size), columns = static_cast<int>(settings.grid_width());
-    for (int y = 0; y < image.height; ++y) {
-        for (int x = 0; x < image.width; ++x) {
-            if (!stays[static_cast<std::size_t>(y / patch * columns + x / patch)]) fade(drawn.at(x, y));
-        }
-    }
-    return drawn;
+    std::vector<std::int64_t> sources(static_cast<std::size_t>(settings.patches()), -1);
+    for (const std::int64_t place : kept) sources.at(static_cast<std::size_t>(place)) = place;
+    return draw_token_groups(image, sources, settings);
 }
 
 Image draw_token_groups(const Image& image, const std::vector<std::int64_t>& sources, const ModelSettings& settings) {

@@ -13,17 +13,20 @@ namespace {
 
 constexpr double kThreshold = 0.3;
 
-// The weights of the golden model, in one that merges.
-DynamicVit merging_student(double threshold = kThreshold) {
+// The golden model's weights where stages do something else, and may stand elsewhere.
+DynamicVit student_that(const std::string& reduction, const std::string& place, double threshold = kThreshold) {
     const DynamicVit student = test::tiny_student();
     ModelSettings settings = student->settings();
-    settings.reduction = "merge";
+    settings.reduction = reduction;
+    settings.stage_place = place;
     settings.merge_threshold = threshold;
     DynamicVit model(settings, test::generator());
-    const torch::NoGradGuard no_grad;
-    const auto from = student->named_parameters();
-    for (const auto& item : model->named_parameters()) item.value().copy_(from[item.key()]);
+    load_state_dict(*model, state_dict(*student));
     return model;
+}
+
+DynamicVit merging_student(double threshold = kThreshold) {
+    return student_that("merge", "before_block", threshold);
 }
 
 at::Tensor linear(const DynamicVit& model, const std::string& name, const at::Tensor& x) {
@@ -232,18 +235,6 @@ TEST(PublishedCode, EVitFusesTheSameTokens) {
     EXPECT_CLOSE(output.logits, golden.at("logits"), 1e-5);
     EXPECT_EQ(output.kept.front().numel(), 3 * 40) << "39 and the fused one";
     EXPECT_EQ(output.kept_of(1, 0, 64).size(), 39u) << "which is at no place";
-}
-
-// The golden model's weights where stages do something else, and stand elsewhere.
-DynamicVit student_that(const std::string& reduction, const std::string& place) {
-    const DynamicVit student = test::tiny_student();
-    ModelSettings settings = student->settings();
-    settings.reduction = reduction;
-    settings.stage_place = place;
-    settings.merge_threshold = kThreshold;
-    DynamicVit model(settings, test::generator());
-    load_state_dict(*model, state_dict(*student));
-    return model;
 }
 
 TEST(Stages, TrainingDoesWhatInferenceDoes) {

@@ -99,8 +99,10 @@ struct PrunedTokens {
 at::Tensor owners_behind(const at::Tensor& owners, const at::Tensor& slots);
 
 /// For each patch of the grid the position of the token that it is part of behind each stage, -1 where it is part of
-/// none: a stage, (B, N), int64. @param patches N
-std::vector<at::Tensor> sources(const PrunedTokens& tokens, std::int64_t patches);
+/// none: a stage, (B, N), int64. @param positions, stage_slots a stage, as kept and slots of PrunedTokens @param
+/// patches N
+std::vector<at::Tensor> sources(const std::vector<at::Tensor>& positions, const std::vector<at::Tensor>& stage_slots,
+                                std::int64_t patches);
 
 /// What a block, or a piece of it, makes of tokens, (B, n, C), which it must not change. The last parameter is their
 /// sizes, (B, n), undefined where each token stands for itself alone.

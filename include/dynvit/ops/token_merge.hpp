@@ -7,6 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "dynvit/ops/bipartite.hpp"
+
 namespace dynvit {
 
 /// Which patch tokens go on, and which of the others are averaged into which of them.
@@ -33,12 +35,6 @@ TokenGroups join_nearest_plain(const at::Tensor& places, const at::Tensor& metri
 /// @param metric (B, n, d): a row for each patch token @param count k, at least least_bipartite(n, prefix)
 TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
 TokenGroups match_bipartite_plain(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
-
-/// How many of n patch tokens stand at even places, the first of them at prefix % 2.
-std::int64_t count_even(std::int64_t tokens, std::int64_t prefix);
-
-/// The fewest of n patch tokens that match_bipartite can leave: about half.
-std::int64_t least_bipartite(std::int64_t tokens, std::int64_t prefix);
 
 struct MergedTokens {
     at::Tensor x;      // (B, prefix + k, C)

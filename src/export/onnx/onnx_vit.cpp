@@ -5,6 +5,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/models/vit_forward.hpp"
+#include "dynvit/ops/bipartite.hpp"
 #include "onnx_graph.hpp"
 
 namespace dynvit {
@@ -281,7 +282,7 @@ Value VitGraph::join_nearest(const Value& patches, const Value& places, std::int
 
 // What match_bipartite does.
 VitGraph::Groups VitGraph::match(const Value& patches, std::int64_t block, std::int64_t keep) {
-    const std::int64_t first = s_.prefix_tokens() % 2, joining = patches_ - keep;
+    const std::int64_t first = first_even(s_.prefix_tokens()), joining = patches_ - keep;
     const Value all = numbers(patches, patches_);  // (B, n)
     if (joining == 0) return {all, as_float(graph_.add_node("Equal", {unsqueeze(all, 2), unsqueeze(all, 1)}))};
     const Value unit = unit_keys(patches, block);
@@ -293,7 +294,7 @@ VitGraph::Groups VitGraph::match(const Value& patches, std::int64_t block, std::
     const Value cosines = graph_.add_node("MatMul", {half(first), odd_keys});  // (B, even, odd)
     const Value nearest = greatest(cosines, 2, false);
     const Value odd = graph_.add_node("ArgMax", {cosines}, {{"axis", std::int64_t{2}}, {"keepdims", std::int64_t{0}}});
-    const std::int64_t even_count = (patches_ - first + 1) / 2, left = even_count - joining;
+    const std::int64_t even_count = count_even(patches_, s_.prefix_tokens()), left = even_count - joining;
     const Value order = top(nearest, even_count, true, true);
     const Value joins = slice(order, 1, 0, joining);
     Value rest = slice(order, 1, joining, kEnd);  // (B, left)

@@ -1,9 +1,18 @@
-// Numbers what a thread block keeps of a row in the row's order. CUDA code only.
+// Ranks a row's values, and numbers in the row's order what a thread block keeps of it. CUDA code only.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 namespace dynvit::cuda {
+
+/// Returns how many values come before that of number `own`: greater ones, and of equal ones those in front of it.
+__device__ inline int rank_among(const float* values, int count, int own) {
+    const float value = values[own];
+    int rank = 0;
+    for (int j = 0; j < own; ++j) rank += values[j] >= value;
+    for (int j = own + 1; j < count; ++j) rank += values[j] > value;
+    return rank;
+}
 
 /// Numbers the block's kept tokens of a round, a thread a token, in their order. All threads call it.
 /// @param done those of rounds before; this round's are added

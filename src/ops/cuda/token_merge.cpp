@@ -104,8 +104,8 @@ TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::i
     const c10::cuda::CUDAGuard device(metric.device());
     const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
     const at::Tensor rows = aligned_rows(metric);
-    const std::int64_t batch = metric.size(0), tokens = metric.size(1), first = prefix % 2;
-    const std::int64_t even = (tokens - first + 1) / 2;
+    const std::int64_t batch = metric.size(0), tokens = metric.size(1), first = first_even(prefix),
+                       even = count_even(tokens, prefix);
     const auto numbered = metric.options().dtype(at::kLong);
     TokenGroups groups{at::empty({batch, count}, numbered), at::empty({batch, tokens}, numbered)};
     const at::Tensor cosines = at::empty({batch, even}, metric.options().dtype(at::kFloat)),

@@ -209,15 +209,6 @@ __global__ void __launch_bounds__(kThreads) draw_edges_kernel(Matching s, Metric
 
 constexpr int kRankThreads = 512;
 
-// How many of the edges come before this one.
-__device__ int rank_among(const float* cosine, int edges, int edge) {
-    const float own = cosine[edge];
-    int rank = 0;
-    for (int j = 0; j < edge; ++j) rank += cosine[j] >= own;
-    for (int j = edge + 1; j < edges; ++j) rank += cosine[j] > own;
-    return rank;
-}
-
 // A block an image: ranks the edges by counting, then numbers the tokens that join nothing.
 __global__ void __launch_bounds__(kRankThreads)
     join_along_edges_kernel(Matching s, long long* places, long long* slots) {

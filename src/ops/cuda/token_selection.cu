@@ -42,14 +42,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int first = 0; first < s.tokens; first += kThreads) {
         __syncthreads();
         const int i = first + threadIdx.x;
-        bool kept = false;
-        if (i < s.tokens) {
-            const float own = score[i];
-            int rank = 0;
-            for (int j = 0; j < i; ++j) rank += score[j] >= own;
-            for (int j = i + 1; j < s.tokens; ++j) rank += score[j] > own;
-            kept = rank < s.count;
-        }
+        const bool kept = i < s.tokens && rank_among(score, s.tokens, i) < s.count;
         const int at = number_in_order<kThreads>(kept, done, kept_before);
         if (kept) {
             place[at] = i;
