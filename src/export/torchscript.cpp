@@ -76,23 +76,63 @@ class Script {
                    attribute(part.name + ".bias"), ", ", part.epsilon, ")");
     }
     std::string linear(const std::string& x, const LinearPart& part) {
-        return line("h", str("torch.linear(", x, ", ", weight(part.name), ", ", bias(part), ")"));
+        const std::string scale = part.gamma.empty() ? "" : " * " + attribute(part.gamma);
+        return line("h", str("torch.linear(", x, ", ", weight(part.name), ", ", bias(part), ")", scale));
+    }
+    std::string norm_heads(const std::string& qkv, const AttentionPart& part) {
+        line("queries, keys, values", str("torch.tensor_split(", qkv, ", 3, 2)"));
+        const auto normed = [&](const char* x, const NormPart& norm_part) {
+            const std::string heads = str(x, ".unflatten(2, [", part.heads, ", ", part.head_dim(), "])");
+            return norm(heads, norm_part) + ".flatten(2)";
+        };
+        return line("h", str("torch.cat([", normed("queries", *part.q_norm), ", ", normed("keys", *part.k_norm),
+                             ", values], 2)"));
     }
     std::string attention(const std::string& qkv, const AttentionPart& part) {
         const std::int64_t channels = part.proj.inputs;
         line("q, k, v", str("torch.unbind(", qkv, ".view([", qkv, ".size(0), ", qkv, ".size(1), 3, ", part.heads, ", ",
                             channels / part.heads, "]).permute([2, 0, 3, 1, 4]), 0)"));
-        const char* bias = merged_ ? ", sizes.log().to(q.dtype).unsqueeze(1).unsqueeze(1)" : "";
-        return line("h", str("torch.scaled_dot_product_attention(q, k, v", bias, ").transpose(1, 2).reshape([", qkv,
-                             ".size(0), -1, ", channels, "])"));
+        return line("h", str("torch.scaled_dot_product_attention(q, k, v", size_bias(), ").transpose(1, 2).reshape([",
+                             qkv, ".size(0), -1, ", channels, "])"));
     }
     void add_linear(std::string& x, const std::string& h, const LinearPart& part) {
         x = line("x", str(x, " + ", linear(h, part)));
     }
     void add_mlp(std::string& x, const std::string& normed, const MlpPart& part) {
-        add_linear(x, gelu(linear(normed, part.fc1)), part.fc2);
+        add_linear(x, activate(linear(normed, part.fc1), part.activation), part.fc2);
     }
-    std::string class_token(const std::string& x) { return x + "[:, 0]"; }
+    std::string activate(const std::string& x, Activation activation) {
+        switch (activation) {
+            case Activation::kGelu:
+                return gelu(x);
+            case Activation::kGeluTanh:
+                return line("h", str("torch.gelu(", x, ", approximate=\"tanh\")"));
+            case Activation::kQuickGelu:
+                return line("h", str(x, " * torch.sigmoid(1.702 * ", x, ")"));
+            case Activation::kSwiGlu:
+                line("gate, inner", str("torch.tensor_split(", x, ", 2, -1)"));
+                return line("h", "torch.silu(gate) * inner");
+        }
+        return {};
+    }
+    std::string prefix_token(const std::string& x, std::int64_t index) {
+        return line("token", str(x, "[:, ", index, ']'));
+    }
+    std::string beside(const std::string& x, const std::string& y) {
+        return line("h", str("torch.cat([", x, ", ", y, "], 1)"));
+    }
+    std::string mean_of(const std::string& x, const std::string& y) {
+        return line("h", str("(", x, " + ", y, ") / 2"));
+    }
+    std::string sum(const std::string& x, const std::string& y) { return line("h", str(x, " + ", y)); }
+    std::string latent(const std::string& name) { return attribute(name) + "[:, 0]"; }
+    std::string pool(const std::string& query, const std::string& kv, const PoolPart& part) {
+        const std::int64_t channels = part.proj.inputs;
+        line("k, v", str("torch.unbind(", kv, ".view([", kv, ".size(0), ", kv, ".size(1), 2, ", part.heads, ", ",
+                         channels / part.heads, "]).permute([2, 0, 3, 1, 4]), 0)"));
+        line("q", str(query, ".view([1, ", part.heads, ", 1, -1]).expand([", "images.size(0), -1, -1, -1])"));
+        return line("pooled", str("torch.scaled_dot_product_attention(q, k, v", size_bias(), ").flatten(1)"));
+    }
     std::string patch_mean(const std::string& x) {
         const std::string patches = str(x, "[:, ", settings_.prefix_tokens(), ":]");
         if (!merged_) return patches + ".mean([1])";
@@ -115,6 +155,7 @@ class Script {
         lines_ += str("    ", variable, " = ", expression, '\n');
         return variable;
     }
+    const char* size_bias() const { return merged_ ? ", sizes.log().to(q.dtype).unsqueeze(1).unsqueeze(1)" : ""; }
     std::string weight(const std::string& name) const { return attribute(name + ".weight"); }
     std::string bias(const LinearPart& part) const { return part.bias ? attribute(part.name + ".bias") : "None"; }
 
@@ -158,15 +199,23 @@ class Script {
     void compare(std::int64_t block) {
         const BlockPart& part = parts_.blocks[static_cast<std::size_t>(block)];
         const AttentionPart& attention = part.attention;
-        const auto mean_of_heads = [&](const std::string& tensor, const char* rest) {
-            return str(tensor, ".view([3, ", attention.heads, ", ", head_dim(), rest, "])[1].mean([0])");
-        };
-        const std::string mean_bias =
-            attention.qkv.bias ? mean_of_heads(attribute(attention.qkv.name + ".bias"), "") : "None";
         const std::string keyed =
             settings_.stages_in_blocks() ? str("before[:, ", settings_.prefix_tokens(), ":]") : "patches";
-        line("keys", str("torch.linear(", norm(keyed, part.norm1), ", ",
-                         mean_of_heads(weight(attention.qkv.name), ", -1"), ", ", mean_bias, ").float()"));
+        const std::string normed = norm(keyed, part.norm1);
+        const auto of_keys = [&](const std::string& tensor, const char* rest) {
+            return str(tensor, ".view([3, ", attention.heads, ", ", head_dim(), rest, "])[1]");
+        };
+        const std::string weights = of_keys(weight(attention.qkv.name), ", -1");
+        const std::string biases = attention.qkv.bias ? of_keys(attribute(attention.qkv.name + ".bias"), "") : "None";
+        if (attention.k_norm) {
+            const std::string flat_biases = attention.qkv.bias ? biases + ".flatten()" : biases;
+            line("keys", str("torch.linear(", normed, ", ", weights, ".flatten(0, 1), ", flat_biases,
+                             ").unflatten(2, [", attention.heads, ", ", head_dim(), "])"));
+            line("keys", norm("keys", *attention.k_norm) + ".mean([2]).float()");
+        } else {
+            const std::string mean_biases = attention.qkv.bias ? biases + ".mean([0])" : biases;
+            line("keys", str("torch.linear(", normed, ", ", weights, ".mean([0]), ", mean_biases, ").float()"));
+        }
         line("unit", "keys / keys.norm(2, [-1], True).clamp_min(1e-12)");
     }
 
@@ -226,7 +275,7 @@ class Script {
         line("rows", "torch.cat([rows, torch.matmul(lost, patches.float()).to(patches.dtype)], 1)");
     }
 
-    std::int64_t head_dim() const { return settings_.embed_dim / settings_.num_heads; }
+    std::int64_t head_dim() const { return settings_.head_dim(); }
 
     const ModelSettings& settings_;
     const VitParts& parts_;

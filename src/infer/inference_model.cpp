@@ -8,6 +8,7 @@
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/transforms.hpp"
 #include "dynvit/models/vit_forward.hpp"
+#include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/gpu_kernels.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
@@ -31,15 +32,17 @@ class Weights {
         return found->second.to(storage(), /*non_blocking=*/false, /*copy=*/true).contiguous();
     }
     // A block's.
-    InferenceLinear linear(const std::string& name) const { return linear(name, precision_); }
+    InferenceLinear linear(const LinearPart& part) const { return linear(part, precision_); }
     // One whose rounding would show more than its time does: never of 8 bits.
-    InferenceLinear fine_linear(const std::string& name) const { return linear(name, storage()); }
-    // From a block's normed tokens to their keys, the mean over the heads: a linear layer, as the keys are.
-    InferenceLinear mean_keys(const AttentionPart& part) const {
-        const auto [weight, bias] =
-            mean_key_layer(tensors_.at(part.qkv.name + ".weight"),
-                           part.qkv.bias ? tensors_.at(part.qkv.name + ".bias") : at::Tensor(), part.heads);
-        return {weight, bias, storage()};
+    InferenceLinear fine_linear(const LinearPart& part) const { return linear(part, storage()); }
+    // From a block's normed tokens to what a stage compares: the keys' mean over the heads, which is a linear layer as
+    // the keys are; where the keys are normed first, the keys.
+    InferenceLinear compared_keys(const AttentionPart& part) const {
+        const at::Tensor weight = tensors_.at(part.qkv.name + ".weight"),
+                         bias = part.qkv.bias ? tensors_.at(part.qkv.name + ".bias") : at::Tensor();
+        if (part.k_norm) return {weight.chunk(3)[1], bias.defined() ? bias.chunk(3)[1] : bias, storage()};
+        const auto [mean_weight, mean_bias] = mean_key_layer(weight, bias, part.heads);
+        return {mean_weight, mean_bias, storage()};
     }
     PredictionHead prediction_head(const std::array<LinearPart, 3>& layers) const {
         const auto layer = [&](const LinearPart& part) {
@@ -49,9 +52,16 @@ class Weights {
     }
 
   private:
-    InferenceLinear linear(const std::string& name, at::ScalarType precision) const {
-        const auto bias = tensors_.find(name + ".bias");
-        return {tensors_.at(name + ".weight"), bias == tensors_.end() ? at::Tensor() : bias->second, precision};
+    // LayerScale becomes part of the layer.
+    InferenceLinear linear(const LinearPart& part, at::ScalarType precision) const {
+        at::Tensor weight = tensors_.at(part.name + ".weight"), bias;
+        if (part.bias) bias = tensors_.at(part.name + ".bias");
+        if (!part.gamma.empty()) {
+            const at::Tensor& gamma = tensors_.at(part.gamma);
+            weight = weight * gamma.unsqueeze(1);
+            if (bias.defined()) bias = bias * gamma;
+        }
+        return {weight, bias, precision};
     }
     at::ScalarType storage() const { return activation_type(precision_); }
 
@@ -99,6 +109,7 @@ bool is_known_to_one_image_kernel(ModelSettings settings) {
     settings.pruning_loc = known.pruning_loc;
     settings.norm_epsilon = known.norm_epsilon;
     settings.qkv_bias = known.qkv_bias;
+    settings.layer_scale = known.layer_scale;  // it is part of the layers
     return settings == known;
 }
 
@@ -142,20 +153,32 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         add_norm(block.norm1);
         add_norm(block.norm2);
         for (const LinearPart& part : {block.attention.qkv, block.attention.proj, block.mlp.fc1, block.mlp.fc2}) {
-            linears_.emplace(part.name, weights.linear(part.name));
+            linears_.emplace(part.name, weights.linear(part));
+        }
+        for (const std::optional<NormPart>& part : {block.attention.q_norm, block.attention.k_norm}) {
+            if (part) add_norm(*part);
         }
     }
     for (const PredictionPart& predictor : parts_.predictors) {
         add_norm(predictor.norm);
-        linears_.emplace(predictor.in.name, weights.fine_linear(predictor.in.name));
+        linears_.emplace(predictor.in.name, weights.fine_linear(predictor.in));
         prediction_heads_.push_back(weights.prediction_head(predictor.out));
     }
     for (std::size_t s = 0; settings_.averages() && s < settings_.pruning_loc.size(); ++s) {
         const auto block = static_cast<std::size_t>(settings_.pruning_loc[s]);
-        mean_keys_.push_back(weights.mean_keys(parts_.blocks[block].attention));
+        compared_keys_.push_back(weights.compared_keys(parts_.blocks[block].attention));
     }
+    if (stem.norm) add_norm(*stem.norm);
     add_norm(parts_.norm);
-    linears_.emplace(parts_.head.name, weights.fine_linear(parts_.head.name));
+    if (parts_.pool) {
+        const PoolPart& pool = *parts_.pool;
+        add_norm(pool.norm);
+        for (const LinearPart& part : {pool.q, pool.kv, pool.proj, pool.mlp.fc1, pool.mlp.fc2}) {
+            linears_.emplace(part.name, weights.fine_linear(part));
+        }
+        latent_ = weights.tensor(pool.latent).select(1, 0);
+    }
+    for (const LinearPart& head : parts_.heads) linears_.emplace(head.name, weights.fine_linear(head));
 }
 
 // Operations without gradients, with what follows a product done inside it. @see vit_forward.hpp
@@ -168,12 +191,13 @@ struct InferenceModel::Ops {
     struct Normed {
         at::Tensor x;
         const Norm& norm;
+        operator at::Tensor() const { return norm(x); }
     };
 
     Normed norm(const at::Tensor& x, const NormPart& part) const { return {x, model.norm(part)}; }
     at::Tensor linear(const Normed& normed, const LinearPart& part) const {
         const InferenceLinear& layer = model.linear(part);
-        return layer.takes_scaled_rows() ? layer(normed.norm.quantized(normed.x)) : layer(normed.norm(normed.x));
+        return layer.takes_scaled_rows() ? layer(normed.norm.quantized(normed.x)) : layer(at::Tensor(normed));
     }
     at::Tensor linear(const at::Tensor& x, const LinearPart& part) const { return model.linear(part)(x); }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
@@ -184,18 +208,23 @@ struct InferenceModel::Ops {
         x = model.linear(part).add(h, x);
     }
     void add_mlp(at::Tensor& x, const Normed& normed, const MlpPart& part) const {
-        const InferenceLinear& fc2 = model.linear(part.fc2);
-        if (fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
+        const InferenceLinear &fc1 = model.linear(part.fc1), &fc2 = model.linear(part.fc2);
+        const bool exact = part.activation == Activation::kGelu, tanh = part.activation == Activation::kGeluTanh;
+        if ((exact || tanh) && fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
             x = fc2.add(quantize_rows(linear(normed, part.fc1), /*gelu=*/true), x);
-        } else {
-            x = fc2.add(model.linear(part.fc1).gelu(normed.norm(normed.x)), x);
+            return;
         }
+        const bool inside = exact || (tanh && fc1.fused());  // the product computes it
+        const at::Tensor h = inside ? fc1.gelu(normed) : activate(linear(normed, part.fc1), part.activation);
+        x = fc2.takes_scaled_rows() ? fc2.add(quantize_rows(h), x) : fc2.add(h, x);
     }
-    at::Tensor class_token(const at::Tensor& x) const {
-        return layout ? x.index_select(0, layout->offsets().slice(0, 0, -1)) : x.select(1, 0);
+    at::Tensor norm_heads(const at::Tensor& qkv, const AttentionPart& part) const {
+        return norm_queries_keys(qkv, model.head_norm(*part.q_norm), model.head_norm(*part.k_norm));
     }
-    at::Tensor patch_mean(const Normed& normed) const {
-        const at::Tensor x = normed.norm(normed.x);
+    at::Tensor prefix_token(const at::Tensor& x, std::int64_t index) const {
+        return layout ? x.index_select(0, layout->offsets().slice(0, 0, -1) + index) : x.select(1, index);
+    }
+    at::Tensor patch_mean(const at::Tensor& x) const {
         const std::int64_t prefix = model.settings().prefix_tokens();
         if (layout) {
             if (!sizes.defined()) return packed_mean(x, *layout, prefix).to(x.scalar_type());
@@ -205,6 +234,15 @@ struct InferenceModel::Ops {
             return (sums / count.clamp_min(1)).to(x.scalar_type());  // a token stands for one patch at least
         }
         return counted_mean(x.slice(1, prefix), sizes.defined() ? sizes.slice(1, prefix) : sizes).to(x.scalar_type());
+    }
+    at::Tensor beside(const at::Tensor& x, const at::Tensor& y) const { return at::cat({x, y}, -1); }
+    at::Tensor mean_of(const at::Tensor& x, const at::Tensor& y) const { return (x + y) / 2; }
+    at::Tensor sum(const at::Tensor& x, const at::Tensor& y) const { return x + y; }
+    at::Tensor activate(const at::Tensor& x, Activation activation) const { return dynvit::activate(x, activation); }
+    at::Tensor latent(const std::string&) const { return model.latent_; }
+    at::Tensor pool(const at::Tensor& query, const at::Tensor& kv, const PoolPart& part) const {
+        if (!layout) return pooled_attention(query, kv, part.heads, sizes);
+        return packed_pooled_attention(query, kv, part.heads, *layout, sizes);
     }
 };
 
@@ -224,12 +262,12 @@ struct InferenceModel::SaliencyOps : Ops {
 // Behind the last attention only [CLS] goes on: (B, n, C) or (T, C) -> (B, C).
 struct InferenceModel::LastBlockOps : Ops {
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
-        return Ops::class_token(Ops::attention(qkv, part));
+        return Ops::prefix_token(Ops::attention(qkv, part), 0);
     }
     void add_linear(at::Tensor& x, const at::Tensor& h, const LinearPart& part) const {
-        x = model.linear(part).add(h, Ops::class_token(x));
+        x = model.linear(part).add(h, Ops::prefix_token(x, 0));
     }
-    at::Tensor class_token(const at::Tensor& x) const { return x; }
+    at::Tensor prefix_token(const at::Tensor& x, std::int64_t) const { return x; }
 };
 
 at::Tensor InferenceModel::Norm::operator()(const at::Tensor& x) const {
@@ -270,11 +308,15 @@ at::Tensor InferenceModel::embed_prepared(const at::Tensor& inputs) const {
         at::Tensor x = at::empty({batch, prefix + settings_.patches(), settings_.embed_dim}, inputs.options());
         x.slice(1, 0, prefix).copy_(prefix_rows_);
         patch_linear_->write_sum(x.slice(1, prefix), inputs, patch_positions_);
-        return x;
+        return norm_before_blocks(x);
     }
     const at::Tensor patches =
         at::conv2d(inputs, patch_weight_, patch_bias_, settings_.patch_size).flatten(2).transpose(1, 2);
-    return at::cat({prefix_rows_.expand({batch, -1, -1}), patches + patch_positions_}, 1);
+    return norm_before_blocks(at::cat({prefix_rows_.expand({batch, -1, -1}), patches + patch_positions_}, 1));
+}
+
+at::Tensor InferenceModel::norm_before_blocks(const at::Tensor& x) const {
+    return parts_.stem.norm ? norm(*parts_.stem.norm)(x) : x;
 }
 
 at::Tensor InferenceModel::embed(const at::Tensor& images) const {
@@ -320,7 +362,7 @@ at::Tensor InferenceModel::last_block_logits(const Ops& all, const at::Tensor& x
         dynvit::run_block(ops, parts_.blocks.back(), stream);
         return classify(ops, settings_, parts_, stream).to(at::kFloat);
     };
-    return settings_.pooling == "token" ? run(LastBlockOps{all}) : run(all);
+    return settings_.reads_class_token_alone() ? run(LastBlockOps{all}) : run(all);
 }
 
 std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
@@ -359,7 +401,7 @@ at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x
     TORCH_CHECK(settings_.class_token, "the model has no class token");
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
     const Ops ops{*this};
-    const at::Tensor qkv = ops.linear(ops.norm(x, block.norm1), block.attention.qkv);
+    const at::Tensor qkv = project_heads(ops, block, x);
     const std::int64_t prefix = settings_.prefix_tokens();
     const at::Tensor of_all = sizes.defined() ? at::constant_pad_nd(sizes, {prefix, 0}, 1) : sizes;
     return cls_attention_of(qkv, block.attention.heads, of_all).slice(2, prefix).mean(1);
@@ -367,9 +409,10 @@ at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x
 
 at::Tensor InferenceModel::mean_keys(std::int64_t stage, const at::Tensor& x) const {
     const auto index = static_cast<std::size_t>(stage);
-    TORCH_CHECK(index < mean_keys_.size(), "the model merges no tokens at stage ", stage);
+    TORCH_CHECK(index < compared_keys_.size(), "the model merges no tokens at stage ", stage);
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(settings_.pruning_loc[index])];
-    return mean_keys_[index](norm(block.norm1)(x));
+    const at::Tensor keys = compared_keys_[index](norm(block.norm1)(x));
+    return block.attention.k_norm ? mean_normed_keys(keys, head_norm(*block.attention.k_norm)) : keys;
 }
 
 at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Tensor& x,

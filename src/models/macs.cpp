@@ -30,18 +30,29 @@ struct Costs {
     }
     // What a stage does with tokens that do not go on, beside choosing them.
     void reduce(const ModelSettings& s, std::int64_t tokens, std::int64_t kept) {
-        const std::int64_t head_dim = s.embed_dim / s.num_heads, dropped = tokens - kept;
-        if (s.averages()) macs += (s.prefix_tokens() + tokens) * s.embed_dim * head_dim;  // mean keys
-        if (s.matches()) macs += tokens / 2 * (tokens - tokens / 2) * head_dim;           // cosines of both halves
-        if (s.merges()) macs += dropped * kept * head_dim;                                // with the kept ones
-        if (!s.deletes()) macs += dropped * s.embed_dim;                                  // means, or the fused token
+        const std::int64_t head_dim = s.head_dim(), dropped = tokens - kept;
+        const std::int64_t key_width = s.qk_norm ? s.embed_dim : head_dim;  // all keys, or their mean
+        if (s.averages()) macs += (s.prefix_tokens() + tokens) * s.embed_dim * key_width;
+        if (s.matches()) macs += tokens / 2 * (tokens - tokens / 2) * head_dim;  // cosines of both halves
+        if (s.merges()) macs += dropped * kept * head_dim;                       // with the kept ones
+        if (!s.deletes()) macs += dropped * s.embed_dim;                         // means, or the fused token
     }
     std::int64_t norm(std::int64_t tokens, const NormPart&) const { return tokens; }
+    std::int64_t norm_heads(std::int64_t tokens, const AttentionPart&) const { return tokens; }
+    std::int64_t activate(std::int64_t tokens, Activation) const { return tokens; }
     std::int64_t gelu(std::int64_t tokens) const { return tokens; }
     std::int64_t share_mean(std::int64_t tokens) const { return tokens; }
     std::int64_t log_keep(std::int64_t tokens) const { return tokens; }
-    std::int64_t class_token(std::int64_t) const { return 1; }
+    std::int64_t prefix_token(std::int64_t, std::int64_t) const { return 1; }
     std::int64_t patch_mean(std::int64_t) const { return 1; }
+    std::int64_t beside(std::int64_t, std::int64_t) const { return 1; }
+    std::int64_t mean_of(std::int64_t, std::int64_t) const { return 1; }
+    std::int64_t sum(std::int64_t tokens, std::int64_t) const { return tokens; }
+    std::int64_t latent(const std::string&) const { return 1; }
+    std::int64_t pool(std::int64_t, std::int64_t tokens, const PoolPart& part) {
+        macs += 2 * tokens * part.proj.inputs;
+        return 1;
+    }
 };
 
 }  // namespace

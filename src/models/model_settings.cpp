@@ -1,6 +1,7 @@
 #include "dynvit/models/model_settings.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "dynvit/core/error.hpp"
 
@@ -33,8 +34,14 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
     if (s.embed_dim % s.num_heads != 0) {
         return {"num_heads", str("found ", s.num_heads, ", expected a divisor of embed_dim ", s.embed_dim)};
     }
-    if (s.pooling == "token" && !s.class_token) {
-        return {"pooling", "found token, expected mean where class_token is false"};
+    if (s.pooling.starts_with("token") && !s.class_token) {
+        return {"pooling", str("found ", s.pooling, ", expected mean or map where class_token is false")};
+    }
+    if (s.norm_after_pooling && s.pooling != "mean") {
+        return {"norm_after_pooling", str("found true with the pooling ", s.pooling, ", expected mean")};
+    }
+    if (s.distillation_token && !(s.pooling == "token" && s.num_classes > 0)) {
+        return {"distillation_token", "found true, expected a head that reads [CLS] beside it"};
     }
     for (std::size_t i = 0; i < s.pruning_loc.size(); ++i) {
         const std::int64_t block = s.pruning_loc[i];
@@ -62,18 +69,29 @@ void ModelSettings::fields(FieldVisitor& v) {
     if (v.reads() && name != kCustom) *this = model_settings(name);
     v.field("image_size", image_size, "pixels: one number, or [height, width]", at_least(1));
     v.field("patch_size", patch_size, "pixels", at_least(1));
-    v.field("num_classes", num_classes, "outputs of the head", at_least(1));
+    v.field("num_classes", num_classes, "outputs of the head; 0: none, the outputs are the embedding", at_least(0));
     v.field("embed_dim", embed_dim, "channels of a token", at_least(1));
     v.field("depth", depth, "blocks", at_least(1));
     v.field("num_heads", num_heads, "attention heads", at_least(1));
     v.field("mlp_ratio", mlp_ratio, "width of the MLP, in embed_dim", above(0));
+    v.field("mlp", mlp, "its activation; swiglu: silu(a) b of a first layer twice as wide",
+            std::vector<std::string>{"gelu", "gelu_tanh", "quick_gelu", "swiglu"});
     v.field("qkv_bias", qkv_bias, "queries, keys and values have a bias");
+    v.field("qk_norm", qk_norm, "layer norms of each head's queries and keys");
+    v.field("layer_scale", layer_scale, "a learnt factor a channel on what attention and MLP add");
     v.field("norm_epsilon", norm_epsilon, "added to the variance in the backbone's layer norms", above(0));
+    v.field("norm_before_blocks", norm_before_blocks, "a layer norm behind the embedding (CLIP)");
+    v.field("patch_bias", patch_bias, "the patch embedding has a bias");
     v.field("class_token", class_token, "a [CLS] token before the patches; never pruned");
-    v.field("registers", registers, "further tokens between [CLS] and the patches; never pruned", at_least(0));
-    v.field("prefix_positions", prefix_positions, "pos_embed has places for [CLS] and registers");
-    v.field("pooling", pooling, "what the head reads: [CLS], or the mean of the patch tokens",
-            std::vector<std::string>{"token", "mean"});
+    v.field("distillation_token", distillation_token,
+            "one more behind [CLS]; its head's logits and [CLS]'s are averaged");
+    v.field("registers", registers, "further tokens between those and the patches; never pruned", at_least(0));
+    v.field("prefix_positions", prefix_positions, "pos_embed has places for the tokens before the patches");
+    v.field("pooling", pooling,
+            "what the head reads: [CLS], the mean of the patch tokens, both side by side, or attention pooling (map)",
+            std::vector<std::string>{"token", "mean", "token_mean", "map"});
+    v.field("norm_after_pooling", norm_after_pooling, "the last norm is of the patches' mean, not of each token");
+    v.field("head_bias", head_bias, "the head has a bias");
     v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));
     v.field("pruning_loc", pruning_loc,
             "a stage (with a prediction module, but for tome) at each of these blocks, from 0; []: dense");
@@ -86,6 +104,11 @@ void ModelSettings::fields(FieldVisitor& v) {
     v.field("merge_threshold", merge_threshold,
             "merge: cosine of their keys above which two tokens are averaged; others are deleted", between(-1, 1));
     if (const auto [key, text] = fault(*this); !key.empty()) v.reject(key, text);
+}
+
+std::int64_t ModelSettings::hidden_dim() const {
+    constexpr double kRoundings = 1e-6;  // a product that is whole but for its last bits counts as whole
+    return static_cast<std::int64_t>(std::floor(mlp_ratio * static_cast<double>(embed_dim) + kRoundings));
 }
 
 const std::vector<std::string>& model_names() {

@@ -11,13 +11,20 @@
 
 namespace dynvit {
 
+/// What a parameter that is not drawn begins with.
+inline double fill(Start start) {
+    constexpr double kSmallFactor = 1e-5;  // LayerScale's: a block is near the identity at first
+    if (start == Start::kOnes) return 1.0;
+    return start == Start::kSmall ? kSmallFactor : 0.0;
+}
+
 /// Registers each part's parameter in a tree of modules below `root` ("blocks.0.norm1.weight" is the weight of norm1,
 /// in a module 0, in a module blocks), with its value before training.
 inline void register_parameters(torch::nn::Module& root, const std::vector<ParameterPart>& parts,
                                 const at::Generator& generator) {
     constexpr double kInitialDeviation = 0.02;
     for (const ParameterPart& part : parts) {
-        at::Tensor value = at::full(part.shape, part.start == Start::kOnes ? 1.0 : 0.0);
+        at::Tensor value = at::full(part.shape, fill(part.start));
         // timm's trunc_normal_ cuts at two units by default, which is a hundred of these deviations: nothing ever is
         // cut.
         if (part.start == Start::kNormal) value.normal_(0.0, kInitialDeviation, generator);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/half_linear.hpp"
 #include "dynvit/ops/masked_attention.hpp"
 #include "dynvit/ops/patch_rows.hpp"
@@ -21,10 +22,20 @@ at::Tensor ResidualStream::sum() const {
 struct VisionTransformerImpl::Ops {
     const std::unordered_map<std::string, at::Tensor>& parameters;
     BlockInputs inputs = {};
+    std::int64_t prefix = 0;  // where the head reads: prefix tokens,
+    at::Tensor kept = {};     // and for each patch token what a mean counts it as, see read_out
 
     const at::Tensor& parameter(const std::string& name) const { return parameters.at(name); }
-    at::Tensor weight(const LinearPart& part) const { return parameter(part.name + ".weight"); }
-    at::Tensor bias(const LinearPart& part) const { return part.bias ? parameter(part.name + ".bias") : at::Tensor(); }
+    // LayerScale is a factor of the weights, which are far fewer than what they give.
+    at::Tensor weight(const LinearPart& part) const {
+        const at::Tensor& weight = parameter(part.name + ".weight");
+        return part.gamma.empty() ? weight : weight * parameter(part.gamma).unsqueeze(1);
+    }
+    at::Tensor bias(const LinearPart& part) const {
+        if (!part.bias) return {};
+        const at::Tensor& bias = parameter(part.name + ".bias");
+        return part.gamma.empty() ? bias : bias * parameter(part.gamma);
+    }
 
     at::Tensor patches(const at::Tensor& images, const StemPart& stem) const {
         const std::int64_t size = stem.patch_size;
@@ -55,8 +66,17 @@ struct VisionTransformerImpl::Ops {
         x = {sum};
         return normed;
     }
+    at::Tensor norm(const at::Tensor& x, const NormPart& part) const {
+        return sum_and_norm({x}, part, x.scalar_type()).normed;
+    }
     at::Tensor linear(const at::Tensor& x, const LinearPart& part) const {
         return half_linear(x, weight(part), bias(part));
+    }
+    at::Tensor norm_heads(const at::Tensor& qkv, const AttentionPart& part) const {
+        return norm_queries_keys(qkv, head_norm(*part.q_norm), head_norm(*part.k_norm));
+    }
+    HeadNorm head_norm(const NormPart& norm) const {
+        return {parameter(norm.name + ".weight"), parameter(norm.name + ".bias"), norm.epsilon};
     }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
         if (inputs.sizes.defined()) return sized_self_attention(qkv, part.heads, inputs.sizes);
@@ -66,7 +86,22 @@ struct VisionTransformerImpl::Ops {
         add(x, linear(h, part), 0);
     }
     void add_mlp(ResidualStream& x, const at::Tensor& normed, const MlpPart& part) const {
-        add(x, half_mlp(normed, weight(part.fc1), bias(part.fc1), weight(part.fc2), bias(part.fc2)), 1);
+        if (part.activation == Activation::kGelu) {
+            add(x, half_mlp(normed, weight(part.fc1), bias(part.fc1), weight(part.fc2), bias(part.fc2)), 1);
+        } else {
+            add(x, linear(activate(linear(normed, part.fc1), part.activation), part.fc2), 1);
+        }
+    }
+    at::Tensor activate(const at::Tensor& x, Activation activation) const { return dynvit::activate(x, activation); }
+    at::Tensor prefix_token(const at::Tensor& x, std::int64_t index) const { return x.select(1, index); }
+    at::Tensor patch_mean(const at::Tensor& x) const { return counted_mean(x.slice(1, prefix), kept); }
+    at::Tensor beside(const at::Tensor& x, const at::Tensor& y) const { return at::cat({x, y}, 1); }
+    at::Tensor mean_of(const at::Tensor& x, const at::Tensor& y) const { return (x + y) / 2; }
+    at::Tensor sum(const at::Tensor& x, const at::Tensor& y) const { return x + y; }
+    at::Tensor latent(const std::string& name) const { return parameter(name).select(1, 0); }  // (1, C)
+    at::Tensor pool(const at::Tensor& query, const at::Tensor& kv, const PoolPart& part) const {
+        const at::Tensor counts = kept.defined() ? at::constant_pad_nd(kept, {prefix, 0}, 1) : kept;
+        return pooled_attention(query, kv, part.heads, counts);
     }
 
   private:
@@ -114,21 +149,26 @@ at::Tensor VisionTransformerImpl::mean_keys(std::int64_t index, const at::Tensor
     const at::NoGradGuard no_grad;
     const Ops ops{parameters_by_name_};
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
-    const LinearPart& qkv = block.attention.qkv;
+    const AttentionPart& attention = block.attention;
+    const at::Tensor weight = ops.weight(attention.qkv), bias = ops.bias(attention.qkv);
     ResidualStream stream{x};
-    const auto [weight, bias] = mean_key_layer(ops.weight(qkv), ops.bias(qkv), block.attention.heads);
-    return half_linear(ops.norm(stream, block.norm1), weight, bias);
+    const at::Tensor normed = ops.norm(stream, block.norm1);
+    if (attention.k_norm) {
+        const auto of_keys = [](const at::Tensor& rows) { return rows.defined() ? rows.chunk(3)[1] : rows; };
+        const at::Tensor keys = half_linear(normed, of_keys(weight), of_keys(bias));
+        return mean_normed_keys(keys, ops.head_norm(*attention.k_norm));
+    }
+    const auto [mean_weight, mean_bias] = mean_key_layer(weight, bias, attention.heads);
+    return half_linear(normed, mean_weight, mean_bias);
 }
 
 VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStream& tokens, const at::Tensor& kept) {
-    const Ops ops{parameters_by_name_};
-    const at::Tensor normed = ops.sum_and_norm(tokens, parts_.norm, at::kFloat).normed;
-    const std::int64_t cls = settings_.class_token ? 1 : 0, prefix = settings_.prefix_tokens();
-    const std::vector<at::Tensor> rows =
-        normed.split_with_sizes({cls, prefix - cls, normed.size(1) - prefix}, 1);  // [CLS], registers, patches
-    const at::Tensor& patches = rows[2];
-    if (settings_.pooling == "token") return {ops.linear(rows[0].squeeze(1), parts_.head), patches};
-    return {ops.linear(counted_mean(patches, kept), parts_.head), patches};
+    const std::int64_t prefix = settings_.prefix_tokens();
+    const Ops ops{parameters_by_name_, {}, prefix, kept};
+    auto [sum, normed] = ops.sum_and_norm(tokens, parts_.norm, at::kFloat);
+    const at::Tensor logits = settings_.norm_after_pooling ? classify(ops, settings_, parts_, sum)
+                                                           : classify_normed(ops, settings_, parts_, normed);
+    return {logits, normed.slice(1, prefix)};
 }
 
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,

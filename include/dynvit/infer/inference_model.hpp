@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dynvit/models/dynamic_vit.hpp"
+#include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/inference_linear.hpp"
 #include "dynvit/ops/one_image_blocks.hpp"
 #include "dynvit/ops/prediction_head.hpp"
@@ -100,6 +101,8 @@ class InferenceModel {
     struct LastBlockOps;
 
     const Norm& norm(const NormPart& part) const { return norms_.at(part.name); }
+    HeadNorm head_norm(const NormPart& part) const { return {norm(part).weight, norm(part).bias, part.epsilon}; }
+    at::Tensor norm_before_blocks(const at::Tensor& x) const;
     const InferenceLinear& linear(const LinearPart& part) const { return linears_.at(part.name); }
     at::Tensor run_block(const Ops& ops, std::int64_t index, const at::Tensor& x, BlockPiece piece) const;
     at::Tensor last_block_logits(const Ops& all, const at::Tensor& x) const;
@@ -111,11 +114,12 @@ class InferenceModel {
     std::unordered_map<std::string, Norm> norms_;
     std::unordered_map<std::string, InferenceLinear> linears_;
     std::vector<PredictionHead> prediction_heads_;  // a stage
-    std::vector<InferenceLinear> mean_keys_;        // a stage, where tokens are merged
+    std::vector<InferenceLinear> compared_keys_;    // a stage, where tokens are merged
     at::Tensor prefix_rows_;                        // (1, prefix, C): the prefix tokens with their position embedding
     at::Tensor patch_positions_;                    // (1, N, C)
     std::optional<InferenceLinear> patch_linear_;   // where pictures are prepared as rows of patches; elsewhere:
     at::Tensor patch_weight_, patch_bias_;          // the convolution's
+    at::Tensor latent_;                             // (1, C): attention pooling's
 };
 
 }  // namespace dynvit

@@ -14,17 +14,26 @@ struct ModelSettings {
     std::string name = "deit_small";               // of the zoo below; "custom": every field is given
     std::vector<std::int64_t> image_size = {224};  // height, width; one number: a square
     std::int64_t patch_size = 16;
-    std::int64_t num_classes = 1000;
+    std::int64_t num_classes = 1000;  // 0: no head; the outputs are the embedding that one would read
     std::int64_t embed_dim = 384;
     std::int64_t depth = 12;
     std::int64_t num_heads = 6;
     double mlp_ratio = 4.0;
+    std::string mlp = "gelu";  // its activation: "gelu", "gelu_tanh", "quick_gelu", or "swiglu" of two layers
     bool qkv_bias = true;
-    double norm_epsilon = 1e-6;     // of the backbone's layer norms
-    bool class_token = true;        // [CLS], the first prefix token
-    std::int64_t registers = 0;     // further prefix tokens, behind [CLS]
-    bool prefix_positions = true;   // pos_embed has places for the prefix tokens
-    std::string pooling = "token";  // what the head reads: "token" ([CLS]) or "mean" (of the patch tokens)
+    bool qk_norm = false;             // layer norms of each head's queries and keys
+    bool layer_scale = false;         // a learnt factor a channel on what a block adds
+    double norm_epsilon = 1e-6;       // of the backbone's layer norms
+    bool norm_before_blocks = false;  // a layer norm behind the embedding too
+    bool patch_bias = true;           // of the patch embedding
+    bool class_token = true;          // [CLS], the first prefix token
+    bool distillation_token = false;  // behind [CLS], with a head of its own
+    std::int64_t registers = 0;       // further prefix tokens, behind those
+    bool prefix_positions = true;     // pos_embed has places for the prefix tokens
+    std::string pooling = "token";    // what the head reads: "token" ([CLS]), "mean" (of the patch tokens),
+                                      // "token_mean" (both, side by side), "map" (attention pooling over all tokens)
+    bool norm_after_pooling = false;  // the last norm is of the patches' mean
+    bool head_bias = true;
     double drop_path = 0.0;
     std::vector<std::int64_t> pruning_loc = {3, 6, 9};
     std::string stage_place = "before_block";  // a stage stands before its block, or in it "after_attention"
@@ -54,10 +63,16 @@ struct ModelSettings {
     std::int64_t tokens_behind(std::int64_t tokens, std::int64_t count) const {
         return count + (fuses() && count < tokens ? 1 : 0);
     }
-    std::int64_t prefix_tokens() const {
-        return (class_token ? 1 : 0) + registers;
-    }  // never pruned, before the patches
-    std::int64_t hidden_dim() const { return static_cast<std::int64_t>(mlp_ratio * static_cast<double>(embed_dim)); }
+    /// Tokens before the patches, never pruned.
+    std::int64_t prefix_tokens() const { return (class_token ? 1 : 0) + (distillation_token ? 1 : 0) + registers; }
+    bool reads_class_token_alone() const { return pooling == "token" && !distillation_token; }
+    std::int64_t head_dim() const { return embed_dim / num_heads; }
+    /// Channels between the MLP's layers.
+    std::int64_t hidden_dim() const;
+    /// Channels of what the head reads.
+    std::int64_t embedding_dim() const { return pooling == "token_mean" ? 2 * embed_dim : embed_dim; }
+    /// Numbers that the model gives for a picture.
+    std::int64_t outputs() const { return num_classes > 0 ? num_classes : embedding_dim(); }
 };
 
 /// The zoo's names, in order of size.

@@ -31,15 +31,25 @@ void walk_blocks(const ModelSettings& settings, std::int64_t stages, const OnSta
     }
 }
 
-/// From pictures to tokens, prefix tokens first: Ops has patches(images, part), prepend(prefix tokens, x) and
-/// plus(x, a parameter's name).
+/// From pictures to tokens, prefix tokens first: Ops has patches(images, part), prepend(prefix tokens, x),
+/// plus(x, a parameter's name) and norm(x, part).
 template <class Ops, class Images>
 auto embed(Ops&& ops, const StemPart& stem, const Images& images) {
     auto x = ops.patches(images, stem);
     if (!stem.prefix_positions) x = ops.plus(x, stem.positions);
     if (!stem.prefix.empty()) x = ops.prepend(stem.prefix, x);
     if (stem.prefix_positions) x = ops.plus(x, stem.positions);
+    if (stem.norm) x = ops.norm(x, *stem.norm);
     return x;
+}
+
+/// Queries, keys and values of a block, (..., 3 C), as its attention takes them. Ops has norm_heads(qkv, part), which
+/// norms each head's queries and keys, beside norm and linear.
+template <class Ops, class Stream>
+auto project_heads(Ops&& ops, const BlockPart& block, Stream& x) {
+    auto qkv = ops.linear(ops.norm(x, block.norm1), block.attention.qkv);
+    if (block.attention.q_norm) qkv = ops.norm_heads(qkv, block.attention);
+    return qkv;
 }
 
 /// x + attention(norm(x)), then x + mlp(norm(x)). A stream is tokens that branches are added to; Ops may put an
@@ -52,22 +62,55 @@ auto embed(Ops&& ops, const StemPart& stem, const Images& images) {
 template <class Ops, class Stream>
 void run_block(Ops&& ops, const BlockPart& block, Stream& x, BlockPiece piece = BlockPiece::kWhole) {
     if (piece != BlockPiece::kMlp) {
-        const auto attended = ops.attention(ops.linear(ops.norm(x, block.norm1), block.attention.qkv), block.attention);
+        const auto attended = ops.attention(project_heads(ops, block, x), block.attention);
         ops.add_linear(x, attended, block.attention.proj);
     }
     if (piece != BlockPiece::kAttention) ops.add_mlp(x, ops.norm(x, block.norm2), block.mlp);
 }
 
-/// From the tokens behind the last block to the logits. Ops has class_token(x) and patch_mean(x), each (B, C) of what
-/// is (B, n, C), beside norm and linear.
+/// The head's outputs, or what it would read.
+template <class Ops, class Embedding>
+auto apply_head(Ops&& ops, const VitParts& parts, const Embedding& embedding)
+    -> decltype(ops.linear(embedding, parts.heads.front())) {
+    if (parts.heads.empty()) return embedding;
+    return ops.linear(embedding, parts.heads.front());
+}
+
+/// Attention pooling of normed tokens: (B, n, C) -> (B, C). Ops has latent(a parameter's name, x), a row of C for all
+/// images, pool(query, kv, part), the tokens' values as the query takes them in, activate(x, activation) and sum(x, y),
+/// beside norm and linear.
+template <class Ops, class Normed>
+auto attention_pool(Ops&& ops, const PoolPart& part, const Normed& normed) {
+    const auto query = ops.linear(ops.latent(part.latent), part.q);
+    const auto x = ops.linear(ops.pool(query, ops.linear(normed, part.kv), part), part.proj);
+    const auto h = ops.activate(ops.linear(ops.norm(x, part.norm), part.mlp.fc1), part.mlp.activation);
+    return ops.sum(x, ops.linear(h, part.mlp.fc2));
+}
+
+/// From normed tokens to the logits: Ops has prefix_token(x, index) and patch_mean(x), each (B, C) of what is
+/// (B, n, C), beside(x, y), which joins their channels, and mean_of(x, y), beside what attention_pool uses.
+template <class Ops, class Normed>
+auto classify_normed(Ops&& ops, const ModelSettings& settings, const VitParts& parts, const Normed& normed) {
+    if (settings.pooling == "mean") return apply_head(ops, parts, ops.patch_mean(normed));
+    if (settings.pooling == "map") return apply_head(ops, parts, attention_pool(ops, *parts.pool, normed));
+    const auto cls = ops.prefix_token(normed, 0);
+    if (settings.pooling == "token_mean") return apply_head(ops, parts, ops.beside(cls, ops.patch_mean(normed)));
+    if (!settings.distillation_token) return apply_head(ops, parts, cls);
+    return ops.mean_of(ops.linear(cls, parts.heads[0]), ops.linear(ops.prefix_token(normed, 1), parts.heads[1]));
+}
+
+/// From the tokens behind the last block to the logits.
 template <class Ops, class Tokens>
 auto classify(Ops&& ops, const ModelSettings& settings, const VitParts& parts, Tokens& x) {
-    if (settings.pooling == "mean") {
-        auto normed = ops.norm(x, parts.norm);
-        return ops.linear(ops.patch_mean(normed), parts.head);
+    if (settings.norm_after_pooling) {
+        auto mean = ops.patch_mean(x);
+        return apply_head(ops, parts, ops.norm(mean, parts.norm));
     }
-    auto cls = ops.class_token(x);
-    return ops.linear(ops.norm(cls, parts.norm), parts.head);
+    if (settings.reads_class_token_alone()) {
+        auto cls = ops.prefix_token(x, 0);
+        return apply_head(ops, parts, ops.norm(cls, parts.norm));
+    }
+    return classify_normed(ops, settings, parts, ops.norm(x, parts.norm));
 }
 
 /// A prediction module for a model that removes tokens: the patch tokens' log pi_keep. Ops has gelu(x), share_mean(x)

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "dynvit/models/model_settings.hpp"
+#include "dynvit/ops/activation.hpp"
 
 namespace dynvit {
 
@@ -21,6 +23,7 @@ struct LinearPart {
     std::string name;
     std::int64_t inputs, outputs;
     bool bias = true;
+    std::string gamma = {};  // LayerScale: the name of a factor for each output, (outputs); empty: none
 
     std::int64_t macs() const { return inputs * outputs; }  // of one token
 };
@@ -29,11 +32,15 @@ struct LinearPart {
 struct AttentionPart {
     LinearPart qkv, proj;
     std::int64_t heads;
+    std::optional<NormPart> q_norm, k_norm;  // of each head's queries and keys, (d)
+
+    std::int64_t head_dim() const { return proj.inputs / heads; }
 };
 
-/// Two layers with an exact (erf) GELU between them.
+/// Two layers and an activation between them. The first of SwiGLU has both halves in its outputs.
 struct MlpPart {
     LinearPart fc1, fc2;
+    Activation activation;
 };
 
 struct BlockPart {
@@ -57,7 +64,17 @@ struct StemPart {
     std::vector<PrefixPart> prefix;
     std::string positions;  // the position embedding's name: (1, position_count, C), added to the last tokens
     std::int64_t position_count;
-    bool prefix_positions;  // it counts the prefix tokens too
+    bool prefix_positions;         // it counts the prefix tokens too
+    std::optional<NormPart> norm;  // of the tokens that the first block gets
+};
+
+/// Attention pooling: a learnt query looks at all tokens; a block's MLP follows (timm's AttentionPoolLatent).
+struct PoolPart {
+    std::string latent;  // what the query is made of: (1, 1, C)
+    LinearPart q, kv, proj;
+    std::int64_t heads;
+    NormPart norm;
+    MlpPart mlp;
 };
 
 /// DynamicViT's prediction module of a stage (see prediction_module.hpp).
@@ -70,8 +87,9 @@ struct PredictionPart {
 struct VitParts {
     StemPart stem;
     std::vector<BlockPart> blocks;
-    NormPart norm;
-    LinearPart head;
+    NormPart norm;                           // of the tokens behind the last block, or of their mean
+    std::optional<PoolPart> pool;            // where attention pools
+    std::vector<LinearPart> heads;           // none; one; or of [CLS] and of the distillation token
     std::vector<PredictionPart> predictors;  // a stage; none where stages choose without them
 };
 
@@ -82,7 +100,7 @@ VitParts vit_parts(const ModelSettings& settings);
 PredictionPart prediction_part(const std::string& prefix, std::int64_t channels);
 
 /// What a parameter is before training.
-enum class Start { kNormal, kZeros, kOnes };  // kNormal: of standard deviation 0.02
+enum class Start { kNormal, kZeros, kOnes, kSmall };  // kNormal: of standard deviation 0.02; kSmall: 1e-5
 
 struct ParameterPart {
     std::string name;

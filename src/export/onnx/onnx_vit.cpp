@@ -40,11 +40,18 @@ class VitGraph {
         x = graph_.add_node("Add", {x, linear(h, part)});
     }
     void add_mlp(Value& x, const Value& normed, const MlpPart& part) {
-        add_linear(x, gelu(linear(normed, part.fc1)), part.fc2);
+        add_linear(x, activate(linear(normed, part.fc1), part.activation), part.fc2);
     }
-    Value class_token(const Value& x) {
-        return graph_.add_node("Gather", {x, graph_.integer(0)}, {{"axis", std::int64_t{1}}});
+    Value norm_heads(const Value& qkv, const AttentionPart& part);
+    Value activate(const Value& x, Activation activation);
+    Value prefix_token(const Value& x, std::int64_t index) {
+        return graph_.add_node("Gather", {x, graph_.integer(index)}, {{"axis", std::int64_t{1}}});
     }
+    Value beside(const Value& x, const Value& y) { return graph_.add_node("Concat", {x, y}, {{"axis", kAxis1}}); }
+    Value mean_of(const Value& x, const Value& y) { return graph_.add_node("Mul", {sum(x, y), graph_.number(0.5f)}); }
+    Value sum(const Value& x, const Value& y) { return graph_.add_node("Add", {x, y}); }
+    Value latent(const std::string& name) { return prefix_token(weight(name), 0); }
+    Value pool(const Value& query, const Value& kv, const PoolPart& part);
     Value patch_mean(const Value& x) {
         const Value patches = slice(x, 1, s_.prefix_tokens(), kEnd);
         const OnnxGraph::Attributes over_tokens = {{"axes", Ints{1}}, {"keepdims", std::int64_t{0}}};
@@ -67,6 +74,7 @@ class VitGraph {
     };
 
     Value weight(const std::string& name) { return graph_.weight(name, weights_.at(name)); }
+    Value plus_log_sizes(const Value& logits);
     Value rows_at(const Value& rows, const Value& places) {
         return graph_.add_node("GatherND", {rows, unsqueeze(places, 2)}, {{"batch_dims", std::int64_t{1}}});
     }
@@ -129,8 +137,67 @@ Value VitGraph::norm(const Value& x, const NormPart& part) {
 // (..., in) -> (..., out). The weight stays (out, in), as it is published; what runs the model folds the transposition.
 Value VitGraph::linear(const Value& x, const LinearPart& part) {
     const Value transposed = graph_.add_node("Transpose", {weight(part.name + ".weight")}, {{"perm", Ints{1, 0}}});
-    const Value product = graph_.add_node("MatMul", {x, transposed});
-    return part.bias ? graph_.add_node("Add", {product, weight(part.name + ".bias")}) : product;
+    Value y = graph_.add_node("MatMul", {x, transposed});
+    if (part.bias) y = graph_.add_node("Add", {y, weight(part.name + ".bias")});
+    return part.gamma.empty() ? y : graph_.add_node("Mul", {y, weight(part.gamma)});
+}
+
+// Norms each head's queries and keys: (B, T, 3 C) -> (B, T, 3 C).
+Value VitGraph::norm_heads(const Value& qkv, const AttentionPart& part) {
+    const std::int64_t channels = part.proj.inputs;
+    const auto third = [&](std::int64_t i) { return slice(qkv, 2, i * channels, (i + 1) * channels); };
+    const auto normed = [&](const Value& x, const NormPart& norm_part) {
+        const Value heads = graph_.add_node("Reshape", {x, graph_.integers({0, 0, part.heads, part.head_dim()})});
+        return graph_.add_node("Reshape", {norm(heads, norm_part), graph_.integers({0, 0, channels})});
+    };
+    return graph_.add_node("Concat", {normed(third(0), *part.q_norm), normed(third(1), *part.k_norm), third(2)},
+                           {{"axis", std::int64_t{2}}});
+}
+
+Value VitGraph::activate(const Value& x, Activation activation) {
+    const auto times = [&](const Value& a, const Value& b) { return graph_.add_node("Mul", {a, b}); };
+    switch (activation) {
+        case Activation::kGelu:
+            return gelu(x);
+        case Activation::kGeluTanh: {  // x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+            const Value cube = times(times(x, x), times(x, graph_.number(0.044715f)));
+            const float factor = std::sqrt(2.0f * std::numbers::inv_pi_v<float>);
+            const Value inner = graph_.add_node("Tanh", {times(sum(x, cube), graph_.number(factor))});
+            return times(times(x, sum(inner, graph_.number(1.0f))), graph_.number(0.5f));
+        }
+        case Activation::kQuickGelu:
+            return times(x, graph_.add_node("Sigmoid", {times(x, graph_.number(1.702f))}));
+        case Activation::kSwiGlu: {
+            const OnnxGraph::Values halves = graph_.add_node("Split", {x}, 2, {{"axis", std::int64_t{-1}}});
+            return times(times(halves[0], graph_.add_node("Sigmoid", {halves[0]})), halves[1]);
+        }
+    }
+    return {};
+}
+
+// Attention pooling's attention: the query (1, C), keys and values (B, T, 2 C) -> (B, C).
+Value VitGraph::pool(const Value& query, const Value& kv, const PoolPart& part) {
+    const std::int64_t channels = part.proj.inputs, head_dim = channels / part.heads;
+    const Value parts = graph_.add_node("Reshape", {kv, graph_.integers({0, 0, 2, part.heads, head_dim})});
+    const auto half = [&](std::int64_t i) {  // (B, T, h, d)
+        return graph_.add_node("Gather", {parts, graph_.integer(i)}, {{"axis", std::int64_t{2}}});
+    };
+    const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+    const Value q = graph_.add_node("Reshape", {graph_.add_node("Mul", {query, graph_.number(scale)}),
+                                                graph_.integers({1, part.heads, 1, head_dim})});
+    const Value k = graph_.add_node("Transpose", {half(0)}, {{"perm", Ints{0, 2, 3, 1}}});
+    const Value v = graph_.add_node("Transpose", {half(1)}, {{"perm", Ints{0, 2, 1, 3}}});
+    const Value weights =
+        graph_.add_node("Softmax", {plus_log_sizes(graph_.add_node("MatMul", {q, k}))}, {{"axis", std::int64_t{-1}}});
+    return graph_.add_node("Reshape", {graph_.add_node("MatMul", {weights, v}), graph_.integers({-1, channels})});
+}
+
+// Counts a token as the patches that it stands for; prefix tokens as one. @param logits (B, h, T or 1, T)
+Value VitGraph::plus_log_sizes(const Value& logits) {
+    if (sizes_.empty()) return logits;
+    const Value logs =
+        graph_.add_node("Pad", {graph_.add_node("Log", {sizes_}), graph_.integers({0, s_.prefix_tokens(), 0, 0})});
+    return graph_.add_node("Add", {logits, unsqueeze(unsqueeze(logs, 1), 1)});
 }
 
 // x (1 + erf(x / sqrt 2)) / 2
@@ -163,12 +230,7 @@ Value VitGraph::attention(const Value& qkv, const AttentionPart& part) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
     const Value q = graph_.add_node("Mul", {third(0), graph_.number(scale)});
     const Value k = graph_.add_node("Transpose", {third(1)}, {{"perm", Ints{0, 1, 3, 2}}});
-    Value logits = graph_.add_node("MatMul", {q, k});
-    if (!sizes_.empty()) {  // log(size), 0 for prefix tokens
-        const Value logs =
-            graph_.add_node("Pad", {graph_.add_node("Log", {sizes_}), graph_.integers({0, s_.prefix_tokens(), 0, 0})});
-        logits = graph_.add_node("Add", {logits, unsqueeze(unsqueeze(logs, 1), 1)});
-    }
+    const Value logits = plus_log_sizes(graph_.add_node("MatMul", {q, k}));
     const Value weights = graph_.add_node("Softmax", {logits}, {{"axis", std::int64_t{-1}}});
     const Value attended =
         graph_.add_node("Transpose", {graph_.add_node("MatMul", {weights, third(2)})}, {{"perm", Ints{0, 2, 1, 3}}});
@@ -224,19 +286,30 @@ void VitGraph::reduce(Value& x, std::int64_t stage, std::int64_t block, std::int
 Value VitGraph::unit_keys(const Value& patches, std::int64_t block) {
     const BlockPart& part = parts_.blocks[static_cast<std::size_t>(block)];
     const AttentionPart& attention = part.attention;
-    const std::int64_t channels = attention.proj.inputs, head_dim = channels / attention.heads;
-    const auto mean_of_heads = [&](const Value& rows, const Ints& shape) {
-        const Value heads =
-            graph_.add_node("Reshape", {slice(rows, 0, channels, 2 * channels), graph_.integers(shape)});
-        return graph_.add_node("ReduceMean", {heads}, {{"axes", Ints{0}}, {"keepdims", std::int64_t{0}}});
-    };
-    const Value layer = mean_of_heads(weight(attention.qkv.name + ".weight"), {attention.heads, head_dim, channels});
+    const std::int64_t channels = attention.proj.inputs, head_dim = attention.head_dim();
     const Value keyed = s_.stages_in_blocks() ? slice(before_, 1, s_.prefix_tokens(), kEnd) : patches;
-    Value keys = graph_.add_node(
-        "MatMul", {norm(keyed, part.norm1), graph_.add_node("Transpose", {layer}, {{"perm", Ints{1, 0}}})});
-    if (attention.qkv.bias) {
-        keys = graph_.add_node(
-            "Add", {keys, mean_of_heads(weight(attention.qkv.name + ".bias"), {attention.heads, head_dim})});
+    const Value normed = norm(keyed, part.norm1);
+    const auto of_keys = [&](const char* parameter) {
+        return slice(weight(attention.qkv.name + parameter), 0, channels, 2 * channels);
+    };
+    const auto mean = [&](const Value& heads, std::int64_t axis) {
+        return graph_.add_node("ReduceMean", {heads}, {{"axes", Ints{axis}}, {"keepdims", std::int64_t{0}}});
+    };
+    const auto in_heads = [&](const Value& x, const Ints& shape) {
+        return graph_.add_node("Reshape", {x, graph_.integers(shape)});
+    };
+    const auto layer = [&](const Value& weights, const Value& bias) {
+        const Value turned = graph_.add_node("Transpose", {weights}, {{"perm", Ints{1, 0}}});
+        const Value product = graph_.add_node("MatMul", {normed, turned});
+        return bias.empty() ? product : sum(product, bias);
+    };
+    Value keys;
+    if (attention.k_norm) {
+        const Value all = layer(of_keys(".weight"), attention.qkv.bias ? of_keys(".bias") : Value());
+        keys = mean(norm(in_heads(all, {0, 0, attention.heads, head_dim}), *attention.k_norm), 2);
+    } else {
+        keys = layer(mean(in_heads(of_keys(".weight"), {attention.heads, head_dim, channels}), 0),
+                     attention.qkv.bias ? mean(in_heads(of_keys(".bias"), {attention.heads, head_dim}), 0) : Value());
     }
     const Value length = graph_.add_node("ReduceL2", {keys}, {{"axes", Ints{2}}, {"keepdims", std::int64_t{1}}});
     return graph_.add_node("Div", {keys, graph_.add_node("Max", {length, graph_.number(1e-12f)})});
@@ -349,7 +422,7 @@ void VitGraph::build(const ExportOptions& options) {
             run_block(*this, parts_.blocks[static_cast<std::size_t>(block)], x, piece);
         });
     graph_.set_scope("head");
-    graph_.add_output("logits", classify(*this, s_, parts_, x), {s_.num_classes}, kFloat);
+    graph_.add_output("logits", classify(*this, s_, parts_, x), {s_.outputs()}, kFloat);
     if (!options.kept_tokens) return;
     for (std::size_t s = 0; s < stages_.size(); ++s) {
         graph_.add_output(str("kept_", s + 1), stages_[s].positions, {stages_[s].count}, kInt64);
