@@ -77,7 +77,7 @@ class Script {
     }
     std::string linear(const std::string& x, const LinearPart& part) {
         const std::string scale = part.gamma.empty() ? "" : " * " + attribute(part.gamma);
-        return line("h", str("torch.linear(", x, ", ", weight(part.name), ", ", bias(part), ")", scale));
+        return value(str("torch.linear(", x, ", ", weight(part.name), ", ", bias(part), ")", scale));
     }
     std::string norm_heads(const std::string& qkv, const AttentionPart& part) {
         line("queries, keys, values", str("torch.tensor_split(", qkv, ", 3, 2)"));
@@ -85,15 +85,15 @@ class Script {
             const std::string heads = str(x, ".unflatten(2, [", part.heads, ", ", part.head_dim(), "])");
             return norm(heads, norm_part) + ".flatten(2)";
         };
-        return line("h", str("torch.cat([", normed("queries", *part.q_norm), ", ", normed("keys", *part.k_norm),
-                             ", values], 2)"));
+        return value(
+            str("torch.cat([", normed("queries", *part.q_norm), ", ", normed("keys", *part.k_norm), ", values], 2)"));
     }
     std::string attention(const std::string& qkv, const AttentionPart& part) {
         const std::int64_t channels = part.proj.inputs;
         line("q, k, v", str("torch.unbind(", qkv, ".view([", qkv, ".size(0), ", qkv, ".size(1), 3, ", part.heads, ", ",
                             channels / part.heads, "]).permute([2, 0, 3, 1, 4]), 0)"));
-        return line("h", str("torch.scaled_dot_product_attention(q, k, v", size_bias(), ").transpose(1, 2).reshape([",
-                             qkv, ".size(0), -1, ", channels, "])"));
+        return value(str("torch.scaled_dot_product_attention(q, k, v", size_bias(), ").transpose(1, 2).reshape([", qkv,
+                         ".size(0), -1, ", channels, "])"));
     }
     void add_linear(std::string& x, const std::string& h, const LinearPart& part) {
         x = line("x", str(x, " + ", linear(h, part)));
@@ -106,50 +106,48 @@ class Script {
             case Activation::kGelu:
                 return gelu(x);
             case Activation::kGeluTanh:
-                return line("h", str("torch.gelu(", x, ", approximate=\"tanh\")"));
+                return value(str("torch.gelu(", x, ", approximate=\"tanh\")"));
             case Activation::kQuickGelu:
-                return line("h", str(x, " * torch.sigmoid(1.702 * ", x, ")"));
+                return value(str(x, " * torch.sigmoid(1.702 * ", x, ")"));
             case Activation::kSwiGlu:
                 line("gate, inner", str("torch.tensor_split(", x, ", 2, -1)"));
-                return line("h", "torch.silu(gate) * inner");
+                return value("torch.silu(gate) * inner");
         }
         return {};
     }
-    std::string prefix_token(const std::string& x, std::int64_t index) {
-        return line("token", str(x, "[:, ", index, ']'));
-    }
+    std::string prefix_token(const std::string& x, std::int64_t index) { return value(str(x, "[:, ", index, ']')); }
     std::string beside(const std::string& x, const std::string& y) {
-        return line("h", str("torch.cat([", x, ", ", y, "], 1)"));
+        return value(str("torch.cat([", x, ", ", y, "], 1)"));
     }
-    std::string mean_of(const std::string& x, const std::string& y) {
-        return line("h", str("(", x, " + ", y, ") / 2"));
-    }
-    std::string sum(const std::string& x, const std::string& y) { return line("h", str(x, " + ", y)); }
+    std::string mean_of(const std::string& x, const std::string& y) { return value(str("(", x, " + ", y, ") / 2")); }
+    std::string sum(const std::string& x, const std::string& y) { return value(str(x, " + ", y)); }
     std::string latent(const std::string& name) { return attribute(name) + "[:, 0]"; }
     std::string pool(const std::string& query, const std::string& kv, const PoolPart& part) {
         const std::int64_t channels = part.proj.inputs;
         line("k, v", str("torch.unbind(", kv, ".view([", kv, ".size(0), ", kv, ".size(1), 2, ", part.heads, ", ",
                          channels / part.heads, "]).permute([2, 0, 3, 1, 4]), 0)"));
         line("q", str(query, ".view([1, ", part.heads, ", 1, -1]).expand([", "images.size(0), -1, -1, -1])"));
-        return line("pooled", str("torch.scaled_dot_product_attention(q, k, v", size_bias(), ").flatten(1)"));
+        return value(str("torch.scaled_dot_product_attention(q, k, v", size_bias(), ").flatten(1)"));
     }
     std::string patch_mean(const std::string& x) {
         const std::string patches = str(x, "[:, ", settings_.prefix_tokens(), ":]");
         if (!merged_) return patches + ".mean([1])";
         line("counted", str("sizes[:, ", settings_.prefix_tokens(), ":].unsqueeze(2)"));
-        return line("h", str("(", patches, " * counted).sum([1]) / counted.sum([1]).clamp_min(1)"));
+        return value(str("(", patches, " * counted).sum([1]) / counted.sum([1]).clamp_min(1)"));
     }
 
-    std::string gelu(const std::string& x) { return line("h", str("torch.gelu(", x, ")")); }
+    std::string gelu(const std::string& x) { return value(str("torch.gelu(", x, ")")); }
     std::string share_mean(const std::string& x) {
         line("own, shared", str("torch.tensor_split(", x, ", [", x, ".size(2) // 2], 2)"));
-        return line("h", "torch.cat([own, shared.mean([1], True).expand_as(own)], 2)");
+        return value("torch.cat([own, shared.mean([1], True).expand_as(own)], 2)");
     }
     std::string log_keep(const std::string& x) {
         return line("scores", str("torch.log_softmax(", x, ".float(), -1)[:, :, 0]"));
     }
 
   private:
+    // Assigns the expression to a variable of its own. @return the variable
+    std::string value(const std::string& expression) { return line(str('h', values_++), expression); }
     // Assigns the expression. @return the variable
     std::string line(const std::string& variable, const std::string& expression) {
         lines_ += str("    ", variable, " = ", expression, '\n');
@@ -281,7 +279,8 @@ class Script {
     const VitParts& parts_;
     std::string lines_;
     std::int64_t tokens_ = settings_.patches();  // patch tokens that are left
-    bool merged_ = false;                        // they have `sizes`, (B, prefix + n), as patches that each stands for
+    std::int64_t values_ = 0;
+    bool merged_ = false;  // they have `sizes`, (B, prefix + n), as patches that each stands for
 };
 
 // The module's parameters under the same names, in modules of the same tree.

@@ -3,9 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <limits>
 
 namespace dynvit {
 namespace {
+
+constexpr float kTiny = std::numeric_limits<float>::min();  // where no token is left, the sums are 0, not 0 / 0
 
 // (..., C) -> (..., h, d)
 at::Tensor norm_of_heads(const at::Tensor& x, const HeadNorm& norm) {
@@ -29,13 +32,14 @@ at::Tensor mean_normed_keys(const at::Tensor& keys, const HeadNorm& k_norm) {
 
 at::Tensor pooled_attention(const at::Tensor& query, const at::Tensor& kv, std::int64_t heads,
                             const at::Tensor& counts) {
+    if (kv.size(1) == 0) return at::zeros({kv.size(0), query.size(1)}, kv.options());
     const std::int64_t head_dim = query.size(1) / heads;
     const at::Tensor q = query.view({1, heads, 1, head_dim}) / std::sqrt(static_cast<double>(head_dim));
     const at::Tensor parts = kv.view({kv.size(0), kv.size(1), 2, heads, head_dim}).permute({2, 0, 3, 1, 4});
     const at::Tensor logits = at::matmul(q.to(kv.scalar_type()), parts[0].transpose(-2, -1)).to(at::kFloat);
     at::Tensor weights = at::exp(logits - logits.amax(-1, /*keepdim=*/true));  // (B, h, 1, n)
     if (counts.defined()) weights = weights * counts.unsqueeze(1).unsqueeze(1);
-    weights = weights / weights.sum(-1, /*keepdim=*/true);
+    weights = weights / weights.sum(-1, /*keepdim=*/true).clamp_min(kTiny);
     return at::matmul(weights.to(kv.scalar_type()), parts[1]).flatten(1);  // (B, h, 1, d) -> (B, C)
 }
 
@@ -54,7 +58,7 @@ at::Tensor packed_pooled_attention(const at::Tensor& query, const at::Tensor& kv
     const at::Tensor sums = at::zeros({batch, heads}, weights.options()).index_add(0, sequence, weights);
     const at::Tensor sum_of_values =
         at::zeros({batch, heads, head_dim}, weights.options()).index_add(0, sequence, values * weights.unsqueeze(-1));
-    return (sum_of_values / sums.unsqueeze(-1)).flatten(1).to(kv.scalar_type());
+    return (sum_of_values / sums.unsqueeze(-1).clamp_min(kTiny)).flatten(1).to(kv.scalar_type());
 }
 
 }  // namespace dynvit

@@ -24,7 +24,8 @@ inline ModelSettings oblong_settings() {
 }
 
 /// The same with other parts than a DeiT's: [CLS] and three registers without places in the position embedding; no
-/// prefix token at all, where the head reads the patches' mean; and each of these with all that stages can do.
+/// prefix token at all, where the head reads the patches' mean; what else blocks and heads may have; and each of these
+/// with all that stages can do.
 inline std::vector<ModelSettings> settings_of_other_parts() {
     ModelSettings registers = oblong_settings();
     registers.registers = 3;
@@ -33,7 +34,24 @@ inline std::vector<ModelSettings> settings_of_other_parts() {
     ModelSettings no_prefix = oblong_settings();
     no_prefix.class_token = false;
     no_prefix.pooling = "mean";
-    std::vector<ModelSettings> all = {registers, no_prefix, oblong_settings()};
+    no_prefix.norm_after_pooling = true;
+    ModelSettings distilled = oblong_settings();
+    distilled.distillation_token = true;
+    distilled.layer_scale = true;
+    distilled.mlp = "quick_gelu";
+    distilled.norm_before_blocks = true;
+    ModelSettings pooled = oblong_settings();
+    pooled.class_token = false;
+    pooled.pooling = "map";
+    pooled.mlp = "gelu_tanh";
+    pooled.head_bias = false;
+    ModelSettings both = registers;
+    both.pooling = "token_mean";
+    both.mlp = "swiglu";
+    both.qk_norm = true;
+    both.patch_bias = false;
+    both.num_classes = 0;
+    std::vector<ModelSettings> all = {registers, no_prefix, oblong_settings(), distilled, pooled, both};
     const std::size_t deleting = all.size();
     for (const char* reduction : {"merge", "fuse", "tome"}) {
         for (std::size_t i = 0; i < deleting; ++i) {

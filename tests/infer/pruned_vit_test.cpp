@@ -83,12 +83,14 @@ DynamicVit decided_model(const ModelSettings& settings, std::uint64_t seed) {
     const torch::NoGradGuard no_grad;
     for (const auto& item : model->named_parameters()) {
         if (is_of_prediction_module(item.key()) && item.value().dim() == 2) item.value().mul_(12);
+        if (item.key().ends_with(".gamma")) item.value().uniform_(0.5, 2, test::generator(seed));
     }
     return model;
 }
 
-// Any size: patches of 8, four blocks, two or three stages (the first of them before block 0), 7 classes. [CLS] and
-// registers, [CLS] alone, or no prefix token, with their places in the position embedding or without.
+// Any size: patches of 8, four blocks, two or three stages (the first of them before block 0), 7 classes or no head.
+// Any prefix tokens or none, with their places in the position embedding or without, and any of the parts that blocks
+// and heads may have.
 ModelSettings random_settings(Random& random, bool three_stages) {
     ModelSettings settings = test::tiny_settings({1, 2});
     settings.depth = 4;
@@ -99,7 +101,17 @@ ModelSettings random_settings(Random& random, bool three_stages) {
     settings.registers = std::max<std::int64_t>(0, random.integer(-2, 4));
     settings.class_token = random.integer(0, 3) > 0;
     settings.prefix_positions = random.integer(0, 2) > 0;
-    settings.pooling = settings.class_token && random.integer(0, 3) > 0 ? "token" : "mean";
+    const std::vector<std::string> poolings = {"mean", "map", "token", "token_mean"};
+    settings.pooling = poolings[static_cast<std::size_t>(random.integer(0, settings.class_token ? 4 : 2))];
+    settings.norm_after_pooling = settings.pooling == "mean" && random.integer(0, 2) > 0;
+    settings.distillation_token = settings.reads_class_token_alone() && random.integer(0, 2) > 0;
+    if (!settings.distillation_token && random.integer(0, 4) == 0) settings.num_classes = 0;
+    const std::vector<std::string> mlps = {"gelu", "gelu_tanh", "quick_gelu", "swiglu"};
+    settings.mlp = mlps[static_cast<std::size_t>(random.integer(0, 4))];
+    for (bool* part : {&settings.layer_scale, &settings.qk_norm, &settings.norm_before_blocks, &settings.patch_bias,
+                       &settings.head_bias, &settings.qkv_bias}) {
+        *part = random.integer(0, 2) > 0;
+    }
     return settings;
 }
 
@@ -123,7 +135,7 @@ TrainingNoise forced_noise(const std::vector<at::Tensor>& kept, std::int64_t bat
 // Random sizes, batches and counts, of every share of the patches down to none.
 TEST(PrunedForward, EqualsTheMaskedTrainingForwardWithTheSameDecisions) {
     const torch::NoGradGuard no_grad;
-    for (int seed = 0; seed < 12; ++seed) {
+    for (int seed = 0; seed < 24; ++seed) {
         Random random(static_cast<std::uint64_t>(seed));
         const ModelSettings settings = random_settings(random, seed % 2 == 0);
         DynamicVit model = decided_model(settings, static_cast<std::uint64_t>(seed));
@@ -188,7 +200,7 @@ TEST_P(PerImage, EqualsOneImageAtATime) {
             thresholds.push_back(seed == 5 ? 1.0 : random.uniform(0.2, 0.6));
         }
         const PerImageOutput output = per_image_forward(*test::engine_of(model), images, thresholds);
-        ASSERT_EQ(output.logits.sizes(), (at::IntArrayRef{batch, 7}));
+        ASSERT_EQ(output.logits.sizes(), (at::IntArrayRef{batch, settings.outputs()}));
         std::vector<std::int64_t> first(static_cast<std::size_t>(settings.stages()), 0);
         for (std::int64_t b = 0; b < batch; ++b) {
             const auto [logits, kept] = one_by_one(*model, images.slice(0, b, b + 1), thresholds);

@@ -111,8 +111,9 @@ class VitGraph {
 Value VitGraph::patches(const Value& images, const StemPart& stem) {
     const Ints size = {stem.patch_size, stem.patch_size};
     const std::string& name = stem.patches.name;
-    const Value grid = graph_.add_node("Conv", {images, weight(name + ".weight"), weight(name + ".bias")},
-                                       {{"kernel_shape", size}, {"strides", size}});
+    OnnxGraph::Values inputs = {images, weight(name + ".weight")};
+    if (stem.patches.bias) inputs.push_back(weight(name + ".bias"));
+    const Value grid = graph_.add_node("Conv", inputs, {{"kernel_shape", size}, {"strides", size}});
     const Value columns = graph_.add_node("Reshape", {grid, graph_.integers({0, stem.patches.outputs, s_.patches()})});
     return graph_.add_node("Transpose", {columns}, {{"perm", Ints{0, 2, 1}}});
 }
