@@ -18,9 +18,11 @@ from safetensors.torch import save_file
 HERE = Path(__file__).parent
 FAMILIES = {}
 NORM = partial(torch.nn.LayerNorm, eps=1e-6)
-SMALL = dict(patch_size=8, embed_dim=24, depth=3, num_heads=3, mlp_ratio=2.0)
+SMALL = dict(patch_size=8, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2.0)
 ROTARY = dict(patch_size=8, embed_dim=32, depth=2, num_heads=2)  # RoPE turns a head's channels in fours
-SQUARE, WIDE, LARGER = (40, 40), (32, 56), (56, 56)  # 5 x 5, 4 x 7 and 7 x 7 patches of 8
+EVA = dict(**ROTARY, mlp_ratio=4 / 3, ref_feat_shape=(4, 4))
+SQUARE, WIDE, LARGER = (40, 40), (24, 56), (48, 48)  # 5 x 5, 3 x 7 and 6 x 6 patches of 8
+ANTIALIASED, PLAIN = "bicubic, antialias=True, to the size", "bicubic without antialiasing, to the size"
 CLASSES = 7
 
 
@@ -38,29 +40,29 @@ def spread(model):
     return model.eval()
 
 
-def pictures(size, seed):
-    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(seed)).half()
+def pictures(size, count, seed=2):
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed)).half()
 
 
 def write_expected(folder, library, runs, **about):
-    """runs: pairs of a size and what makes {logits, features, ...} of pictures of that size; the first at the trained size."""
+    """runs: pairs of a size, the trained one first, and what makes {logits, features, ...} of pictures of that size."""
     tensors = {}
     for index, (size, run) in enumerate(runs, 1):
-        images = pictures(size, index)
+        images = pictures(size, 2 if index == 1 else 1)
         with torch.no_grad():
             outputs = {"images": images, **run(images.float())}
         if index == 1:
             tensors.update(outputs)
         else:
             tensors.update({f"{name}.{index}": outputs[name] for name in ("images", "logits")})
-    about = {"library": f"{library.__name__} {getattr(library, '__version__', '(GitHub)')}",
+    about = {"library": library if isinstance(library, str) else f"{library.__name__} {library.__version__}",
              "sizes": " ".join(f"{height}x{width}" for (height, width), _ in runs), **about}
     # One entry: the file format keeps several of them in no fixed order.
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / "expected.safetensors",
               {"about": json.dumps({name: str(value) for name, value in about.items()}, indent=1)})
 
 
-# ---------------------------------------------------------------------------------------------------------------- timm
+# ----------------------------------------------------------------------------------------------------------------- timm
 
 def run_timm(model):
     def run(images):
@@ -90,10 +92,10 @@ def write_timm(folder, name, sizes=SMALL, save=None, **options):
     else:
         timm.models.save_for_hf(model, folder, safe_serialization=True)
         path = folder / "model.safetensors"
-    resampled = getattr(model, "pos_embed", None) is not None
+    positions = [ANTIALIASED] * (model.pos_embed is not None) + ["RoPE"] * (getattr(model, "rope", None) is not None)
     runs = [(SQUARE, run_timm(model)), (WIDE, run_timm(read_timm(name, path, WIDE, **options)))]
     write_expected(folder, timm, runs, called=f"timm.create_model({name!r}, **{options})", num_heads=options["num_heads"],
-                   positions="bicubic, antialias=True, to the size" if resampled else "none to resample")
+                   positions=" and ".join(positions))
 
 
 def save_bare(model, folder):
@@ -114,7 +116,7 @@ def timm_family(family_name, *arguments, **options):
     FAMILIES[family_name] = lambda folder, sources: write_timm(folder, *arguments, **options)
 
 
-timm_family("vit_augreg", "vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+timm_family("vit_augreg", "vit_tiny_patch16_224.augreg_in21k_ft_in1k", SMALL | {"depth": 3})
 timm_family("vit_augreg_bare", "vit_base_patch16_224.augreg_in21k", save=save_bare, num_classes=41)
 timm_family("vit_pre_logits", "vit_base_patch16_224.augreg_in21k", save=save_with_pre_logits)
 timm_family("vit_gap_layer_scale", "vit_medium_patch16_gap_256")
@@ -125,7 +127,6 @@ timm_family("vit_reg4_embedded", "vit_so150m_patch16_reg4_gap_256")
 timm_family("vit_no_qkv_bias_qk_norm", "vit_base_patch16_224.augreg_in21k_ft_in1k", qkv_bias=False, qk_norm=True)
 timm_family("timm_deit3", "deit3_small_patch16_224.fb_in22k_ft_in1k")
 timm_family("timm_deit_distilled", "deit_tiny_distilled_patch16_224.fb_in1k")
-timm_family("timm_dinov2", "vit_small_patch14_dinov2.lvd142m", num_classes=0)
 timm_family("timm_dinov2_reg4", "vit_small_patch14_reg4_dinov2.lvd142m", num_classes=0)
 timm_family("timm_dinov2_giant", "vit_giant_patch14_reg4_dinov2.lvd142m", num_classes=0, mlp_ratio=2.66667 * 2)
 timm_family("timm_clip", "vit_base_patch16_clip_224.laion2b_ft_in12k_in1k")
@@ -133,14 +134,14 @@ timm_family("timm_clip_quickgelu", "vit_base_patch16_clip_quickgelu_224.openai",
 timm_family("siglip_timm", "vit_base_patch16_siglip_224.webli", num_classes=0)
 timm_family("siglip_timm_tanh", "vit_so400m_patch16_siglip_256.v2_webli", num_classes=0)
 timm_family("siglip_gap_timm", "vit_base_patch16_siglip_gap_224.webli", num_classes=0)
-timm_family("timm_dinov3", "vit_small_patch16_dinov3_qkvb.lvd1689m", ROTARY, num_classes=0)
-timm_family("timm_dinov3_plus", "vit_small_plus_patch16_dinov3.lvd1689m", ROTARY, num_classes=0)
-timm_family("eva02", "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k", ROTARY, ref_feat_shape=(4, 4))
-timm_family("eva02_small_no_norm", "eva02_small_patch14_336.mim_in22k_ft_in1k", ROTARY, ref_feat_shape=(4, 4))
-timm_family("eva02_clip", "eva02_base_patch16_clip_224.merged2b", ROTARY, ref_feat_shape=(4, 4), num_classes=16)
+timm_family("timm_dinov3", "vit_small_patch16_dinov3_qkvb.lvd1689m", ROTARY, mlp_ratio=2.0, num_classes=0)
+timm_family("timm_dinov3_plus", "vit_small_plus_patch16_dinov3.lvd1689m", ROTARY, mlp_ratio=2.0, num_classes=0)
+timm_family("eva02", "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k", EVA)
+timm_family("eva02_small_no_norm", "eva02_small_patch14_336.mim_in22k_ft_in1k", EVA)
+timm_family("eva02_clip", "eva02_base_patch16_clip_224.merged2b", EVA, num_classes=16)
 
 
-# ----------------------------------------------------------------------------------------------------- DeiT, DeiT-III, MAE
+# -------------------------------------------------------------------------------------------------- DeiT, DeiT-III, MAE
 
 def resized(model, state, sources):
     """The same weights in a model of another square size, as DeiT and MAE fine-tune at one (bicubic, not antialiased)."""
@@ -163,33 +164,34 @@ def write_pth(folder, sources, library, make, run, timm_name, **timm_options):
     larger = resized(make(LARGER[0]), state, sources)
     by_timm = read_timm(timm_name, folder / "checkpoint.pth", WIDE, **SMALL, num_classes=CLASSES, **timm_options)
     write_expected(folder, library, [(SQUARE, run(model)), (LARGER, run(larger)), (WIDE, run_timm(by_timm))],
-                   called=f"{type(model).__module__}.{type(model).__name__} on timm {timm.__version__}",
+                   called=f"{type(model).__module__}.{type(model).__name__}, on timm {timm.__version__}",
                    num_heads=SMALL["num_heads"],
-                   positions="at size 2 bicubic without antialiasing (DeiT's and MAE's own fine-tuning at another size); "
-                             f"size 3 by timm's {timm_name}: bicubic, antialias=True")
+                   positions=f"size 2 as DeiT and MAE fine-tune at another one: {PLAIN}; "
+                             f"size 3 by timm's {timm_name}: {ANTIALIASED}")
 
 
 def import_deit(sources, name):
-    from timm.models import _registry
+    from timm.models import registry
 
     sys.path.insert(0, sources.deit)
-    entrypoints = dict(_registry._model_entrypoints)
+    register = registry.register_model
+    registry.register_model = lambda function: function  # DeiT's models would take the places of timm's of the same names
     module = __import__(name)
-    _registry._model_entrypoints.update(entrypoints)  # DeiT's models take the places of timm's under the same names
+    registry.register_model = register
     return module
 
 
 @family
 def deit(folder, sources):
     module = import_deit(sources, "models")
-    write_pth(folder, sources, module, lambda size: module.VisionTransformer(
+    write_pth(folder, sources, "facebookresearch/deit", lambda size: module.VisionTransformer(
         img_size=size, **SMALL, num_classes=CLASSES, qkv_bias=True, norm_layer=NORM), run_timm, "deit_tiny_patch16_224")
 
 
 @family
 def deit_distilled(folder, sources):
     module = import_deit(sources, "models")
-    write_pth(folder, sources, module, lambda size: module.DistilledVisionTransformer(
+    write_pth(folder, sources, "facebookresearch/deit", lambda size: module.DistilledVisionTransformer(
         img_size=size, **SMALL, num_classes=CLASSES, qkv_bias=True, norm_layer=NORM),
         lambda model: lambda images: {"logits": model(images)}, "deit_tiny_distilled_patch16_224")
 
@@ -197,7 +199,7 @@ def deit_distilled(folder, sources):
 @family
 def deit3(folder, sources):
     module = import_deit(sources, "models_v2")
-    write_pth(folder, sources, module, lambda size: module.vit_models(
+    write_pth(folder, sources, "facebookresearch/deit", lambda size: module.vit_models(
         img_size=size, **SMALL, num_classes=CLASSES, qkv_bias=True, norm_layer=NORM,
         block_layers=module.Layer_scale_init_Block), lambda model: lambda images: {"logits": model(images)},
         "deit3_small_patch16_224")
@@ -209,7 +211,7 @@ def mae_finetuned(folder, sources):
     import models_vit
 
     # Its forward_features() pools, which the timm of its time expected.
-    write_pth(folder, sources, models_vit, lambda size: models_vit.VisionTransformer(
+    write_pth(folder, sources, "facebookresearch/mae", lambda size: models_vit.VisionTransformer(
         global_pool=True, img_size=size, **SMALL, num_classes=CLASSES, qkv_bias=True, norm_layer=NORM),
         lambda model: lambda images: {"logits": model.head(model.forward_features(images))},
         "vit_base_patch16_224", global_pool="avg")
@@ -244,12 +246,12 @@ def mae_pretrained(folder, sources):
     encoder = {name: tensor for name, tensor in state.items() if "decoder" not in name and name != "mask_token"}
     larger = make(LARGER[0])
     resized(larger, {**larger.state_dict(), **encoder}, sources)
-    write_expected(folder, models_mae, [(SQUARE, run(model)), (LARGER, run(larger))],
+    write_expected(folder, "facebookresearch/mae", [(SQUARE, run(model)), (LARGER, run(larger))],
                    called="MaskedAutoencoderViT.forward_encoder(images, mask_ratio=0); logits: [CLS] behind the norm",
-                   num_heads=SMALL["num_heads"], positions="bicubic without antialiasing")
+                   num_heads=SMALL["num_heads"], positions=PLAIN)
 
 
-# ------------------------------------------------------------------------------------------------- DINOv2 and DINOv3's code
+# --------------------------------------------------------------------------------------------- DINOv2 and DINOv3's code
 
 def run_dino(model):
     def run(images):
@@ -258,14 +260,13 @@ def run_dino(model):
     return run
 
 
-def write_dinov2(folder, sources, head=False, **options):
+def write_dinov2(folder, sources, sizes=(SQUARE, WIDE), patch_size=8, head=False, **options):
     sys.path.insert(0, sources.dinov2)
-    import dinov2
     from dinov2.models.vision_transformer import Block, DinoVisionTransformer, MemEffAttention
 
     model = spread(DinoVisionTransformer(
-        img_size=70, patch_size=14, embed_dim=24, depth=2, num_heads=3, mlp_ratio=4, init_values=1.0, block_chunks=0,
-        block_fn=partial(Block, attn_class=MemEffAttention), **options))
+        img_size=sizes[0][0], patch_size=patch_size, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2, init_values=1.0,
+        block_chunks=0, block_fn=partial(Block, attn_class=MemEffAttention), **options))
     torch.save(model.state_dict(), folder / "checkpoint.pth")
     run = run_dino(model)
     if head:
@@ -277,15 +278,14 @@ def write_dinov2(folder, sources, head=False, **options):
             both = torch.cat([outputs["logits"], outputs["features"].mean(dim=1)], dim=1)
             return {**outputs, "linear_logits": linear(both)}
     offset = options.get("interpolate_offset", 0.1)
-    write_expected(folder, dinov2, [((70, 70), run), ((56, 84), run)], num_heads=3,
-                   called=f"DinoVisionTransformer(..., **{options}).forward_features; logits: x_norm_clstoken",
-                   positions=f"bicubic, antialias={options.get('interpolate_antialias', False)}, " +
-                             (f"scale_factor=(patches + {offset}) / 5" if offset else "to the size"))
+    positions = f"bicubic without antialiasing, scale_factor=(patches + {offset}) / 5" if offset else ANTIALIASED
+    write_expected(folder, "facebookresearch/dinov2", [(size, run) for size in sizes], num_heads=3, positions=positions,
+                   called=f"DinoVisionTransformer(..., **{options}).forward_features; logits: x_norm_clstoken")
 
 
 @family
 def dinov2(folder, sources):
-    write_dinov2(folder, sources, head=True)
+    write_dinov2(folder, sources, ((70, 70), (42, 84)), patch_size=14, head=True)
 
 
 @family
@@ -300,7 +300,6 @@ def dinov2_giant(folder, sources):
 
 def write_dinov3(folder, sources, **options):
     sys.path.insert(0, sources.dinov3)
-    import dinov3
     from dinov3.hub.backbones import _make_dinov3_vit
 
     # The settings that every one of its hub's entries has.
@@ -310,19 +309,19 @@ def write_dinov3(folder, sources, **options):
     periods = model.rope_embed.periods
     periods.copy_(periods.bfloat16())  # as the published files have them, rounded
     torch.save(model.state_dict(), folder / "checkpoint.pth")
-    write_expected(folder, dinov3, [(SQUARE, run_dino(model)), (WIDE, run_dino(model))], num_heads=ROTARY["num_heads"],
+    write_expected(folder, "facebookresearch/dinov3", [(SQUARE, run_dino(model)), (WIDE, run_dino(model))],
                    called=f"_make_dinov3_vit(..., **{options}).forward_features; logits: x_norm_clstoken",
-                   positions="RoPE of rope_embed.periods")
+                   num_heads=ROTARY["num_heads"], positions="RoPE by rope_embed.periods")
 
 
 @family
 def dinov3(folder, sources):
-    write_dinov3(folder, sources)
+    write_dinov3(folder, sources, ffn_ratio=2)
 
 
 @family
 def dinov3_swiglu(folder, sources):
-    write_dinov3(folder, sources, ffn_layer="swiglu", ffn_ratio=6)
+    write_dinov3(folder, sources, ffn_layer="swiglu", ffn_ratio=3)
 
 
 @family
@@ -330,19 +329,19 @@ def dinov3_7b(folder, sources):
     write_dinov3(folder, sources, ffn_layer="swiglu64", ffn_ratio=3, qkv_bias=False, untie_global_and_local_cls_norm=True)
 
 
-# -------------------------------------------------------------------------------------------------------- CLIP, open_clip
+# ------------------------------------------------------------------------------------------------------ CLIP, open_clip
 
 def run_open_clip(model):
     return lambda images: {"logits": model.encode_image(images)}
 
 
-def make_open_clip(size, width, head_width, out, quick_gelu):
+def make_open_clip(size, layers, width, head_width, quick_gelu):
     import open_clip
 
-    vision = dict(image_size=size, layers=2, width=width, head_width=head_width, patch_size=8)
+    vision = dict(image_size=size, layers=layers, width=width, head_width=head_width, patch_size=8)
     text = dict(context_length=8, vocab_size=50, width=8, heads=1, layers=1)
-    model = open_clip.model.CLIP(embed_dim=out, vision_cfg=vision, text_cfg=text, quick_gelu=quick_gelu)
-    return model.eval(), dict(embed_dim=out, vision_cfg=vision, text_cfg=text, quick_gelu=quick_gelu)
+    config = dict(embed_dim=16, vision_cfg=vision, text_cfg=text, quick_gelu=quick_gelu)
+    return open_clip.model.CLIP(**config).eval(), config
 
 
 def read_open_clip(state, *arguments):
@@ -361,63 +360,60 @@ def open_clip(folder, sources):
     import open_clip
     from open_clip.push_to_hf_hub import save_config_for_hf
 
-    model, config = make_open_clip(SQUARE[0], 32, 16, 16, False)
-    open_clip.model.set_model_preprocess_cfg(model, {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD})
+    model, config = make_open_clip(SQUARE[0], 2, 32, 16, False)
+    preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    open_clip.model.set_model_preprocess_cfg(model, preprocess)
     state = spread(model).state_dict()
     save_file(state, folder / "open_clip_model.safetensors")
     save_config_for_hf(model, folder / "open_clip_config.json", config)
-    wide = read_open_clip(state, WIDE, 32, 16, 16, False)
+    wide = read_open_clip(state, WIDE, 2, 32, 16, False)
     write_expected(folder, open_clip, [(SQUARE, run_open_clip(model)), (WIDE, run_open_clip(wide))], num_heads=2,
-                   called="open_clip.model.CLIP.encode_image", positions="bicubic, antialias=True, to the size")
+                   called="open_clip.model.CLIP.encode_image", positions=ANTIALIASED)
 
 
-def make_openai_clip(sources):
+def make_openai_clip(sources, layers):
     sys.path.insert(0, sources.clip)
     import clip.model
 
-    model = spread(clip.model.CLIP(embed_dim=16, image_resolution=SQUARE[0], vision_layers=2, vision_width=64,
+    model = spread(clip.model.CLIP(embed_dim=16, image_resolution=SQUARE[0], vision_layers=layers, vision_width=64,
                                    vision_patch_size=8, context_length=8, vocab_size=50, transformer_width=8,
                                    transformer_heads=1, transformer_layers=1))
     clip.model.convert_weights(model)
     return model
 
 
-def expect_openai_clip(folder, model):
-    import clip
-
+def expect_openai_clip(folder, model, layers):
     model = model.float()  # as clip.load() does on the processor
-    wide = read_open_clip(model.state_dict(), WIDE, 64, 64, 16, True)
-    write_expected(folder, clip, [(SQUARE, run_open_clip(model)), (WIDE, run_open_clip(wide))], num_heads=1,
+    wide = read_open_clip(model.state_dict(), WIDE, layers, 64, 64, True)
+    write_expected(folder, "openai/CLIP", [(SQUARE, run_open_clip(model)), (WIDE, run_open_clip(wide))], num_heads=1,
                    called="clip.model.CLIP.encode_image, weights of float16 read into float32",
-                   positions="by open_clip, since CLIP itself has one size: bicubic, antialias=True, to the size")
+                   positions=f"by open_clip, since CLIP itself has one size: {ANTIALIASED}")
 
 
 @family
 def openai_clip(folder, sources):
-    model = make_openai_clip(sources)
+    model = make_openai_clip(sources, layers=2)
     numbers = {"input_resolution": SQUARE[0], "context_length": 8, "vocab_size": 50}
     state = {**model.state_dict(), **{name: torch.tensor(number) for name, number in numbers.items()}}
     torch.save(state, folder / "checkpoint.pth")
-    expect_openai_clip(folder, model)
+    expect_openai_clip(folder, model, layers=2)
 
 
 @family
 def openai_clip_jit(folder, sources):
-    model = make_openai_clip(sources)
-    examples = (pictures(SQUARE, 1), torch.zeros(2, 8, dtype=torch.long))
+    model = make_openai_clip(sources, layers=1)
+    examples = (pictures(SQUARE, 2), torch.zeros(2, 8, dtype=torch.long))
     torch.jit.save(torch.jit.trace(model, examples, check_trace=False), folder / "model.pt")
-    expect_openai_clip(folder, model)
+    expect_openai_clip(folder, model, layers=1)
 
 
-# ----------------------------------------------------------------------------------------------------- Hugging Face's models
+# ------------------------------------------------------------------------------------------------ Hugging Face's models
 
-HF = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, image_size=SQUARE[0], patch_size=8)
+HF = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=SQUARE[0], patch_size=8)
 HF_HIDDEN = dict(**HF, intermediate_size=48)
-ALWAYS_SAME = "none to resample"
-BICUBIC = "bicubic without antialiasing, to the size"
 
 
-def write_hf(folder, model, processor, run, positions, wide=WIDE, **interpolate):
+def write_hf(folder, model, processor, run, positions, **interpolate):
     """run: what makes outputs of the model's; interpolate: the argument that lets it take another size."""
     import transformers
 
@@ -427,7 +423,7 @@ def write_hf(folder, model, processor, run, positions, wide=WIDE, **interpolate)
     config = getattr(model.config, "vision_config", model.config)
     forward = getattr(read, "get_image_features" if hasattr(read, "get_image_features") else "forward")
     write_expected(folder, transformers, [(SQUARE, lambda images: run(forward(images))),
-                                          (wide, lambda images: run(forward(images, **interpolate)))],
+                                          (WIDE, lambda images: run(forward(images, **interpolate)))],
                    called=type(model).__name__, num_heads=config.num_attention_heads, positions=positions)
 
 
@@ -450,7 +446,7 @@ def hf_vit(folder, sources):
 
     model = ViTForImageClassification(ViTConfig(**HF_HIDDEN, num_labels=CLASSES))
     processor = ViTImageProcessor(size={"height": SQUARE[0], "width": SQUARE[1]})
-    write_hf(folder, model, processor, logits_of, BICUBIC, interpolate_pos_encoding=True)
+    write_hf(folder, model, processor, logits_of, PLAIN, interpolate_pos_encoding=True)
 
 
 @family
@@ -461,7 +457,7 @@ def hf_vit_backbone(folder, sources):
         return {**tokens_of(1)(outputs), "pooled": outputs.pooler_output}
 
     processor = ViTImageProcessor(size={"height": SQUARE[0], "width": SQUARE[1]})
-    write_hf(folder, ViTModel(ViTConfig(**HF_HIDDEN)), processor, run, BICUBIC, interpolate_pos_encoding=True)
+    write_hf(folder, ViTModel(ViTConfig(**HF_HIDDEN)), processor, run, PLAIN, interpolate_pos_encoding=True)
 
 
 def deit_processor():
@@ -476,7 +472,7 @@ def hf_deit(folder, sources):
 
     # How facebook/deit-tiny-patch16-224 is published: DeiT without distillation is ViT there.
     model = ViTForImageClassification(ViTConfig(**HF_HIDDEN, num_labels=CLASSES))
-    write_hf(folder, model, deit_processor(), logits_of, BICUBIC, interpolate_pos_encoding=True)
+    write_hf(folder, model, deit_processor(), logits_of, PLAIN, interpolate_pos_encoding=True)
 
 
 @family
@@ -484,7 +480,7 @@ def hf_deit_one_head(folder, sources):
     from transformers import DeiTConfig, DeiTForImageClassification
 
     model = DeiTForImageClassification(DeiTConfig(**HF_HIDDEN, num_labels=CLASSES))
-    write_hf(folder, model, deit_processor(), logits_of, BICUBIC, interpolate_pos_encoding=True)
+    write_hf(folder, model, deit_processor(), logits_of, PLAIN, interpolate_pos_encoding=True)
 
 
 @family
@@ -492,7 +488,7 @@ def hf_deit_distilled(folder, sources):
     from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
     model = DeiTForImageClassificationWithTeacher(DeiTConfig(**HF_HIDDEN, num_labels=CLASSES))
-    write_hf(folder, model, deit_processor(), logits_of, BICUBIC, interpolate_pos_encoding=True)
+    write_hf(folder, model, deit_processor(), logits_of, PLAIN, interpolate_pos_encoding=True)
 
 
 def dino_processor():
@@ -508,14 +504,14 @@ def hf_dinov2(folder, sources):
     from transformers import Dinov2Config, Dinov2ForImageClassification
 
     model = Dinov2ForImageClassification(Dinov2Config(**HF, mlp_ratio=2, num_labels=CLASSES))
-    write_hf(folder, model, dino_processor(), logits_of, BICUBIC)
+    write_hf(folder, model, dino_processor(), logits_of, PLAIN)
 
 
 @family
 def hf_dinov2_backbone(folder, sources):
     from transformers import Dinov2Config, Dinov2Model
 
-    write_hf(folder, Dinov2Model(Dinov2Config(**HF, mlp_ratio=2)), dino_processor(), tokens_of(1), BICUBIC)
+    write_hf(folder, Dinov2Model(Dinov2Config(**HF, mlp_ratio=2)), dino_processor(), tokens_of(1), PLAIN)
 
 
 @family
@@ -523,7 +519,7 @@ def hf_dinov2_giant(folder, sources):
     from transformers import Dinov2Config, Dinov2Model
 
     model = Dinov2Model(Dinov2Config(**HF, mlp_ratio=2, use_swiglu_ffn=True))
-    write_hf(folder, model, dino_processor(), tokens_of(1), BICUBIC)
+    write_hf(folder, model, dino_processor(), tokens_of(1), PLAIN)
 
 
 @family
@@ -532,7 +528,7 @@ def hf_dinov2_reg4(folder, sources):
 
     model = Dinov2WithRegistersForImageClassification(
         Dinov2WithRegistersConfig(**HF, mlp_ratio=2, num_register_tokens=4, num_labels=CLASSES))
-    write_hf(folder, model, dino_processor(), logits_of, "bicubic, antialias=True, to the size")
+    write_hf(folder, model, dino_processor(), logits_of, ANTIALIASED)
 
 
 def clip_processor():
@@ -546,7 +542,7 @@ def hf_clip(folder, sources):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     model = CLIPVisionModelWithProjection(CLIPVisionConfig(**HF_HIDDEN, projection_dim=16))
-    write_hf(folder, model, clip_processor(), lambda outputs: {"logits": outputs.image_embeds}, BICUBIC,
+    write_hf(folder, model, clip_processor(), lambda outputs: {"logits": outputs.image_embeds}, PLAIN,
              interpolate_pos_encoding=True)
 
 
@@ -557,7 +553,7 @@ def hf_clip_both_towers(folder, sources):
     text = dict(vocab_size=50, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
                 max_position_embeddings=8)
     model = CLIPModel(CLIPConfig(vision_config=HF_HIDDEN | {"hidden_act": "gelu"}, text_config=text, projection_dim=16))
-    write_hf(folder, model, clip_processor(), lambda outputs: {"logits": outputs.pooler_output}, BICUBIC,
+    write_hf(folder, model, clip_processor(), lambda outputs: {"logits": outputs.pooler_output}, PLAIN,
              interpolate_pos_encoding=True)
 
 
@@ -572,7 +568,7 @@ def hf_siglip(folder, sources):
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     model = SiglipVisionModel(SiglipVisionConfig(**HF_HIDDEN))
-    write_hf(folder, model, siglip_processor(), pooled, BICUBIC, interpolate_pos_encoding=True)
+    write_hf(folder, model, siglip_processor(), pooled, PLAIN, interpolate_pos_encoding=True)
 
 
 @family
@@ -582,7 +578,7 @@ def hf_siglip_both_towers(folder, sources):
     text = dict(vocab_size=50, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
                 max_position_embeddings=8)
     model = SiglipModel(SiglipConfig(vision_config=HF_HIDDEN, text_config=text))
-    write_hf(folder, model, siglip_processor(), pooled, BICUBIC, interpolate_pos_encoding=True)
+    write_hf(folder, model, siglip_processor(), pooled, PLAIN, interpolate_pos_encoding=True)
 
 
 def write_hf_dinov3(folder, **options):
@@ -592,7 +588,7 @@ def write_hf_dinov3(folder, **options):
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SQUARE[0], patch_size=8,
         num_register_tokens=4, **options))
     processor = DINOv3ViTImageProcessor(size={"height": SQUARE[0], "width": SQUARE[1]})
-    write_hf(folder, model, processor, tokens_of(5), ALWAYS_SAME)
+    write_hf(folder, model, processor, tokens_of(5), "RoPE")
 
 
 @family
