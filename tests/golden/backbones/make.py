@@ -1,13 +1,14 @@
-"""Writes the folders beside this file: small Vision Transformers of every family as people have their files, with what the
-family's own library makes of random pictures (README.md says what is in each).
+"""Writes the folders beside this file: small Vision Transformers of every family as people have their files, with what
+the family's own library makes of random pictures (README.md says what is in each).
 
     python3 make.py --dinov2 FOLDER --dinov3 FOLDER --deit FOLDER --mae FOLDER --clip FOLDER [--only NAME ...]
 
-FOLDER: github.com/facebookresearch/{dinov2,dinov3,deit,mae} and github.com/openai/CLIP as they are published; needs torch,
-torchvision, timm, transformers, open_clip_torch, safetensors.
+FOLDER: github.com/facebookresearch/{dinov2,dinov3,deit,mae} and github.com/openai/CLIP as they are published; needs
+torch, torchvision, timm, transformers, open_clip_torch, safetensors.
 """
 import argparse
 import json
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -32,11 +33,16 @@ def family(write):
 
 
 def spread(model):
-    """Weights far from their neutral values, so that a norm, a scale or a token left out shows in the output."""
+    """Weights far from their neutral values, so that a norm, a scale or a token left out shows in the output.
+
+    What tokens are made of is then made small: the first norm's eps shows beside their variance.
+    """
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             parameter.add_(0.15 * torch.randn(parameter.shape, generator=random))
+            if re.search("embed|token|conv1", name):
+                parameter.mul_(0.01)
     return model.eval()
 
 
@@ -94,8 +100,8 @@ def write_timm(folder, name, sizes=SMALL, save=None, **options):
         path = folder / "model.safetensors"
     positions = [ANTIALIASED] * (model.pos_embed is not None) + ["RoPE"] * (getattr(model, "rope", None) is not None)
     runs = [(SQUARE, run_timm(model)), (WIDE, run_timm(read_timm(name, path, WIDE, **options)))]
-    write_expected(folder, timm, runs, called=f"timm.create_model({name!r}, **{options})", num_heads=options["num_heads"],
-                   positions=" and ".join(positions))
+    write_expected(folder, timm, runs, called=f"timm.create_model({name!r}, **{options})",
+                   num_heads=options["num_heads"], positions=" and ".join(positions))
 
 
 def save_bare(model, folder):
@@ -144,7 +150,7 @@ timm_family("eva02_clip", "eva02_base_patch16_clip_224.merged2b", EVA, num_class
 # -------------------------------------------------------------------------------------------------- DeiT, DeiT-III, MAE
 
 def resized(model, state, sources):
-    """The same weights in a model of another square size, as DeiT and MAE fine-tune at one (bicubic, not antialiased)."""
+    """The same weights in a model of another square size, as DeiT and MAE fine-tune at one (not antialiased)."""
     sys.path.insert(0, sources.mae)
     from util.pos_embed import interpolate_pos_embed
 
@@ -175,7 +181,7 @@ def import_deit(sources, name):
 
     sys.path.insert(0, sources.deit)
     register = registry.register_model
-    registry.register_model = lambda function: function  # DeiT's models would take the places of timm's of the same names
+    registry.register_model = lambda function: function  # DeiT's models would take the places of timm's
     module = __import__(name)
     registry.register_model = register
     return module
@@ -226,7 +232,7 @@ def mae_pretrained(folder, sources):
     numpy.float = float  # names that newer releases of numpy and timm dropped
     import models_mae
 
-    models_mae.Block = lambda *arguments, qk_scale, **options: timm.models.vision_transformer.Block(*arguments, **options)
+    models_mae.Block = lambda *sizes, qk_scale, **options: timm.models.vision_transformer.Block(*sizes, **options)
 
     def make(size):
         return models_mae.MaskedAutoencoderViT(img_size=size, **SMALL, decoder_embed_dim=16, decoder_depth=1,
@@ -326,7 +332,8 @@ def dinov3_swiglu(folder, sources):
 
 @family
 def dinov3_7b(folder, sources):
-    write_dinov3(folder, sources, ffn_layer="swiglu64", ffn_ratio=3, qkv_bias=False, untie_global_and_local_cls_norm=True)
+    write_dinov3(folder, sources, ffn_layer="swiglu64", ffn_ratio=3, qkv_bias=False,
+                 untie_global_and_local_cls_norm=True)
 
 
 # ------------------------------------------------------------------------------------------------------ CLIP, open_clip
@@ -433,7 +440,10 @@ def logits_of(outputs):
 
 def tokens_of(prefix):
     """[CLS] and the patches behind the last norm of a model that has no head."""
-    return lambda outputs: {"logits": outputs.last_hidden_state[:, 0], "features": outputs.last_hidden_state[:, prefix:]}
+    def run(outputs):
+        tokens = outputs.last_hidden_state
+        return {"logits": tokens[:, 0], "features": tokens[:, prefix:]}
+    return run
 
 
 def pooled(outputs):
