@@ -31,7 +31,6 @@ void check_tokens(const PackedTokens& from, const PackedTokens& kept, const at::
 PackedTokens merge_dropped_plain(const PackedTokens& from, const PackedTokens& kept, const at::Tensor& metric,
                                  double threshold, std::int64_t prefix) {
     check_tokens(from, kept, metric, prefix);
-    const at::Tensor ones = at::ones({prefix}, from.x.options().dtype(at::kFloat));
     std::vector<at::Tensor> means, sizes;
     std::int64_t row = 0, patch = 0, kept_patch = 0;
     for (std::size_t b = 0; b < from.layout.lengths().size(); ++b) {
@@ -40,19 +39,19 @@ PackedTokens merge_dropped_plain(const PackedTokens& from, const PackedTokens& k
                                                    kept.positions.narrow(0, kept_patch, left).contiguous());
         const TokenGroups groups =
             join_nearest(places.unsqueeze(0), metric.narrow(0, row + prefix, patches).unsqueeze(0), threshold);
-        const at::Tensor weights =
-            from.sizes.defined() ? from.sizes.narrow(0, row + prefix, patches).unsqueeze(0) : at::Tensor();
-        const MergedTokens merged =
-            average_groups(from.x.narrow(0, row, prefix + patches).unsqueeze(0), weights, groups, prefix);
+        const auto own = [&](const at::Tensor& rows) {
+            return rows.defined() ? rows.narrow(0, row, prefix + patches).unsqueeze(0) : rows;
+        };
+        const TokenBatch merged = average_groups({own(from.x), own(from.sizes)}, groups, prefix);
         means.push_back(merged.x.squeeze(0));
-        sizes.insert(sizes.end(), {ones, merged.sizes.squeeze(0)});
+        sizes.push_back(merged.sizes.squeeze(0));
         row += prefix + patches;
         patch += patches;
         kept_patch += left;
     }
     PackedTokens result = kept;
     result.x = means.empty() ? from.x : at::cat(means);
-    result.sizes = sizes.empty() ? at::empty({0}, ones.options()) : at::cat(sizes);
+    result.sizes = sizes.empty() ? at::empty({0}, from.x.options().dtype(at::kFloat)) : at::cat(sizes);
     return result;
 }
 

@@ -36,19 +36,19 @@ TokenGroups join_nearest_plain(const at::Tensor& places, const at::Tensor& metri
 TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
 TokenGroups match_bipartite_plain(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
 
-struct MergedTokens {
-    at::Tensor x;      // (B, prefix + k, C)
-    at::Tensor sizes;  // (B, k), float32: how many patches each patch token stands for
+struct TokenBatch {
+    at::Tensor x;           // (B, prefix + n, C): prefix tokens ([CLS], registers), then patch tokens
+    at::Tensor sizes = {};  // (B, prefix + n), float32: how many patches each token stands for, 1 for prefix tokens;
+                            // undefined: 1 each
+    at::Tensor positions = {};  // (B, n), int64: a name for each patch token; undefined: they have none
 };
 
-/// Computes each group's mean, weighted by its tokens' sizes. Weights and sums are float32, and the sums have one
-/// order, so that results repeat exactly; a token alone stays as it is. Gradients flow to all tokens in a mean.
-/// @param x (B, prefix + n, C): prefix tokens ([CLS], registers), which stay as they are, then patch tokens
-/// @param sizes (B, n), float32: patches that each patch token stands for; undefined: one each
-MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix = 1);
-MergedTokens average_groups_plain(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                                  std::int64_t prefix = 1);
+/// Computes each group's mean, weighted by its tokens' sizes; prefix tokens stay as they are. Weights and sums are
+/// float32, and the sums have one order, so that results repeat exactly; a token alone stays as it is. Gradients flow
+/// to all tokens in a mean.
+/// @return (B, prefix + k, C), with sizes, and with the names of the tokens that go on if `from` has names
+TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix = 1);
+TokenBatch average_groups_plain(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix = 1);
 
 /// Puts one token behind the kept ones: the sum of all others, each times its weight (EViT, Liang et al., 2022).
 /// Gradients flow to all tokens.

@@ -127,16 +127,25 @@ bool average_groups_supports(const at::Tensor& x, std::int64_t prefix) {
     return x.size(1) - prefix <= kMaxTokens && averages_rows(x);
 }
 
-MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix) {
+TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix) {
+    const auto& [x, sizes, positions] = from;
     const c10::cuda::CUDAGuard device(x.device());
     const std::int64_t batch = x.size(0), count = groups.places.size(1);
-    const at::Tensor slots = groups.slots.contiguous(),
-                     near_sizes = sizes.defined() ? sizes.to(at::kFloat).contiguous() : sizes;
-    MergedTokens merged{at::empty({batch, prefix + count, x.size(2)}, x.options()),
-                        at::empty({batch, count}, x.options().dtype(at::kFloat))};
+    const at::Tensor slots = groups.slots.contiguous(), places = groups.places.contiguous(),
+                     near_sizes = sizes.defined() ? sizes.to(at::kFloat).contiguous() : sizes,
+                     near_positions = positions.defined() ? near_rows(positions) : positions;
+    TokenBatch merged{at::empty({batch, prefix + count, x.size(2)}, x.options()),
+                      at::empty({batch, prefix + count}, x.options().dtype(at::kFloat))};
+    TokenNames names;
+    if (positions.defined()) {
+        merged.positions = at::empty({batch, count}, positions.options());
+        names = {.names = numbers(near_positions),
+                 .image_stride = near_positions.stride(0),
+                 .places = numbers(places),
+                 .kept_names = mutable_numbers(merged.positions)};
+    }
     C10_CUDA_CHECK(average_groups(batch_of(batch, prefix, x.size(1) - prefix, count),
-                                  rows_of(x, near_sizes, slots, merged.x, merged.sizes),
+                                  rows_of(x, near_sizes, slots, merged.x, merged.sizes), names,
                                   c10::cuda::getCurrentCUDAStream()));
     return merged;
 }
@@ -160,7 +169,7 @@ PackedTokens merge_dropped(const PackedTokens& from, const PackedTokens& kept, c
     C10_CUDA_CHECK(find_places(images, numbers(from.positions), numbers(names), mutable_numbers(places), stream));
     C10_CUDA_CHECK(join_nearest(images, metric_of(rows), numbers(places), static_cast<float>(threshold),
                                 mutable_numbers(slots), stream));
-    C10_CUDA_CHECK(average_groups(images, rows_of(from.x, near_sizes, slots, merged.x, merged.sizes), stream));
+    C10_CUDA_CHECK(average_groups(images, rows_of(from.x, near_sizes, slots, merged.x, merged.sizes), {}, stream));
     return merged;
 }
 

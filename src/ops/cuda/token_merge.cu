@@ -21,29 +21,19 @@ constexpr float kLeastNorm = 1e-12f;
 struct ImageSpan {
     long long row, kept_row;      // its first row before and after, a prefix token's if it has any
     long long patch, kept_patch;  // the number of its first patch token among all images' patch tokens
-    long long size, kept_size;    // where the sizes of its patch tokens begin
     int tokens, kept;             // patch tokens
 };
 
 __device__ ImageSpan span_of(const ImageTokens& s, int image) {
     const long long b = image;
     if (!s.offsets) {
-        return {b * (s.prefix + s.tokens),
-                b * (s.prefix + s.kept),
-                b * s.tokens,
-                b * s.kept,
-                b * s.tokens,
-                b * s.kept,
-                s.tokens,
-                s.kept};
+        return {b * (s.prefix + s.tokens), b * (s.prefix + s.kept), b * s.tokens, b * s.kept, s.tokens, s.kept};
     }
     const int row = s.offsets[b], kept_row = s.kept_offsets[b];
     return {row,
             kept_row,
             row - b * s.prefix,
             kept_row - b * s.prefix,
-            row + s.prefix,
-            kept_row + s.prefix,
             s.offsets[b + 1] - row - s.prefix,
             s.kept_offsets[b + 1] - kept_row - s.prefix};
 }
@@ -185,8 +175,8 @@ __global__ void __launch_bounds__(kThreads)
     if (first >= dropped) return;
     const int number = first + threadIdx.x / 32;
     const int query = number < dropped ? place_of_dropped(number, place, image.kept) : -1;
-    const T* const rows =
-        static_cast<const T*>(m.rows) + (s.offsets ? image.size * m.row_stride : blockIdx.x * m.image_stride);
+    const T* const rows = static_cast<const T*>(m.rows) +
+                          (s.offsets ? (image.row + s.prefix) * m.row_stride : blockIdx.x * m.image_stride);
     const Nearest nearest = find_nearest(rows, m, query, image.kept, [&](int c) { return place[c]; });
     if (threadIdx.x % 32 == 0 && query >= 0) slot[query] = nearest.cosine > threshold ? nearest.candidate : -1;
 }
@@ -301,9 +291,14 @@ __device__ float average(const int* slot, int tokens, int group, int vectors, co
     return total;
 }
 
+// @param to among all images' tokens that go on
+__device__ void write_name(const TokenNames& n, long long to) {
+    n.kept_names[to] = n.names[blockIdx.x * n.image_stride + n.places[to]];
+}
+
 // A warp a row of the result.
 template <class T>
-__global__ void __launch_bounds__(kThreads) average_groups_kernel(ImageTokens s, GroupRows g) {
+__global__ void __launch_bounds__(kThreads) average_groups_kernel(ImageTokens s, GroupRows g, TokenNames n) {
     extern __shared__ int slot[];  // (n)
     let_next_begin();
     wait_for_previous();
@@ -317,11 +312,13 @@ __global__ void __launch_bounds__(kThreads) average_groups_kernel(ImageTokens s,
     const int group = row - s.prefix;
     if (group < 0) {
         for (int v = lane; v < g.vectors; v += 32) to[v] = x[row * g.vectors + v];
-        if (s.offsets && lane == 0) g.mean_sizes[image.kept_row + row] = 1;
+        if (lane == 0) g.mean_sizes[image.kept_row + row] = 1;
     } else if (group < image.kept) {
         const float size = average<T>(slot, image.tokens, group, g.vectors, x + s.prefix * g.vectors,
-                                      g.sizes ? g.sizes + image.size : nullptr, to);
-        if (lane == 0) g.mean_sizes[image.kept_size + group] = size;
+                                      g.sizes ? g.sizes + image.row + s.prefix : nullptr, to);
+        if (lane != 0) return;
+        g.mean_sizes[image.kept_row + row] = size;
+        if (n.names) write_name(n, image.kept_patch + group);
     }
 }
 
@@ -361,11 +358,12 @@ cudaError_t join_along_edges(const Matching& matching, long long* places, long l
                               places, slots);
 }
 
-cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, cudaStream_t stream) {
+cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, const TokenNames& names,
+                           cudaStream_t stream) {
     return with_type(rows.element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         return launch_overlapping(average_groups_kernel<T>, grid_of(images.images, images.prefix + images.kept, kWarps),
-                                  kThreads, sizeof(int) * images.tokens, stream, images, rows);
+                                  kThreads, sizeof(int) * images.tokens, stream, images, rows, names);
     });
 }
 

@@ -56,12 +56,21 @@ struct GroupRows {
     Element element;
     int vectors;
     const void* x;           // (B, prefix + n, C)
-    const float* sizes;      // (B, n), or null: 1 each; of sequences (T), prefix tokens too
+    const float* sizes;      // (B, prefix + n), or null: 1 each
     const long long* slots;  // (B, n)
     void* means;             // (B, prefix + k, C)
-    float* mean_sizes;       // (B, k); of sequences (T'), prefix tokens too
+    float* mean_sizes;       // (B, prefix + k): 1 for prefix tokens
 };
 
-cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, cudaStream_t stream);
+/// Names of a batch's tokens, of which those that go on are written. Sequences have none.
+struct TokenNames {
+    const long long* names = nullptr;   // (B, n); null: there are none
+    long long image_stride = 0;         // from an image's names to the next one's
+    const long long* places = nullptr;  // (B, k): the tokens that go on
+    long long* kept_names = nullptr;    // (B, k)
+};
+
+cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, const TokenNames& names,
+                           cudaStream_t stream);
 
 }  // namespace dynvit::cuda

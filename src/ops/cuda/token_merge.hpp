@@ -25,8 +25,7 @@ TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::i
 bool average_groups_supports(const at::Tensor& x, std::int64_t prefix);
 
 /// dynvit::average_groups() by one kernel, of what average_groups_supports().
-MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix);
+TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix);
 
 /// @return whether the kernels take these: x and metric as above, contiguous names, and no gradient wanted.
 /// @param metric (T, d)
