@@ -68,10 +68,8 @@ StageOperation fuse_tokens(const ModelSettings& settings, TokenScores scores, Fu
         const at::Tensor score = without_gradients(scores, input);
         if (count == tokens) return {input.x, input.positions};
         const at::Tensor places = top_places(score.detach(), count);
-        const at::Tensor positions = at::constant_pad_nd(input.positions.gather(1, places), {0, 1}, fused);
-        const at::Tensor own = at::arange(count, places.options()).expand_as(places);
-        const at::Tensor slots = at::full({places.size(0), tokens}, count, places.options()).scatter(1, places, own);
-        return {fuse_dropped(input.x, places, weights(score), prefix), positions, {}, slots};
+        FusedTokens left = fuse_dropped({input.x, {}, input.positions}, places, weights(score), fused, prefix);
+        return {std::move(left.x), std::move(left.positions), {}, std::move(left.slots)};
     };
 }
 

@@ -71,6 +71,21 @@ at::Tensor names_at(const at::Tensor& places, const at::Tensor& names) {
     return names.defined() ? names.gather(1, places) : names;
 }
 
+void check_fusing(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
+    check_groups({from.x, {}, from.positions}, {places, weights}, prefix);
+    TORCH_CHECK(from.positions.defined() && !from.sizes.defined(), "tokens that are fused have names, and no sizes");
+    TORCH_CHECK(places.dim() == 2 && places.size(0) == weights.size(0) && places.size(1) < weights.size(1), "found ",
+                places.sizes(), " kept places, expected (B, k) and fewer than ", weights.size(1));
+}
+
+// What fusing makes of the tokens' names, and where it puts them.
+FusedTokens with_names(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& places, std::int64_t name) {
+    const std::int64_t count = places.size(1);
+    const at::Tensor own = at::arange(count, places.options()).expand_as(places);
+    return {x, at::constant_pad_nd(positions.gather(1, places), {0, 1}, name),
+            at::full({places.size(0), positions.size(1)}, count, places.options()).scatter(1, places, own)};
+}
+
 // A token stays by itself.
 TokenGroups groups_of_one(const at::Tensor& metric) {
     const at::Tensor all = at::arange(metric.size(1), metric.options().dtype(at::kLong));
@@ -425,19 +440,28 @@ TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std
     return {merged[0], merged[1], names_at(groups.places, from.positions)};
 }
 
-at::Tensor fuse_dropped(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
-    const bool learns = at::GradMode::is_enabled() && (x.requires_grad() || weights.requires_grad());
-    return has_loops(x) && !learns ? fuse_on_cpu(x, places, weights, prefix)
-                                   : fuse_dropped_plain(x, places, weights, prefix);
+FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t name,
+                         std::int64_t prefix) {
+    check_fusing(from, places, weights, prefix);
+    const at::Tensor& x = from.x;
+    if (!(at::GradMode::is_enabled() && (x.requires_grad() || weights.requires_grad()))) {
+#ifdef DYNVIT_CUDA_KERNELS
+        if (cuda::average_groups_supports(x, prefix)) return cuda::fuse_dropped(from, places, weights, name, prefix);
+#endif
+        if (has_loops(x)) return with_names(fuse_on_cpu(x, places, weights, prefix), from.positions, places, name);
+    }
+    return fuse_dropped_plain(from, places, weights, name, prefix);
 }
 
-at::Tensor fuse_dropped_plain(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
-                              std::int64_t prefix) {
+FusedTokens fuse_dropped_plain(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights,
+                               std::int64_t name, std::int64_t prefix) {
     const Exact exact(c10::autocast_dispatch_keyset);
-    const at::Tensor patches = x.slice(1, prefix);
+    check_fusing(from, places, weights, prefix);
+    const at::Tensor patches = from.x.slice(1, prefix);
     const at::Tensor lost = weights.masked_fill(is_at(places, patches.size(1)), 0).unsqueeze(1);  // (B, 1, n)
-    const at::Tensor fused = at::matmul(lost, patches.to(at::kFloat)).to(x.scalar_type());
-    return at::cat({x.slice(1, 0, prefix), gather_tokens(patches, places), fused}, 1);
+    const at::Tensor fused = at::matmul(lost, patches.to(at::kFloat)).to(from.x.scalar_type());
+    const at::Tensor x = at::cat({from.x.slice(1, 0, prefix), gather_tokens(patches, places), fused}, 1);
+    return with_names(x, from.positions, places, name);
 }
 
 LayerWeights mean_key_layer(const at::Tensor& weight, const at::Tensor& bias, std::int64_t heads) {

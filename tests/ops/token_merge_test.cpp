@@ -279,7 +279,9 @@ void expect_fused(const at::Device& device) {
         for (const std::int64_t count : {0, 1, 7, 29}) {
             const Example e = make_example(prefix, count);
             const at::Tensor weights = at::rand({kBatch, kTokens}, test::generator(22));
-            const at::Tensor fused = fuse_dropped(e.x.to(device), e.places.to(device), weights.to(device), prefix);
+            const at::Tensor names = at::arange(100, 100 + kTokens).expand({kBatch, -1});
+            const FusedTokens fused = fuse_dropped({e.x.to(device), {}, names.to(device)}, e.places.to(device),
+                                                   weights.to(device), /*name=*/7, prefix);
             for (std::int64_t image = 0; image < kBatch; ++image) {
                 const std::vector<std::int64_t> kept = list(e.places[image]);
                 at::Tensor sum = at::zeros({kChannels});
@@ -293,19 +295,16 @@ void expect_fused(const at::Device& device) {
                     }
                 }
                 rows.push_back(sum.unsqueeze(0));
-                EXPECT_CLOSE(fused[image].cpu(), at::cat(rows), 1e-6) << prefix << ' ' << count;
+                EXPECT_CLOSE(fused.x[image].cpu(), at::cat(rows), 1e-6) << prefix << ' ' << count;
+                std::vector<std::int64_t> left, slots(static_cast<std::size_t>(kTokens), count);
+                for (const std::int64_t place : kept) {
+                    slots[static_cast<std::size_t>(place)] = std::ssize(left);
+                    left.push_back(100 + place);
+                }
+                left.push_back(7);
+                EXPECT_EQ(list(fused.positions[image]), left);
+                EXPECT_EQ(list(fused.slots[image]), slots);
             }
-        }
-    }
-}
-
-TEST(FuseDropped, LoopsEqualTheDefinition) {
-    for (const std::int64_t channels : {8, 50, 192}) {
-        for (const auto type : {at::kFloat, at::kBFloat16}) {
-            const at::Tensor x = at::randn({5, 2 + 60, channels}, test::generator(30)).to(type),
-                             weights = at::rand({5, 60}, test::generator(31)), places = random_places(5, 60, 41);
-            EXPECT_CLOSE(fuse_dropped(x, places, weights, 2), fuse_dropped_plain(x, places, weights, 2),
-                         type == at::kFloat ? 1e-6 : 1e-2);
         }
     }
 }
@@ -345,7 +344,9 @@ void expect_gradients(const at::Device& device) {
             average_groups_plain({twin, sizes}, groups, prefix).x.backward(direction);
             EXPECT_CLOSE(x.grad(), twin.grad(), 1e-6);
         }
-        expect_gradient(e.x, [&](const at::Tensor& x) { return fuse_dropped(x, e.places, e.sizes, prefix); });
+        expect_gradient(e.x, [&](const at::Tensor& x) {
+            return fuse_dropped({x, {}, groups.slots}, e.places, e.sizes, 0, prefix).x;
+        });
     }
     const Example none = make_example(1, 0, device);
     const at::Tensor x = none.x.clone().requires_grad_();
@@ -443,8 +444,56 @@ void expect_all_twins(const at::Device& device) {
     }
 }
 
+// The same for fusing. @param channels a token has
+void expect_fused_twins(const Shape& s, std::int64_t prefix, std::int64_t channels, at::ScalarType type,
+                        const at::Device& device) {
+    const std::string what =
+        c10::str(s.batch, " of ", s.tokens, " to ", s.count, ", ", type, ", prefix ", prefix, ", ", channels);
+    const at::Tensor places = random_places(s.batch, s.tokens, s.count),
+                     weights = at::softmax(at::randn({s.batch, s.tokens}, test::generator(40)), 1),
+                     x = at::randn({s.batch, prefix + s.tokens, channels}, test::generator(41)).to(type),
+                     same_names = at::arange(s.tokens).expand({s.batch, -1}),
+                     own_names = at::randint(0, 1000, {s.batch, s.tokens}, test::generator(42), at::kLong);
+    for (const at::Tensor& names : {same_names, own_names}) {
+        const TokenBatch from{x, {}, names};
+        const auto fuse = [&] {
+            return fuse_dropped(to(device, from), places.to(device), weights.to(device), 9, prefix);
+        };
+        const FusedTokens fused = fuse(), plain = fuse_dropped_plain(from, places, weights, 9, prefix);
+        EXPECT_CLOSE(fused.x, plain.x, rounding_of(type)) << what;
+        EXPECT_TRUE(fused.x.slice(1, 0, -1).cpu().equal(plain.x.slice(1, 0, -1))) << "the others are copied, " << what;
+        EXPECT_TRUE(fused.positions.cpu().equal(plain.positions)) << what;
+        EXPECT_TRUE(fused.slots.cpu().equal(plain.slots)) << what;
+        EXPECT_TRUE(fuse().x.equal(fused.x)) << what;
+    }
+}
+
+void expect_all_fused_twins(const at::Device& device) {
+    for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
+        for (const std::int64_t prefix : {0, 1, 2, 5}) {
+            for (const std::int64_t channels : {8, 50, 192, 392}) {  // of 50, rows are no multiple of 16 bytes
+                for (const Shape& s : {Shape{1, 196, 137, 0}, {3, 49, 20, 0}, {1, 1, 0, 0}, {3, 7, 6, 0}}) {
+                    expect_fused_twins(s, prefix, channels, type, device);
+                }
+            }
+        }
+        for (const Shape& s : {Shape{64, 196, 98, 0}, {1, 1000, 999, 0}, {3, 577, 1, 0}, {1, 4096, 100, 0}}) {
+            expect_fused_twins(s, 1, 24, type, device);
+        }
+    }
+}
+
 TEST(TokenMerge, LoopsEqualTheDefinitions) {
     expect_all_twins(at::kCPU);
+}
+
+TEST(FuseDropped, LoopsEqualTheDefinition) {
+    expect_all_fused_twins(at::kCPU);
+}
+
+TEST(FuseDropped, KernelEqualsTheDefinition) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    expect_all_fused_twins(at::kCUDA);
 }
 
 TEST(TokenMerge, KernelsEqualTheDefinitions) {

@@ -75,7 +75,7 @@ ImageTokens sequences_of(const PackedLayout& from, const PackedLayout& kept, std
 GroupRows rows_of(const at::Tensor& x, const at::Tensor& sizes, const at::Tensor& slots, const at::Tensor& means,
                   const at::Tensor& mean_sizes) {
     return {.element = element_of(x.scalar_type()),
-            .vectors = static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes),
+            .vectors = vectors_of(x),
             .x = x.const_data_ptr(),
             .sizes = sizes.defined() ? sizes.const_data_ptr<float>() : nullptr,
             .slots = numbers(slots),
@@ -148,6 +148,33 @@ TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std
                                   rows_of(x, near_sizes, slots, merged.x, merged.sizes), names,
                                   c10::cuda::getCurrentCUDAStream()));
     return merged;
+}
+
+FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t name,
+                         std::int64_t prefix) {
+    const at::Tensor& x = from.x;
+    const c10::cuda::CUDAGuard device(x.device());
+    const std::int64_t batch = x.size(0), tokens = x.size(1) - prefix, count = places.size(1);
+    const at::Tensor near_places = places.contiguous(), near_weights = weights.to(at::kFloat).contiguous(),
+                     near_positions = near_rows(from.positions);
+    FusedTokens fused{at::empty({batch, prefix + count + 1, x.size(2)}, x.options()),
+                      at::empty({batch, count + 1}, from.positions.options()),
+                      at::empty({batch, tokens}, places.options())};
+    const FusedRows rows{.element = element_of(x.scalar_type()),
+                         .vectors = vectors_of(x),
+                         .x = x.const_data_ptr(),
+                         .weights = near_weights.const_data_ptr<float>(),
+                         .are_shares = true,
+                         .fused = fused.x.mutable_data_ptr(),
+                         .offsets = nullptr,
+                         .slots = mutable_numbers(fused.slots)};
+    const TokenNames names{.names = numbers(near_positions),
+                           .image_stride = near_positions.stride(0),
+                           .places = numbers(near_places),
+                           .kept_names = mutable_numbers(fused.positions)};
+    C10_CUDA_CHECK(fuse_dropped(batch_of(batch, prefix, tokens, count), rows, names, name, /*name_step=*/0,
+                                c10::cuda::getCurrentCUDAStream()));
+    return fused;
 }
 
 bool merge_dropped_supports(const PackedTokens& from, const at::Tensor& metric, std::int64_t prefix) {

@@ -27,6 +27,10 @@ bool average_groups_supports(const at::Tensor& x, std::int64_t prefix);
 /// dynvit::average_groups() by one kernel, of what average_groups_supports().
 TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix);
 
+/// dynvit::fuse_dropped() by one kernel, of an x that average_groups_supports().
+FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t name,
+                         std::int64_t prefix);
+
 /// @return whether the kernels take these: x and metric as above, contiguous names, and no gradient wanted.
 /// @param metric (T, d)
 bool merge_dropped_supports(const PackedTokens& from, const at::Tensor& metric, std::int64_t prefix);

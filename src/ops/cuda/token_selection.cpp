@@ -19,10 +19,6 @@ bool copies_rows_of(const at::Tensor& x) {
            is_aligned(x) && x.size(0) > 0 && !(at::GradMode::is_enabled() && x.requires_grad());
 }
 
-int vectors_of(const at::Tensor& x) {
-    return static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes);
-}
-
 }  // namespace
 
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
