@@ -66,7 +66,10 @@ StageOperation fuse_tokens(const ModelSettings& settings, TokenScores scores, Fu
             counts = std::move(counts)](const StageInput& input) -> Tokens {
         const std::int64_t count = count_at(counts, input), tokens = input.tokens.size(1);
         const at::Tensor score = without_gradients(scores, input);
-        if (count == tokens) return {input.x, input.positions};
+        if (count == tokens) {  // several of them may be fused ones, which positions don't tell apart
+            return {
+                input.x, input.positions, {}, at::arange(tokens, input.positions.options()).expand_as(input.positions)};
+        }
         const at::Tensor places = top_places(score.detach(), count);
         FusedTokens left = fuse_dropped({input.x, {}, input.positions}, places, weights(score), fused, prefix);
         return {std::move(left.x), std::move(left.positions), {}, std::move(left.slots)};

@@ -177,9 +177,13 @@ FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const
     return fused;
 }
 
+bool fuse_dropped_supports(const PackedTokens& from, std::int64_t prefix) {
+    return from.layout.longest() - prefix <= kMaxTokens && averages_rows(from.x) && from.positions.is_contiguous() &&
+           !(at::GradMode::is_enabled() && from.x.requires_grad());
+}
+
 bool merge_dropped_supports(const PackedTokens& from, const at::Tensor& metric, std::int64_t prefix) {
-    return from.layout.longest() - prefix <= kMaxTokens && averages_rows(from.x) && compares_rows(metric) &&
-           from.positions.is_contiguous() && !(at::GradMode::is_enabled() && from.x.requires_grad());
+    return fuse_dropped_supports(from, prefix) && compares_rows(metric);
 }
 
 PackedTokens merge_dropped(const PackedTokens& from, const PackedTokens& kept, const at::Tensor& metric,
@@ -198,6 +202,32 @@ PackedTokens merge_dropped(const PackedTokens& from, const PackedTokens& kept, c
                                 mutable_numbers(slots), stream));
     C10_CUDA_CHECK(average_groups(images, rows_of(from.x, near_sizes, slots, merged.x, merged.sizes), {}, stream));
     return merged;
+}
+
+PackedTokens fuse_dropped(const PackedTokens& from, const PackedTokens& kept, const PackedLayout& layout,
+                          const FusedNames& names, std::int64_t prefix) {
+    const c10::cuda::CUDAGuard device(from.x.device());
+    const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+    const at::Tensor kept_names = kept.positions.contiguous(), weights = kept.probabilities.to(at::kFloat).contiguous(),
+                     places = at::empty_like(kept_names);
+    PackedTokens fused = kept;
+    fused.layout = layout;
+    fused.x = at::empty({layout.rows(), from.x.size(1)}, from.x.options());
+    fused.positions = at::empty({layout.rows() - prefix * layout.sequences()}, from.positions.options());
+    const ImageTokens images = sequences_of(from.layout, kept.layout, prefix);
+    const FusedRows rows{.element = element_of(from.x.scalar_type()),
+                         .vectors = vectors_of(from.x),
+                         .x = from.x.const_data_ptr(),
+                         .weights = weights.const_data_ptr<float>(),
+                         .are_shares = false,
+                         .fused = fused.x.mutable_data_ptr(),
+                         .offsets = layout.offsets().const_data_ptr<int>(),
+                         .slots = nullptr};
+    const TokenNames written{
+        .names = numbers(from.positions), .places = numbers(places), .kept_names = mutable_numbers(fused.positions)};
+    C10_CUDA_CHECK(find_places(images, numbers(from.positions), numbers(kept_names), mutable_numbers(places), stream));
+    C10_CUDA_CHECK(fuse_dropped(images, rows, written, names.first, names.step, stream));
+    return fused;
 }
 
 }  // namespace dynvit::cuda
