@@ -402,9 +402,7 @@ at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
     const Ops ops{*this};
     const at::Tensor qkv = project_heads(ops, block, x);
-    const std::int64_t prefix = settings_.prefix_tokens();
-    const at::Tensor of_all = sizes.defined() ? at::constant_pad_nd(sizes, {prefix, 0}, 1) : sizes;
-    return cls_attention_of(qkv, block.attention.heads, of_all).slice(2, prefix).mean(1);
+    return cls_attention_of(qkv, block.attention.heads, sizes).slice(2, settings_.prefix_tokens()).mean(1);
 }
 
 at::Tensor InferenceModel::mean_keys(std::int64_t stage, const at::Tensor& x) const {

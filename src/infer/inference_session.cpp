@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "dynvit/models/macs.hpp"
@@ -14,10 +15,13 @@ namespace {
 SessionOutput with_counts(const PrunedOutput& output, const ModelSettings& settings) {
     SessionOutput result{output.logits, {}, {}};
     const std::int64_t batch = output.logits.size(0), patches = settings.patches();
+    at::Tensor first;  // (B, 1): of the batch's places those where an image's begin
+    if (batch > 1 && !output.kept.empty()) {
+        first = at::arange(0, batch * patches, patches, output.kept.front().options()).unsqueeze(1);
+    }
     for (at::Tensor kept : output.kept) {  // (B, k)
-        if (settings.matches()) kept = std::get<0>(kept.sort(1));
         const at::Tensor is_fused = settings.fuses() ? kept == patches : at::Tensor();
-        if (batch > 1) kept = kept + patches * at::arange(batch, kept.options()).unsqueeze(1);
+        if (first.defined()) kept = kept + first;
         if (is_fused.defined()) kept = kept.masked_fill(is_fused, kFused);
         result.counts.emplace_back(static_cast<std::size_t>(batch), kept.size(1));
         result.kept.push_back(kept.flatten());
@@ -36,6 +40,7 @@ std::vector<std::int64_t> SessionOutput::kept_of(std::int64_t index, std::size_t
         const std::int64_t place = places.const_data_ptr<std::int64_t>()[i];
         if (place != kFused) own.push_back(place - index * patches);
     }
+    std::ranges::sort(own);  // those of matched tokens are in another order
     return own;
 }
 

@@ -48,6 +48,17 @@ PrunedOutput staged_forward_embedded(const InferenceModel& model, const at::Tens
     return {logits, std::move(result.kept), std::move(result.slots)};
 }
 
+namespace {
+
+// Places in the flattened grids, of names that are `step` apart from image to image; fused tokens' are from N on.
+at::Tensor places_of(const at::Tensor& names, std::int64_t patches, std::int64_t step) {
+    if (step == patches) return names;
+    const at::Tensor image = names.div(step, "floor"), is_place = names - image * step < patches;
+    return at::where(is_place, names - image * (step - patches), kFused);
+}
+
+}  // namespace
+
 PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& images,
                                  const std::vector<double>& thresholds) {
     const torch::NoGradGuard no_grad;
@@ -56,9 +67,12 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
     PerImageOutput output;
     const at::Tensor embedded = model.embed(images);  // (B, prefix + N, C)
     const std::int64_t batch = embedded.size(0), rows = embedded.size(1), prefix = settings.prefix_tokens();
+    // Names ascend in each image: those of its patches, and one for each stage's fused token.
+    const std::int64_t patches = rows - prefix, step = patches + (settings.fuses() ? settings.stages() : 0);
+    const at::Tensor names = at::arange(batch * step, embedded.options().dtype(at::kLong)).view({batch, step});
     PackedTokens tokens{embedded.flatten(0, 1),
                         PackedLayout::uniform(batch, rows, embedded.device()),
-                        at::arange(batch * (rows - prefix), embedded.options().dtype(at::kLong)),
+                        names.slice(1, 0, patches).flatten(),
                         {}};
     bool uniform = true;  // as many tokens in each image
     at::Tensor keyed;     // what the attention before a stage in its block has read
@@ -67,16 +81,17 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
         [&](std::int64_t stage, std::int64_t) {
             PackedTokens kept = keep_above(tokens, model.keep_log_probability(stage, tokens.x, tokens.layout),
                                            thresholds[static_cast<std::size_t>(stage)], prefix);
+            output.counts.push_back(kept.layout.lengths());
+            for (std::int64_t& count : output.counts.back()) count -= prefix;
+            output.kept.push_back(places_of(kept.positions, patches, step));
+            output.keep_probabilities.push_back(kept.probabilities);
             if (settings.merges()) {
                 const at::Tensor metric = model.mean_keys(stage, settings.stages_in_blocks() ? keyed : tokens.x);
                 kept = merge_dropped(tokens, kept, metric, settings.merge_threshold, prefix);
             }
+            if (settings.fuses()) kept = fuse_dropped(tokens, kept, {patches + stage, step}, prefix);
             tokens = std::move(kept);
             uniform = false;
-            output.counts.push_back(tokens.layout.lengths());
-            for (std::int64_t& count : output.counts.back()) count -= prefix;
-            output.kept.push_back(tokens.positions);
-            output.keep_probabilities.push_back(tokens.probabilities);
         },
         [&](std::int64_t block, BlockPiece piece) {
             const bool last = block + 1 == settings.depth && piece != BlockPiece::kAttention;

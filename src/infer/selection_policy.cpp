@@ -187,9 +187,6 @@ PruningPlan complete_plan(PruningPlan plan, const InferenceModel& model, const P
             }
             break;
         case Selects::kAbove:
-            if (settings.fuses()) {
-                throw Error("policy", policy.name, ": found model.reduction fuse, expected delete or merge");
-            }
             if (plan.dense()) throw Error("policy", policy.name, ": found no thresholds, expected one a stage");
             if (!plan.thresholds.empty()) break;
             check_pictures(inputs, policy.name, ", or thresholds");

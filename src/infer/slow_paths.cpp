@@ -18,7 +18,6 @@ std::vector<std::string> slow_paths(const ModelSettings& settings, const at::Dev
     tell("products run", why_no_linear_kernel(device, channels, settings.hidden_dim()));
     if (settings.stages() > 0 && settings.predicts())
         tell("prediction modules run", why_no_prediction_kernel(device, channels));
-    if (settings.stages() > 0 && settings.fuses()) tell("dropped tokens are fused", "there is no kernel of our own");
     tell("patches are cut", why_no_patch_kernel(device, settings.patch_size));
     return lines;
 }

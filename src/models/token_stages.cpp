@@ -24,8 +24,8 @@ at::Tensor compared(const TokenMetric& metric, const StageInput& input, std::int
 }
 
 Tokens average(const StageInput& input, const TokenGroups& groups, std::int64_t prefix) {
-    MergedTokens merged = average_groups(input.x, input.sizes, groups, prefix);
-    return {std::move(merged.x), input.positions.gather(1, groups.places), std::move(merged.sizes), groups.slots};
+    TokenBatch merged = average_groups({input.x, input.sizes, input.positions}, groups, prefix);
+    return {std::move(merged.x), std::move(merged.positions), std::move(merged.sizes), groups.slots};
 }
 
 }  // namespace
@@ -66,12 +66,13 @@ StageOperation fuse_tokens(const ModelSettings& settings, TokenScores scores, Fu
             counts = std::move(counts)](const StageInput& input) -> Tokens {
         const std::int64_t count = count_at(counts, input), tokens = input.tokens.size(1);
         const at::Tensor score = without_gradients(scores, input);
-        if (count == tokens) return {input.x, input.positions};
+        if (count == tokens) {  // several of them may be fused ones, which positions don't tell apart
+            return {
+                input.x, input.positions, {}, at::arange(tokens, input.positions.options()).expand_as(input.positions)};
+        }
         const at::Tensor places = top_places(score.detach(), count);
-        const at::Tensor positions = at::constant_pad_nd(input.positions.gather(1, places), {0, 1}, fused);
-        const at::Tensor own = at::arange(count, places.options()).expand_as(places);
-        const at::Tensor slots = at::full({places.size(0), tokens}, count, places.options()).scatter(1, places, own);
-        return {fuse_dropped(input.x, places, weights(score), prefix), positions, {}, slots};
+        FusedTokens left = fuse_dropped({input.x, {}, input.positions}, places, weights(score), fused, prefix);
+        return {std::move(left.x), std::move(left.positions), {}, std::move(left.slots)};
     };
 }
 
@@ -143,7 +144,7 @@ std::vector<at::Tensor> sources(const std::vector<at::Tensor>& positions, const 
 PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, const RunBlock& run_block,
                         const StageOperation& operation) {
     PrunedTokens output{x, {}};
-    at::Tensor before, sizes, of_prefix;  // the sizes of patch tokens, and of prefix tokens, which are 1
+    at::Tensor before;
     at::Tensor positions = at::arange(settings.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
     const std::int64_t prefix = settings.prefix_tokens();
     walk_blocks(
@@ -152,14 +153,10 @@ PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, cons
             const at::Tensor patches = output.tokens.slice(1, prefix);
             const bool inside = settings.stages_in_blocks();  // behind this block's attention, or the one's before
             const at::Tensor& keyed = inside ? before : output.tokens;
-            Tokens tokens = operation(
-                {stage, block, output.tokens, patches, positions, inside ? block : block - 1, before, sizes, keyed});
+            Tokens tokens = operation({stage, block, output.tokens, patches, positions, inside ? block : block - 1,
+                                       before, output.sizes, keyed});
             output.tokens = std::move(tokens.x);
-            sizes = std::move(tokens.sizes);
-            if (sizes.defined()) {
-                if (!of_prefix.defined()) of_prefix = at::ones({x.size(0), prefix}, sizes.options());
-                output.sizes = at::cat({of_prefix, sizes}, 1);
-            }
+            output.sizes = std::move(tokens.sizes);
             positions = std::move(tokens.positions);
             output.kept.push_back(positions);
             output.slots.push_back(std::move(tokens.slots));

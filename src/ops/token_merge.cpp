@@ -54,14 +54,36 @@ void check_count(const at::Tensor& metric, std::int64_t count, std::int64_t pref
                 tokens, " tokens");
 }
 
-void check_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups, std::int64_t prefix) {
+void check_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix) {
+    const at::Tensor& x = from.x;
     TORCH_CHECK(x.dim() == 3 && x.size(1) >= prefix, "x must be (B, ", prefix, " + n, C), found ", x.sizes());
-    const std::int64_t batch = x.size(0), tokens = x.size(1) - prefix;
-    const std::vector<std::int64_t> expected = {batch, tokens};
-    TORCH_CHECK(groups.slots.sizes() == expected, "slots must be (", batch, ", ", tokens, "), found ",
-                groups.slots.sizes());
-    TORCH_CHECK(!sizes.defined() || sizes.sizes() == expected, "sizes must be (", batch, ", ", tokens, "), found ",
-                sizes.sizes());
+    const auto check = [&](const char* name, const at::Tensor& tensor, std::int64_t columns) {
+        TORCH_CHECK(!tensor.defined() || tensor.sizes() == at::IntArrayRef({x.size(0), columns}), name, " must be (",
+                    x.size(0), ", ", columns, "), found ", tensor.sizes());
+    };
+    check("slots", groups.slots, x.size(1) - prefix);
+    check("sizes", from.sizes, x.size(1));
+    check("positions", from.positions, x.size(1) - prefix);
+}
+
+// (B, n), or undefined -> (B, k), or undefined
+at::Tensor names_at(const at::Tensor& places, const at::Tensor& names) {
+    return names.defined() ? names.gather(1, places) : names;
+}
+
+void check_fusing(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
+    check_groups({from.x, {}, from.positions}, {places, weights}, prefix);
+    TORCH_CHECK(from.positions.defined() && !from.sizes.defined(), "tokens that are fused have names, and no sizes");
+    TORCH_CHECK(places.dim() == 2 && places.size(0) == weights.size(0) && places.size(1) < weights.size(1), "found ",
+                places.sizes(), " kept places, expected (B, k) and fewer than ", weights.size(1));
+}
+
+// What fusing makes of the tokens' names, and where it puts them.
+FusedTokens with_names(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& places, std::int64_t name) {
+    const std::int64_t count = places.size(1);
+    const at::Tensor own = at::arange(count, places.options()).expand_as(places);
+    return {x, at::constant_pad_nd(positions.gather(1, places), {0, 1}, name),
+            at::full({places.size(0), positions.size(1)}, count, places.options()).scatter(1, places, own)};
 }
 
 // A token stays by itself.
@@ -211,29 +233,29 @@ Members members_of(const std::int64_t* slots, std::int64_t tokens, std::int64_t 
     return members;
 }
 
-// Rows begin ... end of all images' rows of the result.
+// Rows begin ... end of all images' rows of the result. @param sizes (B, prefix + n), or null
 template <class T>
 void average_share(const at::Tensor& x, const float* sizes, const std::vector<Members>& images, std::int64_t prefix,
-                   std::int64_t begin, std::int64_t end, const MergedTokens& merged) {
-    const std::int64_t channels = x.size(2), tokens = x.size(1) - prefix, count = merged.sizes.size(1);
+                   std::int64_t begin, std::int64_t end, const TokenBatch& merged) {
+    const std::int64_t channels = x.size(2), rows_before = x.size(1), rows_behind = merged.x.size(1);
     auto* to = static_cast<T*>(merged.x.mutable_data_ptr());
     auto* to_sizes = merged.sizes.mutable_data_ptr<float>();
     for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t b = i / (prefix + count), row = i % (prefix + count), group = row - prefix;
+        const std::int64_t b = i / rows_behind, row = i % rows_behind, group = row - prefix;
         if (group < 0) {
-            cpu::average_rows(picked<T>(x, b, &row, 1), nullptr, to + i * channels);
+            to_sizes[i] = cpu::average_rows(picked<T>(x, b, &row, 1), nullptr, to + i * channels);
             continue;
         }
         const Members& members = images[static_cast<std::size_t>(b)];
         const std::int64_t *ends = members.begins.data() + group, *first = members.tokens.data() + ends[0];
         cpu::PickedRows<T> rows = picked<T>(x, b, first, ends[1] - ends[0]);
         rows.matrix += prefix * rows.stride;
-        to_sizes[b * count + group] = cpu::average_rows(rows, sizes ? sizes + b * tokens : nullptr, to + i * channels);
+        to_sizes[i] = cpu::average_rows(rows, sizes ? sizes + b * rows_before + prefix : nullptr, to + i * channels);
     }
 }
 
-MergedTokens average_on_cpu(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix) {
+TokenBatch average_on_cpu(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix) {
+    const auto& [x, sizes, positions] = from;
     const std::int64_t batch = x.size(0), tokens = x.size(1) - prefix, count = groups.places.size(1);
     const at::Tensor rows = x.stride(2) == 1 ? x : x.contiguous(), slots = groups.slots.contiguous(),
                      near_sizes = sizes.defined() ? sizes.to(at::kFloat).contiguous() : sizes;
@@ -242,8 +264,9 @@ MergedTokens average_on_cpu(const at::Tensor& x, const at::Tensor& sizes, const 
     for (std::int64_t b = 0; b < batch; ++b) {
         images.push_back(members_of(slots.const_data_ptr<std::int64_t>() + b * tokens, tokens, count));
     }
-    MergedTokens merged{at::empty({batch, prefix + count, x.size(2)}, x.options()),
-                        at::empty({batch, count}, x.options().dtype(at::kFloat))};
+    TokenBatch merged{at::empty({batch, prefix + count, x.size(2)}, x.options()),
+                      at::empty({batch, prefix + count}, x.options().dtype(at::kFloat)),
+                      names_at(groups.places, positions)};
     constexpr std::int64_t kRowsAtLeast = 64;
     with_element(rows, [&]<class T>(T*) {
         for_shares(batch * (prefix + count), kRowsAtLeast, [&](std::int64_t begin, std::int64_t end) {
@@ -254,12 +277,11 @@ MergedTokens average_on_cpu(const at::Tensor& x, const at::Tensor& sizes, const 
 }
 
 // With no gradient to follow.
-MergedTokens average(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups, std::int64_t prefix) {
+TokenBatch average(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix) {
 #ifdef DYNVIT_CUDA_KERNELS
-    if (cuda::average_groups_supports(x, prefix)) return cuda::average_groups(x, sizes, groups, prefix);
+    if (cuda::average_groups_supports(from.x, prefix)) return cuda::average_groups(from, groups, prefix);
 #endif
-    if (has_loops(x)) return average_on_cpu(x, sizes, groups, prefix);
-    return average_groups_plain(x, sizes, groups, prefix);
+    return has_loops(from.x) ? average_on_cpu(from, groups, prefix) : average_groups_plain(from, groups, prefix);
 }
 
 // One image of fuse_dropped. @param places (k), ascending @param weights (n) @param to (prefix + k + 1, C)
@@ -301,7 +323,7 @@ struct AverageGroups : torch::autograd::Function<AverageGroups> {
     static variable_list forward(AutogradContext* context, const Variable& x, const std::optional<Variable>& sizes,
                                  const Variable& places, const Variable& slots, std::int64_t prefix) {
         const at::Tensor weights = sizes.value_or(at::Tensor());
-        const MergedTokens merged = average(x, weights, {places, slots}, prefix);
+        const TokenBatch merged = average({x, weights}, {places, slots}, prefix);
         context->save_for_backward({weights, slots, merged.sizes});
         context->saved_data["prefix"] = prefix;
         context->mark_non_differentiable({merged.sizes});
@@ -311,15 +333,17 @@ struct AverageGroups : torch::autograd::Function<AverageGroups> {
     // A token's gradient is its group's, times its share of the mean.
     static variable_list backward(AutogradContext* context, const variable_list& gradients) {
         const variable_list saved = context->get_saved_variables();
-        const at::Tensor &sizes = saved[0], &slots = saved[1], &merged = saved[2], &to_result = gradients[0];
+        const at::Tensor &sizes = saved[0], &slots = saved[1], &to_result = gradients[0];
         const std::int64_t prefix = context->saved_data["prefix"].toInt();
+        const at::Tensor merged = saved[2].slice(1, prefix);  // (B, k)
         const at::Tensor to_prefix = to_result.slice(1, 0, prefix), to_means = to_result.slice(1, prefix);
         at::Tensor to_patches;
         if (merged.size(1) == 0) {
             to_patches = at::zeros({slots.size(0), slots.size(1), to_result.size(2)}, to_result.options());
         } else {
             const at::Tensor group = slots.clamp_min(0), inverse = merged.reciprocal().gather(1, group);
-            const at::Tensor shares = (sizes.defined() ? inverse * sizes : inverse).masked_fill(slots < 0, 0);
+            const at::Tensor shares =
+                (sizes.defined() ? inverse * sizes.slice(1, prefix) : inverse).masked_fill(slots < 0, 0);
             to_patches = (gather_tokens(to_means, group) * shares.unsqueeze(2)).to(to_result.scalar_type());
         }
         return {at::cat({to_prefix, to_patches}, 1), {}, {}, {}, {}};
@@ -388,47 +412,56 @@ TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::i
     return match_bipartite_plain(metric, count, prefix);
 }
 
-MergedTokens average_groups_plain(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                                  std::int64_t prefix) {
+TokenBatch average_groups_plain(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix) {
     const Exact exact(c10::autocast_dispatch_keyset);
-    check_groups(x, sizes, groups, prefix);
+    check_groups(from, groups, prefix);
+    const auto& [x, sizes, positions] = from;
     const at::Tensor patches = x.slice(1, prefix);
-    const std::int64_t batch = patches.size(0), tokens = patches.size(1), count = groups.places.size(1);
-    at::Tensor shares, merged;  // (B, k, n), float32: what each token has in each mean; (B, k)
+    const std::int64_t count = groups.places.size(1);
+    at::Tensor shares, merged;  // (B, k, n), float32: what each token has in each mean; (B, prefix + k)
     {
         const at::NoGradGuard no_grad;
         const at::Tensor joins = groups.slots.unsqueeze(1) == at::arange(count, groups.slots.options()).unsqueeze(1);
-        const at::Tensor counted = sizes.defined() ? sizes : at::ones({batch, tokens}, x.options().dtype(at::kFloat));
-        const at::Tensor weights = joins.to(at::kFloat) * counted.unsqueeze(1);
-        merged = weights.sum(2);
-        shares = weights / merged.unsqueeze(2);
+        const at::Tensor counted =
+            sizes.defined() ? sizes : at::ones({x.size(0), x.size(1)}, x.options().dtype(at::kFloat));
+        const at::Tensor weights = joins.to(at::kFloat) * counted.slice(1, prefix).unsqueeze(1), sums = weights.sum(2);
+        shares = weights / sums.unsqueeze(2);
+        merged = at::constant_pad_nd(sums, {prefix, 0}, 1);
     }
     const at::Tensor means = at::matmul(shares, patches.to(at::kFloat)).to(x.scalar_type());
-    return {at::cat({x.slice(1, 0, prefix), means}, 1), merged};
+    return {at::cat({x.slice(1, 0, prefix), means}, 1), merged, names_at(groups.places, positions)};
 }
 
-MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix) {
-    check_groups(x, sizes, groups, prefix);
-    if (!(at::GradMode::is_enabled() && x.requires_grad())) return average(x, sizes, groups, prefix);
-    const auto given = sizes.defined() ? std::optional(sizes) : std::nullopt;
-    const variable_list merged = AverageGroups::apply(x, given, groups.places, groups.slots, prefix);
-    return {merged[0], merged[1]};
+TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix) {
+    check_groups(from, groups, prefix);
+    if (!(at::GradMode::is_enabled() && from.x.requires_grad())) return average(from, groups, prefix);
+    const auto given = from.sizes.defined() ? std::optional(from.sizes) : std::nullopt;
+    const variable_list merged = AverageGroups::apply(from.x, given, groups.places, groups.slots, prefix);
+    return {merged[0], merged[1], names_at(groups.places, from.positions)};
 }
 
-at::Tensor fuse_dropped(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights, std::int64_t prefix) {
-    const bool learns = at::GradMode::is_enabled() && (x.requires_grad() || weights.requires_grad());
-    return has_loops(x) && !learns ? fuse_on_cpu(x, places, weights, prefix)
-                                   : fuse_dropped_plain(x, places, weights, prefix);
+FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t name,
+                         std::int64_t prefix) {
+    check_fusing(from, places, weights, prefix);
+    const at::Tensor& x = from.x;
+    if (!(at::GradMode::is_enabled() && (x.requires_grad() || weights.requires_grad()))) {
+#ifdef DYNVIT_CUDA_KERNELS
+        if (cuda::average_groups_supports(x, prefix)) return cuda::fuse_dropped(from, places, weights, name, prefix);
+#endif
+        if (has_loops(x)) return with_names(fuse_on_cpu(x, places, weights, prefix), from.positions, places, name);
+    }
+    return fuse_dropped_plain(from, places, weights, name, prefix);
 }
 
-at::Tensor fuse_dropped_plain(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
-                              std::int64_t prefix) {
+FusedTokens fuse_dropped_plain(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights,
+                               std::int64_t name, std::int64_t prefix) {
     const Exact exact(c10::autocast_dispatch_keyset);
-    const at::Tensor patches = x.slice(1, prefix);
+    check_fusing(from, places, weights, prefix);
+    const at::Tensor patches = from.x.slice(1, prefix);
     const at::Tensor lost = weights.masked_fill(is_at(places, patches.size(1)), 0).unsqueeze(1);  // (B, 1, n)
-    const at::Tensor fused = at::matmul(lost, patches.to(at::kFloat)).to(x.scalar_type());
-    return at::cat({x.slice(1, 0, prefix), gather_tokens(patches, places), fused}, 1);
+    const at::Tensor fused = at::matmul(lost, patches.to(at::kFloat)).to(from.x.scalar_type());
+    const at::Tensor x = at::cat({from.x.slice(1, 0, prefix), gather_tokens(patches, places), fused}, 1);
+    return with_names(x, from.positions, places, name);
 }
 
 LayerWeights mean_key_layer(const at::Tensor& weight, const at::Tensor& bias, std::int64_t heads) {

@@ -145,10 +145,79 @@ TEST(PackedMerge, KernelsEqualThePlainVersion) {
     EXPECT_TRUE(merged.sizes.cpu().equal(plain.sizes));
 }
 
+constexpr FusedNames kNames{1000, 7};
+
+// One token after another, as float32 on the processor. @return (T'', C), and the names
+std::pair<at::Tensor, std::vector<std::int64_t>> fused_by_hand(const Example& e, std::int64_t prefix) {
+    const at::Tensor x = e.from.x.cpu().to(at::kFloat), names = e.from.positions.cpu(),
+                     kept_names = e.kept.positions.cpu(), probabilities = e.kept.probabilities.cpu();
+    std::vector<at::Tensor> rows = {x.slice(0, 0, 0)};
+    std::vector<std::int64_t> left;
+    std::int64_t row = 0, patch = 0, kept_patch = 0;
+    for (std::int64_t b = 0; b < e.from.layout.sequences(); ++b) {
+        const auto index = static_cast<std::size_t>(b);
+        const std::int64_t patches = e.from.layout.lengths()[index] - prefix,
+                           kept_end = kept_patch + e.kept.layout.lengths()[index] - prefix;
+        rows.push_back(x.narrow(0, row, prefix));
+        at::Tensor sum = at::zeros({1, x.size(1)});
+        bool any = false;
+        for (std::int64_t i = 0; i < patches; ++i) {
+            const at::Tensor own = x.narrow(0, row + prefix + i, 1);
+            if (kept_patch < kept_end && kept_names[kept_patch].equal(names[patch + i])) {
+                rows.push_back(own);
+                left.push_back(kept_names[kept_patch++].item<std::int64_t>());
+            } else {
+                sum += own * probabilities[patch + i] / probabilities.narrow(0, patch, patches).sum();
+                any = true;
+            }
+        }
+        if (any) {
+            rows.push_back(sum);
+            left.push_back(kNames.first + b * kNames.step);
+        }
+        row += prefix + patches;
+        patch += patches;
+    }
+    return {at::cat(rows), left};
+}
+
+void expect_fused_by_hand(const at::Device& device, at::ScalarType type, double rounding) {
+    for (const std::int64_t prefix : {0, 1, 3}) {
+        for (const double share : {0.0, 0.3, 0.9, 1.0}) {
+            const Example e = make_example({20, 3, 31, 4, 140}, prefix, share, type, device, false);
+            const PackedTokens fused = fuse_dropped(e.from, e.kept, kNames, prefix);
+            const auto [x, names] = fused_by_hand(e, prefix);
+            const std::string what = c10::str(type, ", prefix ", prefix, ", ", share);
+            EXPECT_CLOSE(fused.x, x, rounding) << what;
+            EXPECT_TRUE(fused.positions.cpu().equal(at::tensor(names, at::kLong))) << what;
+            for (std::size_t b = 0; b < 5; ++b) {
+                const std::int64_t kept = e.kept.layout.lengths()[b], any = kept < e.from.layout.lengths()[b];
+                EXPECT_EQ(fused.layout.lengths()[b], kept + any) << what;
+            }
+            EXPECT_EQ(fused.layout.offsets()[5].item<std::int64_t>(), x.size(0)) << what;
+            EXPECT_TRUE(fused.probabilities.equal(e.kept.probabilities));
+            EXPECT_TRUE(fuse_dropped(e.from, e.kept, kNames, prefix).x.equal(fused.x)) << what;
+        }
+    }
+}
+
+TEST(PackedFuse, EqualsALoop) {
+    expect_fused_by_hand(at::kCPU, at::kFloat, 1e-6);
+    expect_fused_by_hand(at::kCPU, at::kBFloat16, 4e-3);
+}
+
+TEST(PackedFuse, EqualsALoopOnTheGpu) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    expect_fused_by_hand(at::kCUDA, at::kFloat, 1e-6);
+    expect_fused_by_hand(at::kCUDA, at::kHalf, 5e-4);
+    expect_fused_by_hand(at::kCUDA, at::kBFloat16, 4e-3);
+}
+
 TEST(PackedMerge, SaysWhatDoesNotBelongTogether) {
     const Example e = make_example({5, 6}, 1, 0.5, at::kFloat, at::kCPU, false);
     EXPECT_ANY_THROW(merge_dropped(e.from, e.kept, e.metric.slice(0, 1), 0));
     EXPECT_ANY_THROW(merge_dropped(e.from, e.kept, e.metric, 0, 2));
+    EXPECT_ANY_THROW(fuse_dropped(e.from, e.kept, kNames, 2));
 }
 
 }  // namespace

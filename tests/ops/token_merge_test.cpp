@@ -34,8 +34,13 @@ Example make_example(std::int64_t prefix, std::int64_t count, const at::Device& 
             at::randn({kBatch, kTokens, depth}, test::generator(4)).to(device)};
 }
 
-MergedTokens merge_dropped(const Example& e, double threshold, std::int64_t prefix) {
-    return average_groups(e.x, e.sizes, join_nearest(e.places, e.metric, threshold), prefix);
+// (B, n), or undefined -> (B, prefix + n), or undefined
+at::Tensor of_all(const at::Tensor& sizes, std::int64_t prefix) {
+    return sizes.defined() ? at::constant_pad_nd(sizes, {prefix, 0}, 1) : sizes;
+}
+
+TokenBatch merge_dropped(const Example& e, double threshold, std::int64_t prefix) {
+    return average_groups({e.x, of_all(e.sizes, prefix)}, join_nearest(e.places, e.metric, threshold), prefix);
 }
 
 // (n, d) -> (n, n), float64, on the processor
@@ -119,9 +124,9 @@ Groups matching_by_hand(const at::Tensor& metric, std::int64_t count, std::int64
     return groups;
 }
 
-// @param x (prefix + n, C), sizes (n) @return (prefix + k, C) and (k)
-MergedTokens average_by_hand(const at::Tensor& x, const at::Tensor& sizes, const std::vector<std::int64_t>& slots,
-                             std::int64_t count, std::int64_t prefix) {
+// @param x (prefix + n, C), sizes (n) @return (prefix + k, C) and (prefix + k)
+TokenBatch average_by_hand(const at::Tensor& x, const at::Tensor& sizes, const std::vector<std::int64_t>& slots,
+                           std::int64_t count, std::int64_t prefix) {
     at::Tensor sums = at::zeros({count, x.size(1)}), total = at::zeros({count});
     for (std::size_t i = 0; i < slots.size(); ++i) {
         if (slots[i] < 0) continue;
@@ -129,7 +134,7 @@ MergedTokens average_by_hand(const at::Tensor& x, const at::Tensor& sizes, const
         sums[slots[i]] += x[prefix + place] * sizes[place];
         total[slots[i]] += sizes[place];
     }
-    return {at::cat({x.slice(0, 0, prefix), sums / total.unsqueeze(1)}), total};
+    return {at::cat({x.slice(0, 0, prefix), sums / total.unsqueeze(1)}), at::cat({at::ones({prefix}), total})};
 }
 
 void expect_by_hand(const at::Device& device) {
@@ -140,12 +145,12 @@ void expect_by_hand(const at::Device& device) {
                     const Example e = make_example(prefix, count, at::kCPU, depth),
                                   there = make_example(prefix, count, device, depth);
                     const TokenGroups groups = join_nearest(there.places, there.metric, threshold);
-                    const MergedTokens merged = average_groups(there.x, there.sizes, groups, prefix);
+                    const TokenBatch merged = average_groups({there.x, of_all(there.sizes, prefix)}, groups, prefix);
                     EXPECT_TRUE(groups.places.equal(there.places));
                     for (std::int64_t image = 0; image < kBatch; ++image) {
                         const auto slots = nearest_by_hand(list(e.places[image]), e.metric[image], threshold);
                         EXPECT_EQ(list(groups.slots[image]), slots) << count << ' ' << threshold << ' ' << depth;
-                        const MergedTokens expected = average_by_hand(e.x[image], e.sizes[image], slots, count, prefix);
+                        const TokenBatch expected = average_by_hand(e.x[image], e.sizes[image], slots, count, prefix);
                         EXPECT_CLOSE(merged.x[image].cpu(), expected.x, 1e-6)
                             << prefix << ' ' << count << ' ' << threshold;
                         EXPECT_TRUE(merged.sizes[image].cpu().equal(expected.sizes));
@@ -167,11 +172,11 @@ TEST(TokenMerge, EqualsALoopOnTheGpu) {
 
 TEST(TokenMerge, NothingIsLostBelowTheThreshold) {
     Example e = make_example(1, 7);
-    const MergedTokens merged = merge_dropped(e, -2, 1);
-    EXPECT_CLOSE(merged.sizes.sum(1), e.sizes.sum(1), 1e-6) << "every patch is in a token";
+    const TokenBatch merged = merge_dropped(e, -2, 1);
+    EXPECT_CLOSE(merged.sizes.slice(1, 1).sum(1), e.sizes.sum(1), 1e-6) << "every patch is in a token";
     e.sizes.reset();
-    const MergedTokens once = merge_dropped(e, -2, 1);
-    EXPECT_CLOSE(once.sizes.sum(1), at::full({kBatch}, double(kTokens)), 1e-6) << "one patch each";
+    const TokenBatch once = merge_dropped(e, -2, 1);
+    EXPECT_CLOSE(once.sizes.slice(1, 1).sum(1), at::full({kBatch}, double(kTokens)), 1e-6) << "one patch each";
     EXPECT_TRUE(merged.x.slice(1, 0, 1).equal(e.x.slice(1, 0, 1))) << "[CLS] stays as it is";
 }
 
@@ -181,9 +186,9 @@ void expect_nothing_merged(const at::Device& device) {
     const at::Tensor equal = e.metric.slice(1, 0, 1).expand({kBatch, kTokens, 16}).contiguous();
     const TokenGroups groups = join_nearest(e.places, equal, 1);
     EXPECT_EQ(groups.slots.ge(0).sum().item<std::int64_t>(), 7 * kBatch);
-    const MergedTokens merged = average_groups(e.x, e.sizes, groups, 1);
+    const TokenBatch merged = average_groups({e.x, of_all(e.sizes, 1)}, groups, 1);
     EXPECT_TRUE(merged.x.slice(1, 1).equal(gather_tokens(e.x.slice(1, 1), e.places))) << "alone, they are copied";
-    EXPECT_TRUE(merged.sizes.equal(e.sizes.gather(1, e.places)));
+    EXPECT_TRUE(merged.sizes.equal(of_all(e.sizes.gather(1, e.places), 1)));
 }
 
 TEST(TokenMerge, NothingIsMergedAtAThresholdOfOne) {
@@ -194,9 +199,9 @@ TEST(TokenMerge, NothingIsMergedAtAThresholdOfOne) {
 
 TEST(TokenMerge, NoneKept) {
     const Example e = make_example(1, 0);
-    const MergedTokens merged = merge_dropped(e, 0, 1);
+    const TokenBatch merged = merge_dropped(e, 0, 1);
     EXPECT_TRUE(merged.x.equal(e.x.slice(1, 0, 1)));
-    EXPECT_EQ(merged.sizes.sizes(), (at::IntArrayRef{kBatch, 0}));
+    EXPECT_TRUE(merged.sizes.equal(at::ones({kBatch, 1})));
 }
 
 // Rows of a single one: all cosines are 0 or 1, without rounding.
@@ -274,7 +279,9 @@ void expect_fused(const at::Device& device) {
         for (const std::int64_t count : {0, 1, 7, 29}) {
             const Example e = make_example(prefix, count);
             const at::Tensor weights = at::rand({kBatch, kTokens}, test::generator(22));
-            const at::Tensor fused = fuse_dropped(e.x.to(device), e.places.to(device), weights.to(device), prefix);
+            const at::Tensor names = at::arange(100, 100 + kTokens).expand({kBatch, -1});
+            const FusedTokens fused = fuse_dropped({e.x.to(device), {}, names.to(device)}, e.places.to(device),
+                                                   weights.to(device), /*name=*/7, prefix);
             for (std::int64_t image = 0; image < kBatch; ++image) {
                 const std::vector<std::int64_t> kept = list(e.places[image]);
                 at::Tensor sum = at::zeros({kChannels});
@@ -288,19 +295,16 @@ void expect_fused(const at::Device& device) {
                     }
                 }
                 rows.push_back(sum.unsqueeze(0));
-                EXPECT_CLOSE(fused[image].cpu(), at::cat(rows), 1e-6) << prefix << ' ' << count;
+                EXPECT_CLOSE(fused.x[image].cpu(), at::cat(rows), 1e-6) << prefix << ' ' << count;
+                std::vector<std::int64_t> left, slots(static_cast<std::size_t>(kTokens), count);
+                for (const std::int64_t place : kept) {
+                    slots[static_cast<std::size_t>(place)] = std::ssize(left);
+                    left.push_back(100 + place);
+                }
+                left.push_back(7);
+                EXPECT_EQ(list(fused.positions[image]), left);
+                EXPECT_EQ(list(fused.slots[image]), slots);
             }
-        }
-    }
-}
-
-TEST(FuseDropped, LoopsEqualTheDefinition) {
-    for (const std::int64_t channels : {8, 50, 192}) {
-        for (const auto type : {at::kFloat, at::kBFloat16}) {
-            const at::Tensor x = at::randn({5, 2 + 60, channels}, test::generator(30)).to(type),
-                             weights = at::rand({5, 60}, test::generator(31)), places = random_places(5, 60, 41);
-            EXPECT_CLOSE(fuse_dropped(x, places, weights, 2), fuse_dropped_plain(x, places, weights, 2),
-                         type == at::kFloat ? 1e-6 : 1e-2);
         }
     }
 }
@@ -329,17 +333,20 @@ void expect_gradients(const at::Device& device) {
         const Example e = make_example(prefix, 7, device, 16);
         const TokenGroups groups = join_nearest(e.places, e.metric, 0.2);
         ASSERT_TRUE(groups.slots.lt(0).any().item<bool>()) << "some are deleted";
-        for (const at::Tensor& sizes : {e.sizes, at::Tensor()}) {
-            expect_gradient(e.x, [&](const at::Tensor& x) { return average_groups(x, sizes, groups, prefix).x; });
+        for (const at::Tensor& sizes : {of_all(e.sizes, prefix), at::Tensor()}) {
+            expect_gradient(e.x, [&](const at::Tensor& x) { return average_groups({x, sizes}, groups, prefix).x; });
             const at::Tensor x = e.x.clone().requires_grad_(), twin = e.x.clone().requires_grad_();
-            const MergedTokens merged = average_groups(x, sizes, groups, prefix);
+            const TokenBatch merged = average_groups({x, sizes, groups.slots}, groups, prefix);
             EXPECT_FALSE(merged.sizes.requires_grad());
+            EXPECT_TRUE(merged.positions.equal(groups.slots.gather(1, groups.places)));
             const at::Tensor direction = at::randn(merged.x.sizes(), test::generator(11)).to(device);
             merged.x.backward(direction);
-            average_groups_plain(twin, sizes, groups, prefix).x.backward(direction);
+            average_groups_plain({twin, sizes}, groups, prefix).x.backward(direction);
             EXPECT_CLOSE(x.grad(), twin.grad(), 1e-6);
         }
-        expect_gradient(e.x, [&](const at::Tensor& x) { return fuse_dropped(x, e.places, e.sizes, prefix); });
+        expect_gradient(e.x, [&](const at::Tensor& x) {
+            return fuse_dropped({x, {}, groups.slots}, e.places, e.sizes, 0, prefix).x;
+        });
     }
     const Example none = make_example(1, 0, device);
     const at::Tensor x = none.x.clone().requires_grad_();
@@ -373,6 +380,14 @@ double rounding_of(at::ScalarType type) {  // a last place, and another order of
     return type == at::kHalf ? 1e-3 : type == at::kBFloat16 ? 8e-3 : 1e-6;
 }
 
+// Names that are one row for all images stay so.
+TokenBatch to(const at::Device& device, const TokenBatch& tokens) {
+    const auto copy = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
+    at::Tensor names = copy(tokens.positions);
+    if (names.defined() && tokens.positions.stride(0) == 0) names = names.slice(0, 0, 1).expand(names.sizes());
+    return {copy(tokens.x), copy(tokens.sizes), names};
+}
+
 struct Shape {
     std::int64_t batch, tokens, count, depth;
 };
@@ -383,8 +398,8 @@ void expect_twins(const Shape& s, std::int64_t prefix, at::ScalarType type, cons
     const std::int64_t channels = s.tokens > 500 ? 24 : 392;
     const at::Tensor all = at::randn({s.batch, prefix + s.tokens, s.depth}, test::generator(30)).to(type),
                      x = at::randn({s.batch, prefix + s.tokens, channels}, test::generator(31)).to(type),
-                     sizes = at::randint(1, 5, {s.batch, s.tokens}, test::generator(32), at::kFloat);
-    const at::Tensor there = all.to(device).slice(1, prefix), metric = all.slice(1, prefix), x_there = x.to(device);
+                     sizes = of_all(at::randint(1, 5, {s.batch, s.tokens}, test::generator(32), at::kFloat), prefix);
+    const at::Tensor there = all.to(device).slice(1, prefix), metric = all.slice(1, prefix);
     const auto on_cpu = [](const TokenGroups& groups) -> TokenGroups {
         return {groups.places.cpu(), groups.slots.cpu()};
     };
@@ -394,13 +409,18 @@ void expect_twins(const Shape& s, std::int64_t prefix, at::ScalarType type, cons
         const TokenGroups groups = join_nearest(places.to(device), there, threshold);
         expect_slots(on_cpu(groups), join_nearest_plain(places, metric, threshold), metric, what);
         EXPECT_TRUE(groups.slots.equal(join_nearest(places.to(device), there, threshold).slots)) << what;
-        for (const at::Tensor& weights : {sizes, at::Tensor()}) {
-            const at::Tensor weights_there = weights.defined() ? weights.to(device) : weights;
-            const MergedTokens plain = average_groups_plain(x, weights, on_cpu(groups), prefix),
-                               merged = average_groups(x_there, weights_there, groups, prefix);
+        // Names as the first stage has them, one row for all images; later stages' own; none.
+        const at::Tensor same_names = (3 * at::arange(s.tokens)).expand({s.batch, -1}),
+                         own_names = at::randint(0, 1000, {s.batch, s.tokens}, test::generator(33), at::kLong);
+        for (const auto& [weights, names] : {std::pair(sizes, own_names), {at::Tensor(), same_names}, {sizes, {}}}) {
+            const TokenBatch from{x, weights, names}, from_there = to(device, from),
+                                                      plain = average_groups_plain(from, on_cpu(groups), prefix),
+                                                      merged = average_groups(from_there, groups, prefix);
             EXPECT_CLOSE(merged.x, plain.x, rounding_of(type)) << what;
             EXPECT_TRUE(merged.sizes.cpu().equal(plain.sizes)) << what;
-            EXPECT_TRUE(merged.x.equal(average_groups(x_there, weights_there, groups, prefix).x)) << what;
+            EXPECT_EQ(merged.positions.defined(), names.defined());
+            EXPECT_TRUE(!names.defined() || merged.positions.cpu().equal(names.gather(1, places))) << what;
+            EXPECT_TRUE(merged.x.equal(average_groups(from_there, groups, prefix).x)) << what;
         }
     }
     const std::int64_t count = std::max(s.count, least_bipartite(s.tokens, prefix));
@@ -424,8 +444,56 @@ void expect_all_twins(const at::Device& device) {
     }
 }
 
+// The same for fusing. @param channels a token has
+void expect_fused_twins(const Shape& s, std::int64_t prefix, std::int64_t channels, at::ScalarType type,
+                        const at::Device& device) {
+    const std::string what =
+        c10::str(s.batch, " of ", s.tokens, " to ", s.count, ", ", type, ", prefix ", prefix, ", ", channels);
+    const at::Tensor places = random_places(s.batch, s.tokens, s.count),
+                     weights = at::softmax(at::randn({s.batch, s.tokens}, test::generator(40)), 1),
+                     x = at::randn({s.batch, prefix + s.tokens, channels}, test::generator(41)).to(type),
+                     same_names = at::arange(s.tokens).expand({s.batch, -1}),
+                     own_names = at::randint(0, 1000, {s.batch, s.tokens}, test::generator(42), at::kLong);
+    for (const at::Tensor& names : {same_names, own_names}) {
+        const TokenBatch from{x, {}, names};
+        const auto fuse = [&] {
+            return fuse_dropped(to(device, from), places.to(device), weights.to(device), 9, prefix);
+        };
+        const FusedTokens fused = fuse(), plain = fuse_dropped_plain(from, places, weights, 9, prefix);
+        EXPECT_CLOSE(fused.x, plain.x, rounding_of(type)) << what;
+        EXPECT_TRUE(fused.x.slice(1, 0, -1).cpu().equal(plain.x.slice(1, 0, -1))) << "the others are copied, " << what;
+        EXPECT_TRUE(fused.positions.cpu().equal(plain.positions)) << what;
+        EXPECT_TRUE(fused.slots.cpu().equal(plain.slots)) << what;
+        EXPECT_TRUE(fuse().x.equal(fused.x)) << what;
+    }
+}
+
+void expect_all_fused_twins(const at::Device& device) {
+    for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
+        for (const std::int64_t prefix : {0, 1, 2, 5}) {
+            for (const std::int64_t channels : {8, 50, 192, 392}) {  // of 50, rows are no multiple of 16 bytes
+                for (const Shape& s : {Shape{1, 196, 137, 0}, {3, 49, 20, 0}, {1, 1, 0, 0}, {3, 7, 6, 0}}) {
+                    expect_fused_twins(s, prefix, channels, type, device);
+                }
+            }
+        }
+        for (const Shape& s : {Shape{64, 196, 98, 0}, {1, 1000, 999, 0}, {3, 577, 1, 0}, {1, 4096, 100, 0}}) {
+            expect_fused_twins(s, 1, 24, type, device);
+        }
+    }
+}
+
 TEST(TokenMerge, LoopsEqualTheDefinitions) {
     expect_all_twins(at::kCPU);
+}
+
+TEST(FuseDropped, LoopsEqualTheDefinition) {
+    expect_all_fused_twins(at::kCPU);
+}
+
+TEST(FuseDropped, KernelEqualsTheDefinition) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    expect_all_fused_twins(at::kCUDA);
 }
 
 TEST(TokenMerge, KernelsEqualTheDefinitions) {
@@ -444,8 +512,8 @@ TEST(TokenMerge, GraphsReplayIt) {
     const auto run = [](const at::Tensor& tokens) -> std::vector<at::Tensor> {
         const at::Tensor metric = tokens.slice(1, 1);
         const at::Tensor places = top_places(metric.select(2, 0).to(at::kFloat), 100);
-        const MergedTokens near = average_groups(tokens, {}, join_nearest(places, metric, 0.1), 1);
-        const MergedTokens matched = average_groups(tokens, {}, match_bipartite(metric, 120, 1), 1);
+        const TokenBatch near = average_groups({tokens}, join_nearest(places, metric, 0.1), 1);
+        const TokenBatch matched = average_groups({near.x, near.sizes}, match_bipartite(near.x.slice(1, 1), 70, 1), 1);
         return {near.x, near.sizes, matched.x, matched.sizes};
     };
     run(x);

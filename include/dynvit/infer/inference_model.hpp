@@ -63,7 +63,7 @@ class InferenceModel {
     std::unique_ptr<OneImageBlocks> one_image_blocks() const;
 
     /// How much [CLS] looks at each patch token in block `index`, the mean over the heads: (B, prefix + n, C) -> (B,
-    /// n), float32. The model must have a class token. @param sizes (B, n), as for Tokens
+    /// n), float32. The model must have a class token. @param sizes as for run_block
     at::Tensor cls_attention(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes = {}) const;
 
     /// What a model that merges tokens compares at a stage, from 0: each token's keys in the block that the stage

@@ -7,16 +7,16 @@
 
 namespace dynvit {
 
-/// What stands in SessionOutput::kept for a token that others were fused into, which has no place.
-inline constexpr std::int64_t kFused = -1;
-
 struct SessionOutput {
     at::Tensor logits;                              // (B, classes)
     std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image goes on with, (B): those
-                                                    // that it keeps, and a fused one; kAveraged: none
-    std::vector<at::Tensor> kept;  // a stage: the kept tokens' places in the flattened grids (B, N), ascending, int64
+                                                    // that it keeps, and, but for kAbove, one that it fuses the others
+                                                    // into; kAveraged: none
+    std::vector<at::Tensor> kept;  // a stage: the kept tokens' places in the flattened grids (B, N), int64, image after
+                                   // image; ascending where no tokens are matched
 
-    /// What image `index` keeps at `stage`: places on its own grid of `patches` patches, without a fused token.
+    /// What image `index` keeps at `stage`: places on its own grid of `patches` patches, ascending, without
+    /// a fused token.
     std::vector<std::int64_t> kept_of(std::int64_t index, std::size_t stage, std::int64_t patches) const;
 };
 

@@ -29,11 +29,16 @@ PrunedOutput pruned_forward(const InferenceModel& model, const at::Tensor& image
 PrunedOutput pruned_forward_embedded(const InferenceModel& model, const at::Tensor& x, OneImageBlocks& blocks,
                                      const std::vector<std::int64_t>& tokens);
 
+/// What stands among kept tokens' places in the flattened grids for one that others were fused into, which has no
+/// place.
+inline constexpr std::int64_t kFused = -1;
+
 /// A different number of tokens in each image.
 struct PerImageOutput {
     at::Tensor logits;                              // (B, classes)
-    std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image keeps, (B)
-    std::vector<at::Tensor> kept;  // a stage: their places in the flattened grids (B, N), ascending, int64
+    std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image keeps, (B), without the one
+                                                    // that this stage fuses the others into
+    std::vector<at::Tensor> kept;  // a stage: their places in the flattened grids (B, N), ascending, int64, and kFused
     std::vector<at::Tensor> keep_probabilities;  // a stage: pi_keep of those that it chose from, image after image
 };
 

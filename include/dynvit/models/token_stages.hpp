@@ -15,7 +15,8 @@ struct Tokens {
     at::Tensor x;           // (B, prefix + n, C): prefix tokens ([CLS], registers), then patch tokens
     at::Tensor positions;   // (B, n), int64: the patch tokens' places on the original grid, ascending where no tokens
                             // are matched; N, which is no place, for a token that others were fused into
-    at::Tensor sizes = {};  // (B, n), float32: how many patches each patch token stands for; undefined: one each
+    at::Tensor sizes = {};  // (B, prefix + n), float32: how many patches each token stands for, 1 for prefix tokens;
+                            // undefined: 1 each
     at::Tensor slots = {};  // (B, tokens before the stage), int64: which patch token each has become part of, -1: none;
                             // undefined: one whose position is still there stands for itself, others for nothing
 };
@@ -29,7 +30,7 @@ struct StageInput {
     at::Tensor positions;       // (B, n), int64, as in Tokens
     std::int64_t attended = 0;  // the block whose attention ran last, -1: none
     at::Tensor before;          // (B, prefix + n, C): what went into it; undefined where none ran
-    at::Tensor sizes = {};      // (B, n), as in Tokens
+    at::Tensor sizes = {};      // (B, prefix + n), as in Tokens
     at::Tensor keyed = {};      // (B, prefix + n, C): the tokens whose keys in `block` tell how similar they are: those
                                 // that this block's attention has read, or will
 };
@@ -87,9 +88,9 @@ StageOperation average_two_by_two(const ModelSettings& settings, std::int64_t st
 
 /// What is left of the tokens.
 struct PrunedTokens {
-    at::Tensor tokens;             // (B, prefix + k, C): after the last block, before the final norm
-    std::vector<at::Tensor> kept;  // a stage: (B, k) int64, positions as in Tokens
-    at::Tensor sizes = {};         // (B, prefix + k), float32: as in Tokens, 1 for prefix tokens; undefined: 1 each
+    at::Tensor tokens;                   // (B, prefix + k, C): after the last block, before the final norm
+    std::vector<at::Tensor> kept;        // a stage: (B, k) int64, positions as in Tokens
+    at::Tensor sizes = {};               // (B, prefix + k), as in Tokens
     std::vector<at::Tensor> slots = {};  // a stage: as in Tokens
 };
 

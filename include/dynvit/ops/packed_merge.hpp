@@ -1,4 +1,4 @@
-// Merging in packed sequences: what was not kept of a sequence is averaged into what was.
+// Merging in packed sequences: what was not kept of a sequence is averaged into what was, or fused into one token more.
 #pragma once
 
 #include "dynvit/ops/packed_selection.hpp"
@@ -20,5 +20,24 @@ PackedTokens merge_dropped_plain(const PackedTokens& from, const PackedTokens& k
 /// kernels for tokens and metrics like these and no gradient is wanted. They do not wait for the GPU.
 PackedTokens merge_dropped(const PackedTokens& from, const PackedTokens& kept, const at::Tensor& metric,
                            double threshold, std::int64_t prefix = 1);
+
+/// The name of the first sequence's fused token, and from it to the next sequence's. A sequence's must be greater than
+/// all others in it.
+struct FusedNames {
+    std::int64_t first = 0, step = 0;
+};
+
+/// Puts one token behind the kept ones of each sequence that did not keep all of its own: the sum of the others, each
+/// times its share of the sequence's probabilities. See fuse_dropped of token_merge.hpp.
+/// @param from with positions as above, without sizes
+/// @param kept what keep_above(from, ...) returned, with the probabilities
+/// @return `kept` with these tokens
+PackedTokens fuse_dropped_plain(const PackedTokens& from, const PackedTokens& kept, const FusedNames& names,
+                                std::int64_t prefix = 1);
+
+/// The same, by kernels on a GPU that the CUDA kernels were built for, where average_groups has one for tokens like
+/// these and no gradient is wanted.
+PackedTokens fuse_dropped(const PackedTokens& from, const PackedTokens& kept, const FusedNames& names,
+                          std::int64_t prefix = 1);
 
 }  // namespace dynvit

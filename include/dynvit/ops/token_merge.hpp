@@ -1,8 +1,7 @@
 // Merging: a token that does not go on is averaged into one that does. Functions named _plain are definitions, for any
 // device and type. Those of the same name without it have loops for float32 and bfloat16 on the processor, and kernels
 // on a GPU that the CUDA kernels were built for: of up to 4096 tokens an image, of metrics whose width is a multiple of
-// 8 up to 128, and of tokens whose rows are a multiple of 16 bytes; for fuse_dropped there is none. None of these waits
-// for the GPU.
+// 8 up to 128, and of tokens whose rows are a multiple of 16 bytes. None of these waits for the GPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,29 +35,35 @@ TokenGroups join_nearest_plain(const at::Tensor& places, const at::Tensor& metri
 TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
 TokenGroups match_bipartite_plain(const at::Tensor& metric, std::int64_t count, std::int64_t prefix);
 
-struct MergedTokens {
-    at::Tensor x;      // (B, prefix + k, C)
-    at::Tensor sizes;  // (B, k), float32: how many patches each patch token stands for
+struct TokenBatch {
+    at::Tensor x;           // (B, prefix + n, C): prefix tokens ([CLS], registers), then patch tokens
+    at::Tensor sizes = {};  // (B, prefix + n), float32: how many patches each token stands for, 1 for prefix tokens;
+                            // undefined: 1 each
+    at::Tensor positions = {};  // (B, n), int64: a name for each patch token; undefined: they have none
 };
 
-/// Computes each group's mean, weighted by its tokens' sizes. Weights and sums are float32, and the sums have one
-/// order, so that results repeat exactly; a token alone stays as it is. Gradients flow to all tokens in a mean.
-/// @param x (B, prefix + n, C): prefix tokens ([CLS], registers), which stay as they are, then patch tokens
-/// @param sizes (B, n), float32: patches that each patch token stands for; undefined: one each
-MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix = 1);
-MergedTokens average_groups_plain(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                                  std::int64_t prefix = 1);
+/// Computes each group's mean, weighted by its tokens' sizes; prefix tokens stay as they are. Weights and sums are
+/// float32, and the sums have one order, so that results repeat exactly; a token alone stays as it is. Gradients flow
+/// to all tokens in a mean.
+/// @return (B, prefix + k, C), with sizes, and with the names of the tokens that go on if `from` has names
+TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix = 1);
+TokenBatch average_groups_plain(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix = 1);
+
+struct FusedTokens {
+    at::Tensor x;          // (B, prefix + k + 1, C)
+    at::Tensor positions;  // (B, k + 1), int64: the names of the patch tokens
+    at::Tensor slots;      // (B, n), as in TokenGroups: k where a token was fused
+};
 
 /// Puts one token behind the kept ones: the sum of all others, each times its weight (EViT, Liang et al., 2022).
 /// Gradients flow to all tokens.
-/// @param x (B, prefix + n, C) @param places (B, k), int64, as in TokenGroups; k < n
-/// @param weights (B, n), float32, of each patch token; those of kept ones are not read
-/// @return (B, prefix + k + 1, C)
-at::Tensor fuse_dropped(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
-                        std::int64_t prefix = 1);
-at::Tensor fuse_dropped_plain(const at::Tensor& x, const at::Tensor& places, const at::Tensor& weights,
-                              std::int64_t prefix = 1);
+/// @param from without sizes @param places (B, k), int64, ascending: the kept patch tokens; k < n
+/// @param weights (B, n), float32, of each patch token; those of kept ones do not count
+/// @param name of the token that the others are fused into
+FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t name,
+                         std::int64_t prefix = 1);
+FusedTokens fuse_dropped_plain(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights,
+                               std::int64_t name, std::int64_t prefix = 1);
 
 /// A linear layer's weight and bias.
 struct LayerWeights {

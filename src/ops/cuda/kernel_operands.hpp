@@ -18,6 +18,16 @@ inline bool is_aligned(const at::Tensor& tensor) {
     return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % kVectorBytes == 0;
 }
 
+/// @return the vectors in a row. @param x (..., C), whose rows are a multiple of kVectorBytes
+inline int vectors_of(const at::Tensor& x) {
+    return static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes);
+}
+
+/// Rows, perhaps one for all images, whose values lie one after another. @param rows (B, n) @return it, or a copy
+inline at::Tensor near_rows(const at::Tensor& rows) {
+    return rows.stride(-1) == 1 ? rows : rows.contiguous();
+}
+
 static_assert(sizeof(long long) == sizeof(std::int64_t));
 
 /// The values of an int64 tensor, by the type that kernels have for them.

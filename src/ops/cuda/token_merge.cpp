@@ -75,7 +75,7 @@ ImageTokens sequences_of(const PackedLayout& from, const PackedLayout& kept, std
 GroupRows rows_of(const at::Tensor& x, const at::Tensor& sizes, const at::Tensor& slots, const at::Tensor& means,
                   const at::Tensor& mean_sizes) {
     return {.element = element_of(x.scalar_type()),
-            .vectors = static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes),
+            .vectors = vectors_of(x),
             .x = x.const_data_ptr(),
             .sizes = sizes.defined() ? sizes.const_data_ptr<float>() : nullptr,
             .slots = numbers(slots),
@@ -127,23 +127,63 @@ bool average_groups_supports(const at::Tensor& x, std::int64_t prefix) {
     return x.size(1) - prefix <= kMaxTokens && averages_rows(x);
 }
 
-MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix) {
+TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix) {
+    const auto& [x, sizes, positions] = from;
     const c10::cuda::CUDAGuard device(x.device());
     const std::int64_t batch = x.size(0), count = groups.places.size(1);
-    const at::Tensor slots = groups.slots.contiguous(),
-                     near_sizes = sizes.defined() ? sizes.to(at::kFloat).contiguous() : sizes;
-    MergedTokens merged{at::empty({batch, prefix + count, x.size(2)}, x.options()),
-                        at::empty({batch, count}, x.options().dtype(at::kFloat))};
+    const at::Tensor slots = groups.slots.contiguous(), places = groups.places.contiguous(),
+                     near_sizes = sizes.defined() ? sizes.to(at::kFloat).contiguous() : sizes,
+                     near_positions = positions.defined() ? near_rows(positions) : positions;
+    TokenBatch merged{at::empty({batch, prefix + count, x.size(2)}, x.options()),
+                      at::empty({batch, prefix + count}, x.options().dtype(at::kFloat))};
+    TokenNames names;
+    if (positions.defined()) {
+        merged.positions = at::empty({batch, count}, positions.options());
+        names = {.names = numbers(near_positions),
+                 .image_stride = near_positions.stride(0),
+                 .places = numbers(places),
+                 .kept_names = mutable_numbers(merged.positions)};
+    }
     C10_CUDA_CHECK(average_groups(batch_of(batch, prefix, x.size(1) - prefix, count),
-                                  rows_of(x, near_sizes, slots, merged.x, merged.sizes),
+                                  rows_of(x, near_sizes, slots, merged.x, merged.sizes), names,
                                   c10::cuda::getCurrentCUDAStream()));
     return merged;
 }
 
+FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t name,
+                         std::int64_t prefix) {
+    const at::Tensor& x = from.x;
+    const c10::cuda::CUDAGuard device(x.device());
+    const std::int64_t batch = x.size(0), tokens = x.size(1) - prefix, count = places.size(1);
+    const at::Tensor near_places = places.contiguous(), near_weights = weights.to(at::kFloat).contiguous(),
+                     near_positions = near_rows(from.positions);
+    FusedTokens fused{at::empty({batch, prefix + count + 1, x.size(2)}, x.options()),
+                      at::empty({batch, count + 1}, from.positions.options()),
+                      at::empty({batch, tokens}, places.options())};
+    const FusedRows rows{.element = element_of(x.scalar_type()),
+                         .vectors = vectors_of(x),
+                         .x = x.const_data_ptr(),
+                         .weights = near_weights.const_data_ptr<float>(),
+                         .are_shares = true,
+                         .fused = fused.x.mutable_data_ptr(),
+                         .offsets = nullptr,
+                         .slots = mutable_numbers(fused.slots)};
+    const TokenNames names{.names = numbers(near_positions),
+                           .image_stride = near_positions.stride(0),
+                           .places = numbers(near_places),
+                           .kept_names = mutable_numbers(fused.positions)};
+    C10_CUDA_CHECK(fuse_dropped(batch_of(batch, prefix, tokens, count), rows, names, name, /*name_step=*/0,
+                                c10::cuda::getCurrentCUDAStream()));
+    return fused;
+}
+
+bool fuse_dropped_supports(const PackedTokens& from, std::int64_t prefix) {
+    return from.layout.longest() - prefix <= kMaxTokens && averages_rows(from.x) && from.positions.is_contiguous() &&
+           !(at::GradMode::is_enabled() && from.x.requires_grad());
+}
+
 bool merge_dropped_supports(const PackedTokens& from, const at::Tensor& metric, std::int64_t prefix) {
-    return from.layout.longest() - prefix <= kMaxTokens && averages_rows(from.x) && compares_rows(metric) &&
-           from.positions.is_contiguous() && !(at::GradMode::is_enabled() && from.x.requires_grad());
+    return fuse_dropped_supports(from, prefix) && compares_rows(metric);
 }
 
 PackedTokens merge_dropped(const PackedTokens& from, const PackedTokens& kept, const at::Tensor& metric,
@@ -160,8 +200,34 @@ PackedTokens merge_dropped(const PackedTokens& from, const PackedTokens& kept, c
     C10_CUDA_CHECK(find_places(images, numbers(from.positions), numbers(names), mutable_numbers(places), stream));
     C10_CUDA_CHECK(join_nearest(images, metric_of(rows), numbers(places), static_cast<float>(threshold),
                                 mutable_numbers(slots), stream));
-    C10_CUDA_CHECK(average_groups(images, rows_of(from.x, near_sizes, slots, merged.x, merged.sizes), stream));
+    C10_CUDA_CHECK(average_groups(images, rows_of(from.x, near_sizes, slots, merged.x, merged.sizes), {}, stream));
     return merged;
+}
+
+PackedTokens fuse_dropped(const PackedTokens& from, const PackedTokens& kept, const PackedLayout& layout,
+                          const FusedNames& names, std::int64_t prefix) {
+    const c10::cuda::CUDAGuard device(from.x.device());
+    const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+    const at::Tensor kept_names = kept.positions.contiguous(), weights = kept.probabilities.to(at::kFloat).contiguous(),
+                     places = at::empty_like(kept_names);
+    PackedTokens fused = kept;
+    fused.layout = layout;
+    fused.x = at::empty({layout.rows(), from.x.size(1)}, from.x.options());
+    fused.positions = at::empty({layout.rows() - prefix * layout.sequences()}, from.positions.options());
+    const ImageTokens images = sequences_of(from.layout, kept.layout, prefix);
+    const FusedRows rows{.element = element_of(from.x.scalar_type()),
+                         .vectors = vectors_of(from.x),
+                         .x = from.x.const_data_ptr(),
+                         .weights = weights.const_data_ptr<float>(),
+                         .are_shares = false,
+                         .fused = fused.x.mutable_data_ptr(),
+                         .offsets = layout.offsets().const_data_ptr<int>(),
+                         .slots = nullptr};
+    const TokenNames written{
+        .names = numbers(from.positions), .places = numbers(places), .kept_names = mutable_numbers(fused.positions)};
+    C10_CUDA_CHECK(find_places(images, numbers(from.positions), numbers(kept_names), mutable_numbers(places), stream));
+    C10_CUDA_CHECK(fuse_dropped(images, rows, written, names.first, names.step, stream));
+    return fused;
 }
 
 }  // namespace dynvit::cuda

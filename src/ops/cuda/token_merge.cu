@@ -3,6 +3,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cfloat>
+
 #include "element_dispatch.cuh"
 #include "number_in_order.cuh"
 #include "overlap.cuh"
@@ -21,29 +23,19 @@ constexpr float kLeastNorm = 1e-12f;
 struct ImageSpan {
     long long row, kept_row;      // its first row before and after, a prefix token's if it has any
     long long patch, kept_patch;  // the number of its first patch token among all images' patch tokens
-    long long size, kept_size;    // where the sizes of its patch tokens begin
     int tokens, kept;             // patch tokens
 };
 
 __device__ ImageSpan span_of(const ImageTokens& s, int image) {
     const long long b = image;
     if (!s.offsets) {
-        return {b * (s.prefix + s.tokens),
-                b * (s.prefix + s.kept),
-                b * s.tokens,
-                b * s.kept,
-                b * s.tokens,
-                b * s.kept,
-                s.tokens,
-                s.kept};
+        return {b * (s.prefix + s.tokens), b * (s.prefix + s.kept), b * s.tokens, b * s.kept, s.tokens, s.kept};
     }
     const int row = s.offsets[b], kept_row = s.kept_offsets[b];
     return {row,
             kept_row,
             row - b * s.prefix,
             kept_row - b * s.prefix,
-            row + s.prefix,
-            kept_row + s.prefix,
             s.offsets[b + 1] - row - s.prefix,
             s.kept_offsets[b + 1] - kept_row - s.prefix};
 }
@@ -185,8 +177,8 @@ __global__ void __launch_bounds__(kThreads)
     if (first >= dropped) return;
     const int number = first + threadIdx.x / 32;
     const int query = number < dropped ? place_of_dropped(number, place, image.kept) : -1;
-    const T* const rows =
-        static_cast<const T*>(m.rows) + (s.offsets ? image.size * m.row_stride : blockIdx.x * m.image_stride);
+    const T* const rows = static_cast<const T*>(m.rows) +
+                          (s.offsets ? (image.row + s.prefix) * m.row_stride : blockIdx.x * m.image_stride);
     const Nearest nearest = find_nearest(rows, m, query, image.kept, [&](int c) { return place[c]; });
     if (threadIdx.x % 32 == 0 && query >= 0) slot[query] = nearest.cosine > threshold ? nearest.candidate : -1;
 }
@@ -301,9 +293,14 @@ __device__ float average(const int* slot, int tokens, int group, int vectors, co
     return total;
 }
 
+// The names of the image's patch tokens.
+__device__ const long long* names_of(const ImageTokens& s, const TokenNames& n, const ImageSpan& image) {
+    return n.names + (s.offsets ? image.patch : blockIdx.x * n.image_stride);
+}
+
 // A warp a row of the result.
 template <class T>
-__global__ void __launch_bounds__(kThreads) average_groups_kernel(ImageTokens s, GroupRows g) {
+__global__ void __launch_bounds__(kThreads) average_groups_kernel(ImageTokens s, GroupRows g, TokenNames n) {
     extern __shared__ int slot[];  // (n)
     let_next_begin();
     wait_for_previous();
@@ -317,12 +314,81 @@ __global__ void __launch_bounds__(kThreads) average_groups_kernel(ImageTokens s,
     const int group = row - s.prefix;
     if (group < 0) {
         for (int v = lane; v < g.vectors; v += 32) to[v] = x[row * g.vectors + v];
-        if (s.offsets && lane == 0) g.mean_sizes[image.kept_row + row] = 1;
+        if (lane == 0) g.mean_sizes[image.kept_row + row] = 1;
     } else if (group < image.kept) {
         const float size = average<T>(slot, image.tokens, group, g.vectors, x + s.prefix * g.vectors,
-                                      g.sizes ? g.sizes + image.size : nullptr, to);
-        if (lane == 0) g.mean_sizes[image.kept_size + group] = size;
+                                      g.sizes ? g.sizes + image.row + s.prefix : nullptr, to);
+        if (lane != 0) return;
+        g.mean_sizes[image.kept_row + row] = size;
+        const long long to_name = image.kept_patch + group;
+        if (n.names) n.kept_names[to_name] = names_of(s, n, image)[n.places[to_name]];
     }
+}
+
+constexpr int kLanes = 32;
+
+// The weighted sum of the tokens of a group, `vectors` of it from `first` on, a lane a vector. The block's warps share
+// the tokens.
+// @param slot (tokens), shared @param x the image's patch tokens @param weights theirs
+template <class T>
+__device__ void sum_group(const int* slot, int tokens, int group, const FusedRows& f, int first, const uint4* x,
+                          const float* weights, uint4* sum) {
+    constexpr int kSize = sizeof(uint4) / sizeof(T);
+    __shared__ float parts[kWarps][kSize][kLanes];
+    const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, v = first + lane;
+    const int share = (tokens + kWarps - 1) / kWarps, begin = min(warp * share, tokens);
+    float sums[kSize] = {};
+    for_each_member(slot + begin, min(share, tokens - begin), group, [&](int i) {
+        const int token = begin + i;
+        if (v < f.vectors) add_scaled<T>(x[static_cast<long long>(token) * f.vectors + v], weights[token], sums);
+    });
+    for (int e = 0; e < kSize; ++e) parts[warp][e][lane] = sums[e];
+    __syncthreads();
+    if (warp > 0) return;
+    float total = 0;
+    for (int i = lane; i < tokens && !f.are_shares; i += kLanes) total += weights[i];
+    total = f.are_shares ? 1 : fmaxf(warp_sum(total), FLT_MIN);
+    for (int w = 1; w < kWarps; ++w) {
+        for (int e = 0; e < kSize; ++e) sums[e] += parts[w][e][lane];
+    }
+    if (v < f.vectors) sum[v] = divided<T>(sums, total);
+}
+
+// An image's first blocks each compute 32 vectors of its fused token; a warp of the others copies a row.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    fuse_dropped_kernel(ImageTokens s, FusedRows f, TokenNames n, long long name, long long name_step) {
+    extern __shared__ int slot[];  // (n)
+    let_next_begin();
+    wait_for_previous();
+    const ImageSpan image = span_of(s, blockIdx.x);
+    const long long b = blockIdx.x, to_row = f.offsets ? f.offsets[b] : image.kept_row + b;
+    const uint4* const x = static_cast<const uint4*>(f.x) + image.row * f.vectors;
+    uint4* const to = static_cast<uint4*>(f.fused) + to_row * f.vectors;
+    const long long* const place = n.places + image.kept_patch;
+    const int summing = (f.vectors + kLanes - 1) / kLanes, block = blockIdx.y;
+    if (block >= summing) {
+        const int row = (block - summing) * kWarps + threadIdx.x / 32;
+        if (row >= s.prefix + image.kept) return;
+        const long long source = row < s.prefix ? row : s.prefix + place[row - s.prefix];
+        for (int v = threadIdx.x % 32; v < f.vectors; v += 32) to[row * f.vectors + v] = x[source * f.vectors + v];
+        return;
+    }
+    for (int i = threadIdx.x; i < image.tokens; i += kThreads) slot[i] = image.kept;
+    __syncthreads();
+    for (int j = threadIdx.x; j < image.kept; j += kThreads) slot[place[j]] = j;
+    __syncthreads();
+    const bool fuses = image.kept < image.tokens;
+    if (block == 0) {
+        long long* const kept_names = n.kept_names + to_row - b * s.prefix;
+        const long long* const names = names_of(s, n, image);
+        for (int j = threadIdx.x; j < image.kept; j += kThreads) kept_names[j] = names[place[j]];
+        if (fuses && threadIdx.x == 0) kept_names[image.kept] = name + b * name_step;
+        for (int i = threadIdx.x; f.slots && i < image.tokens; i += kThreads) f.slots[image.patch + i] = slot[i];
+    }
+    if (!fuses) return;
+    sum_group<T>(slot, image.tokens, image.kept, f, block * kLanes, x + s.prefix * f.vectors, f.weights + image.patch,
+                 to + (s.prefix + image.kept) * f.vectors);
 }
 
 // A block of `rows` rows: enough of them for each of so many images.
@@ -361,11 +427,23 @@ cudaError_t join_along_edges(const Matching& matching, long long* places, long l
                               places, slots);
 }
 
-cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, cudaStream_t stream) {
+cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, const TokenNames& names,
+                           cudaStream_t stream) {
     return with_type(rows.element, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         return launch_overlapping(average_groups_kernel<T>, grid_of(images.images, images.prefix + images.kept, kWarps),
-                                  kThreads, sizeof(int) * images.tokens, stream, images, rows);
+                                  kThreads, sizeof(int) * images.tokens, stream, images, rows, names);
+    });
+}
+
+cudaError_t fuse_dropped(const ImageTokens& images, const FusedRows& rows, const TokenNames& names, long long name,
+                         long long name_step, cudaStream_t stream) {
+    dim3 grid = grid_of(images.images, images.prefix + images.kept, kWarps);
+    grid.y += (rows.vectors + kLanes - 1) / kLanes;
+    return with_type(rows.element, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        return launch_overlapping(fuse_dropped_kernel<T>, grid, kThreads, sizeof(int) * images.tokens, stream, images,
+                                  rows, names, name, name_step);
     });
 }
 

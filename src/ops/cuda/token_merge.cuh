@@ -56,12 +56,38 @@ struct GroupRows {
     Element element;
     int vectors;
     const void* x;           // (B, prefix + n, C)
-    const float* sizes;      // (B, n), or null: 1 each; of sequences (T), prefix tokens too
+    const float* sizes;      // (B, prefix + n), or null: 1 each
     const long long* slots;  // (B, n)
     void* means;             // (B, prefix + k, C)
-    float* mean_sizes;       // (B, k); of sequences (T'), prefix tokens too
+    float* mean_sizes;       // (B, prefix + k): 1 for prefix tokens
 };
 
-cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, cudaStream_t stream);
+/// Names of tokens, of which those that go on are written.
+struct TokenNames {
+    const long long* names = nullptr;   // (B, n); null: there are none
+    long long image_stride = 0;         // of a batch: from an image's names to the next one's
+    const long long* places = nullptr;  // (B, k): the tokens that go on
+    long long* kept_names = nullptr;    // (B, k)
+};
+
+cudaError_t average_groups(const ImageTokens& images, const GroupRows& rows, const TokenNames& names,
+                           cudaStream_t stream);
+
+/// What is fused: of each image that keeps fewer tokens than it has, the others.
+struct FusedRows {
+    Element element;
+    int vectors;
+    const void* x;         // (B, prefix + n, C)
+    const float* weights;  // (B, n)
+    bool are_shares;       // or a weight is divided by the sum of the image's
+    void* fused;           // (B, prefix + k + 1, C)
+    const int* offsets;    // (B + 1): the first row in `fused` of each sequence; null: a batch
+    long long* slots;      // (B, n), or null
+};
+
+/// places (B, k), ascending, -> fused, names and slots. @param names kept_names is (B, k + 1) here @param name of the
+/// first image's fused token @param name_step from it to the next image's
+cudaError_t fuse_dropped(const ImageTokens& images, const FusedRows& rows, const TokenNames& names, long long name,
+                         long long name_step, cudaStream_t stream);
 
 }  // namespace dynvit::cuda

@@ -1,9 +1,9 @@
-// The kernels of ops/token_merge.hpp and of merge_dropped() in ops/packed_merge.hpp, for tensors.
+// The kernels of ops/token_merge.hpp and ops/packed_merge.hpp, for tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include "dynvit/ops/packed_selection.hpp"
+#include "dynvit/ops/packed_merge.hpp"
 #include "dynvit/ops/token_merge.hpp"
 
 namespace dynvit::cuda {
@@ -25,8 +25,11 @@ TokenGroups match_bipartite(const at::Tensor& metric, std::int64_t count, std::i
 bool average_groups_supports(const at::Tensor& x, std::int64_t prefix);
 
 /// dynvit::average_groups() by one kernel, of what average_groups_supports().
-MergedTokens average_groups(const at::Tensor& x, const at::Tensor& sizes, const TokenGroups& groups,
-                            std::int64_t prefix);
+TokenBatch average_groups(const TokenBatch& from, const TokenGroups& groups, std::int64_t prefix);
+
+/// dynvit::fuse_dropped() by one kernel, of an x that average_groups_supports().
+FusedTokens fuse_dropped(const TokenBatch& from, const at::Tensor& places, const at::Tensor& weights, std::int64_t name,
+                         std::int64_t prefix);
 
 /// @return whether the kernels take these: x and metric as above, contiguous names, and no gradient wanted.
 /// @param metric (T, d)
@@ -35,5 +38,12 @@ bool merge_dropped_supports(const PackedTokens& from, const at::Tensor& metric, 
 /// dynvit::merge_dropped() by three kernels, of what merge_dropped_supports().
 PackedTokens merge_dropped(const PackedTokens& from, const PackedTokens& kept, const at::Tensor& metric,
                            double threshold, std::int64_t prefix);
+
+/// @return whether the kernels take these: x as above, contiguous names, and no gradient wanted.
+bool fuse_dropped_supports(const PackedTokens& from, std::int64_t prefix);
+
+/// dynvit::fuse_dropped() of sequences by two kernels, of what fuse_dropped_supports(). @param layout of the result
+PackedTokens fuse_dropped(const PackedTokens& from, const PackedTokens& kept, const PackedLayout& layout,
+                          const FusedNames& names, std::int64_t prefix);
 
 }  // namespace dynvit::cuda

@@ -19,15 +19,6 @@ bool copies_rows_of(const at::Tensor& x) {
            is_aligned(x) && x.size(0) > 0 && !(at::GradMode::is_enabled() && x.requires_grad());
 }
 
-int vectors_of(const at::Tensor& x) {
-    return static_cast<int>(x.size(-1) * x.element_size() / kVectorBytes);
-}
-
-// Scores whose rows' values lie one after another.
-at::Tensor near(const at::Tensor& scores) {
-    return scores.stride(-1) == 1 ? scores : scores.contiguous();
-}
-
 }  // namespace
 
 bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
@@ -37,7 +28,7 @@ bool keep_top_tokens_supports(const at::Tensor& x, const at::Tensor& scores) {
 KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const at::Tensor& positions,
                            std::int64_t count, std::int64_t prefix) {
     const c10::cuda::CUDAGuard device(x.device());
-    const at::Tensor near_scores = near(scores), dense_positions = positions.contiguous();
+    const at::Tensor near_scores = near_rows(scores), near_positions = near_rows(positions);
     KeptTokens kept{at::empty({x.size(0), prefix + count, x.size(2)}, x.options()),
                     at::empty({x.size(0), count}, positions.options())};
     const SelectionShape shape{.batch = static_cast<int>(x.size(0)),
@@ -45,9 +36,10 @@ KeptTokens keep_top_tokens(const at::Tensor& x, const at::Tensor& scores, const 
                                .tokens = static_cast<int>(x.size(1) - prefix),
                                .count = static_cast<int>(count),
                                .vectors = vectors_of(x),
-                               .score_stride = static_cast<int>(near_scores.stride(0))};
+                               .score_stride = static_cast<int>(near_scores.stride(0)),
+                               .position_stride = static_cast<int>(near_positions.stride(0))};
     C10_CUDA_CHECK(keep_top_tokens(shape, x.const_data_ptr(), near_scores.const_data_ptr<float>(),
-                                   numbers(dense_positions), kept.tokens.mutable_data_ptr(),
+                                   numbers(near_positions), kept.tokens.mutable_data_ptr(),
                                    mutable_numbers(kept.positions), c10::cuda::getCurrentCUDAStream()));
     return kept;
 }
@@ -59,14 +51,15 @@ bool top_places_supports(const at::Tensor& scores) {
 
 at::Tensor top_places(const at::Tensor& scores, std::int64_t count) {
     const c10::cuda::CUDAGuard device(scores.device());
-    const at::Tensor near_scores = near(scores);
+    const at::Tensor near_scores = near_rows(scores);
     at::Tensor places = at::empty({scores.size(0), count}, scores.options().dtype(at::kLong));
     const SelectionShape shape{.batch = static_cast<int>(scores.size(0)),
                                .prefix = 0,
                                .tokens = static_cast<int>(scores.size(1)),
                                .count = static_cast<int>(count),
                                .vectors = 0,
-                               .score_stride = static_cast<int>(near_scores.stride(0))};
+                               .score_stride = static_cast<int>(near_scores.stride(0)),
+                               .position_stride = 0};
     C10_CUDA_CHECK(top_places(shape, near_scores.const_data_ptr<float>(), mutable_numbers(places),
                               c10::cuda::getCurrentCUDAStream()));
     return places;

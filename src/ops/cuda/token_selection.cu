@@ -46,7 +46,8 @@ __global__ void __launch_bounds__(kThreads)
         const int at = number_in_order<kThreads>(kept, done, kept_before);
         if (kept) {
             place[at] = i;
-            if (blockIdx.y == 0) kept_positions[b * s.count + at] = positions ? positions[b * s.tokens + i] : i;
+            if (blockIdx.y == 0)
+                kept_positions[b * s.count + at] = positions ? positions[b * s.position_stride + i] : i;
         }
     }
     __syncthreads();

@@ -9,13 +9,14 @@ namespace dynvit::cuda {
 /// A token is a row of `vectors` times 16 bytes; each image begins with `prefix` that always stay.
 struct SelectionShape {
     int batch, prefix, tokens, count, vectors;
-    int score_stride;  // from an image's scores to the next one's
+    int score_stride;     // from an image's scores to the next one's
+    int position_stride;  // the same of positions; 0: all images have the same
 };
 
 /// The most patch tokens of an image that one thread block can rank or number.
 inline constexpr int kMaxSelectionTokens = 4096;
 
-/// x (B, prefix + n, C); scores (B, n), strided; positions (B, n) -> kept_x (B, prefix + k, C); kept_positions (B, k).
+/// x (B, prefix + n, C); scores and positions (B, n), strided -> kept_x (B, prefix + k, C); kept_positions (B, k).
 cudaError_t keep_top_tokens(SelectionShape shape, const void* x, const float* scores, const long long* positions,
                             void* kept_x, long long* kept_positions, cudaStream_t stream);
 
