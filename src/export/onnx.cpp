@@ -4,6 +4,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/models/rotary_positions.hpp"
 #include "dynvit/weights/state_dict.hpp"
 #include "onnx/onnx_model.hpp"
 
@@ -14,6 +15,7 @@ namespace dynvit {
 void export_onnx(const std::filesystem::path& path, DynamicVit model, const ExportOptions& options) {
     AtomicFile file(path, "export");
     TensorMap tensors = state_dict(*model);
+    if (const at::Tensor table = rotary_table(model->settings()); table.defined()) tensors.emplace(kRotaryTable, table);
     std::map<std::string, WeightView> weights;
     for (auto& [name, tensor] : tensors) {
         tensor = tensor.to(at::kCPU, at::kFloat).contiguous();

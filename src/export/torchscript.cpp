@@ -11,6 +11,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/infer/pruned_vit.hpp"
+#include "dynvit/models/rotary_positions.hpp"
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/bipartite.hpp"
 
@@ -44,6 +45,8 @@ class Script {
                      "    assert images.dim() == 4 and images.size(2) == ", height, " and images.size(3) == ", width,
                      ", \"images must be (B, 3, ", height, ", ", width, ")\"\n");
         std::string x = embed(*this, parts_.stem, "images"), results;
+        if (settings_.rope != "none")
+            turn_by(str("torch.arange(", settings_.patches(), ", device=images.device).unsqueeze(0)"));
         walk_blocks(
             settings_, std::ssize(options.plan.tokens),
             [&](std::int64_t stage, std::int64_t block) {
@@ -99,7 +102,8 @@ class Script {
         x = line("x", str(x, " + ", linear(h, part)));
     }
     void add_mlp(std::string& x, const std::string& normed, const MlpPart& part) {
-        add_linear(x, activate(linear(normed, part.fc1), part.activation), part.fc2);
+        const std::string h = activate(linear(normed, part.fc1), part.activation);
+        add_linear(x, part.norm ? norm(h, *part.norm) : h, part.fc2);
     }
     std::string activate(const std::string& x, Activation activation) {
         switch (activation) {
@@ -115,6 +119,18 @@ class Script {
         }
         return {};
     }
+    // Turns the queries and keys by the rows of `turns`, see rotate_queries_keys.
+    std::string rotate(const std::string& qkv, const AttentionPart& part) {
+        const bool halves = *part.rotary == RotaryLayout::kHalves;
+        const std::int64_t half = part.head_dim() / 2, axis = halves ? 3 : 4;
+        line("turned, values", str("torch.tensor_split(", qkv, ", [", 2 * part.proj.inputs, "], 2)"));
+        const std::string shape = halves ? str("2, ", half) : str(half, ", 2");
+        line("first, second", str("torch.unbind(turned.unflatten(2, [-1, ", shape, "]), ", axis, ")"));
+        line("turned", str("torch.stack([first * cosines - second * sines, second * cosines + first * sines], ", axis,
+                           ").flatten(2)"));
+        return value("torch.cat([turned, values], 2)");
+    }
+    std::string norm_rows(const std::string& x, const NormPart& part) { return norm(x, part); }
     std::string prefix_token(const std::string& x, std::int64_t index) { return value(str(x, "[:, ", index, ']')); }
     std::string beside(const std::string& x, const std::string& y) {
         return value(str("torch.cat([", x, ", ", y, "], 1)"));
@@ -180,6 +196,14 @@ class Script {
         line(str("kept_", stage + 1),
              fuses ? str("torch.constant_pad_nd(", kept, ", [0, 1], ", settings_.patches(), ")") : kept);
         tokens_ = settings_.tokens_behind(tokens_, count);
+        if (settings_.rope != "none") turn_by(str("kept_", stage + 1));
+    }
+
+    // `cosines` and `sines`, (B or 1, prefix + n, 1, d / 2), of the tokens at these positions.
+    void turn_by(const std::string& positions) {
+        line("turns", str("self.rotary_table[torch.constant_pad_nd(", positions, ", [", settings_.prefix_tokens(),
+                          ", 0], ", settings_.patches(), ")].unsqueeze(2)"));
+        line("cosines, sines", "torch.unbind(turns, 3)");
     }
 
     // `places` of the patch tokens with the highest scores, ties to the lower place, in the order of the grid.
@@ -303,6 +327,8 @@ jit::Module mirror(const torch::nn::Module& module, const ExportOptions& options
 
 jit::Module make_module(DynamicVitImpl& model, const ExportOptions& options) {
     jit::Module module = mirror(model, options, std::make_shared<jit::CompilationUnit>());
+    const at::Tensor table = rotary_table(model.settings());
+    if (table.defined()) module.register_buffer("rotary_table", table);
     module.define(Script(model.settings(), vit_parts(model.settings())).forward(options));
     return module;
 }

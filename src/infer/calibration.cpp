@@ -54,7 +54,7 @@ std::vector<at::Tensor> find_static_scores(const InferenceModel& model, const at
             },
             [&](std::int64_t block, BlockPiece piece) {  // none reads what comes after the last stage
                 if (block < settings.pruning_loc.back() || piece == BlockPiece::kAttention) {
-                    x = model.run_block(block, x, {}, piece);
+                    x = model.run_block(block, x, model.context_of_all(), piece);
                 }
             });
     });

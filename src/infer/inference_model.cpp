@@ -7,6 +7,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/transforms.hpp"
+#include "dynvit/models/rotary_positions.hpp"
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/gpu_kernels.hpp"
@@ -134,8 +135,12 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
                        Norm{weights.tensor(part.name + ".weight"), weights.tensor(part.name + ".bias"), part.epsilon});
     };
     const StemPart& stem = parts_.stem;
-    const at::Tensor positions = weights.tensor(stem.positions);
     const std::int64_t with_place = stem.prefix_positions ? settings_.prefix_tokens() : 0;
+    at::Tensor positions = weights.tensor(stem.positions);
+    if (!positions.defined()) {
+        positions = at::zeros({1, stem.position_count, settings_.embed_dim},
+                              weights.tensor(parts_.norm.name + ".weight").options());
+    }
     patch_positions_ = positions.slice(1, with_place);
     std::vector<at::Tensor> prefix;
     for (const PrefixPart& part : stem.prefix) prefix.push_back(weights.tensor(part.name));
@@ -155,7 +160,9 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         for (const LinearPart& part : {block.attention.qkv, block.attention.proj, block.mlp.fc1, block.mlp.fc2}) {
             linears_.emplace(part.name, weights.linear(part));
         }
-        for (const std::optional<NormPart>& part : {block.attention.q_norm, block.attention.k_norm}) {
+        const AttentionPart& attention = block.attention;
+        for (const std::optional<NormPart>& part :
+             {attention.q_norm, attention.k_norm, attention.norm, block.mlp.norm}) {
             if (part) add_norm(*part);
         }
     }
@@ -178,6 +185,12 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         }
         latent_ = weights.tensor(pool.latent).select(1, 0);
     }
+    rotary_table_ = dynvit::rotary_table(settings_);
+    if (rotary_table_.defined()) {
+        rotary_table_ = rotary_table_.to(device());
+        const at::Tensor all = at::arange(settings_.patches(), rotary_table_.options().dtype(at::kLong)).unsqueeze(0);
+        rotation_of_all_ = rotation_at(rotary_table_, all, settings_.prefix_tokens());
+    }
     for (const LinearPart& head : parts_.heads) linears_.emplace(head.name, weights.fine_linear(head));
 }
 
@@ -185,7 +198,7 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
 struct InferenceModel::Ops {
     const InferenceModel& model;
     const PackedLayout* layout = nullptr;  // of packed sequences (T, C); null: (B, n, C)
-    at::Tensor sizes = {};                 // (B, n) or (T): how many patches each token stands for; undefined: one each
+    AttentionContext context = {};
 
     // A norm is put off until the layer behind it says in which type it reads the result.
     struct Normed {
@@ -201,8 +214,8 @@ struct InferenceModel::Ops {
     }
     at::Tensor linear(const at::Tensor& x, const LinearPart& part) const { return model.linear(part)(x); }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
-        return layout ? sized_self_attention(qkv, part.heads, *layout, sizes)
-                      : sized_self_attention(qkv, part.heads, sizes);
+        return layout ? sized_self_attention(qkv, part.heads, *layout, context.sizes)
+                      : sized_self_attention(qkv, part.heads, context.sizes);
     }
     void add_linear(at::Tensor& x, const at::Tensor& h, const LinearPart& part) const {
         x = model.linear(part).add(h, x);
@@ -210,22 +223,28 @@ struct InferenceModel::Ops {
     void add_mlp(at::Tensor& x, const Normed& normed, const MlpPart& part) const {
         const InferenceLinear &fc1 = model.linear(part.fc1), &fc2 = model.linear(part.fc2);
         const bool exact = part.activation == Activation::kGelu, tanh = part.activation == Activation::kGeluTanh;
-        if ((exact || tanh) && fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
+        if ((exact || tanh) && !part.norm && fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
             x = fc2.add(quantize_rows(linear(normed, part.fc1), /*gelu=*/true), x);
             return;
         }
         const bool inside = exact || (tanh && fc1.fused());  // the product computes it
-        const at::Tensor h = inside ? fc1.gelu(normed) : activate(linear(normed, part.fc1), part.activation);
+        at::Tensor h = inside ? fc1.gelu(normed) : activate(linear(normed, part.fc1), part.activation);
+        if (part.norm) h = norm_rows(h, *part.norm);
         x = fc2.takes_scaled_rows() ? fc2.add(quantize_rows(h), x) : fc2.add(h, x);
     }
     at::Tensor norm_heads(const at::Tensor& qkv, const AttentionPart& part) const {
         return norm_queries_keys(qkv, model.head_norm(*part.q_norm), model.head_norm(*part.k_norm));
     }
+    at::Tensor rotate(const at::Tensor& qkv, const AttentionPart& part) const {
+        return rotate_queries_keys(qkv, context.rotation, *part.rotary);
+    }
+    at::Tensor norm_rows(const at::Tensor& x, const NormPart& part) const { return model.norm(part)(x); }
     at::Tensor prefix_token(const at::Tensor& x, std::int64_t index) const {
         return layout ? x.index_select(0, layout->offsets().slice(0, 0, -1) + index) : x.select(1, index);
     }
     at::Tensor patch_mean(const at::Tensor& x) const {
         const std::int64_t prefix = model.settings().prefix_tokens();
+        const at::Tensor& sizes = context.sizes;
         if (layout) {
             if (!sizes.defined()) return packed_mean(x, *layout, prefix).to(x.scalar_type());
             const at::Tensor counted = sizes.unsqueeze(1);  // (T, 1)
@@ -241,8 +260,8 @@ struct InferenceModel::Ops {
     at::Tensor activate(const at::Tensor& x, Activation activation) const { return dynvit::activate(x, activation); }
     at::Tensor latent(const std::string&) const { return model.latent_; }
     at::Tensor pool(const at::Tensor& query, const at::Tensor& kv, const PoolPart& part) const {
-        if (!layout) return pooled_attention(query, kv, part.heads, sizes);
-        return packed_pooled_attention(query, kv, part.heads, *layout, sizes);
+        if (!layout) return pooled_attention(query, kv, part.heads, context.sizes);
+        return packed_pooled_attention(query, kv, part.heads, *layout, context.sizes);
     }
 };
 
@@ -323,14 +342,14 @@ at::Tensor InferenceModel::embed(const at::Tensor& images) const {
     return embed_prepared(prepare(images));
 }
 
-at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes,
+at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const AttentionContext& context,
                                      BlockPiece piece) const {
-    return run_block(Ops{*this, nullptr, sizes}, index, x, piece);
+    return run_block(Ops{*this, nullptr, context}, index, x, piece);
 }
 
 at::Tensor InferenceModel::run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout,
-                                     const at::Tensor& sizes, BlockPiece piece) const {
-    return run_block(Ops{*this, &layout, sizes}, index, x, piece);
+                                     const AttentionContext& context, BlockPiece piece) const {
+    return run_block(Ops{*this, &layout, context}, index, x, piece);
 }
 
 at::Tensor InferenceModel::run_block(const Ops& ops, std::int64_t index, const at::Tensor& x, BlockPiece piece) const {
@@ -340,20 +359,20 @@ at::Tensor InferenceModel::run_block(const Ops& ops, std::int64_t index, const a
 }
 
 at::Tensor InferenceModel::logits(const at::Tensor& x, const at::Tensor& sizes) const {
-    return classify(Ops{*this, nullptr, sizes}, settings_, parts_, x).to(at::kFloat);
+    return classify(Ops{*this, nullptr, {.sizes = sizes}}, settings_, parts_, x).to(at::kFloat);
 }
 
 at::Tensor InferenceModel::logits(const at::Tensor& x, const PackedLayout& layout, const at::Tensor& sizes) const {
-    return classify(Ops{*this, &layout, sizes}, settings_, parts_, x).to(at::kFloat);
+    return classify(Ops{*this, &layout, {.sizes = sizes}}, settings_, parts_, x).to(at::kFloat);
 }
 
-at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const at::Tensor& sizes) const {
-    return last_block_logits(Ops{*this, nullptr, sizes}, x);
+at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const AttentionContext& context) const {
+    return last_block_logits(Ops{*this, nullptr, context}, x);
 }
 
 at::Tensor InferenceModel::last_block_logits(const at::Tensor& x, const PackedLayout& layout,
-                                             const at::Tensor& sizes) const {
-    return last_block_logits(Ops{*this, &layout, sizes}, x);
+                                             const AttentionContext& context) const {
+    return last_block_logits(Ops{*this, &layout, context}, x);
 }
 
 at::Tensor InferenceModel::last_block_logits(const Ops& all, const at::Tensor& x) const {
@@ -397,12 +416,13 @@ std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
                                             OneImageBlocks::Epsilons{settings_.norm_epsilon, predictor_epsilon});
 }
 
-at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes) const {
+at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x,
+                                         const AttentionContext& context) const {
     TORCH_CHECK(settings_.class_token, "the model has no class token");
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
-    const Ops ops{*this};
+    const Ops ops{*this, nullptr, context};
     const at::Tensor qkv = project_heads(ops, block, x);
-    return cls_attention_of(qkv, block.attention.heads, sizes).slice(2, settings_.prefix_tokens()).mean(1);
+    return cls_attention_of(qkv, block.attention.heads, context.sizes).slice(2, settings_.prefix_tokens()).mean(1);
 }
 
 at::Tensor InferenceModel::mean_keys(std::int64_t stage, const at::Tensor& x) const {
@@ -436,7 +456,7 @@ InferenceModel::DenseOutput InferenceModel::forward(const at::Tensor& images,
     TORCH_CHECK(stages.empty() || settings_.class_token,
                 "saliency is what [CLS] takes in: the model has no class token");
     DenseOutput output;
-    const SaliencyOps ops{{*this}, output.saliency};
+    const SaliencyOps ops{{*this, nullptr, context_of_all()}, output.saliency};
     const std::int64_t prefix = settings_.prefix_tokens();
     at::Tensor x = embed(images);
     for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {

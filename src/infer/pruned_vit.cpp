@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "dynvit/models/rotary_positions.hpp"
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/packed_merge.hpp"
 
@@ -38,13 +39,17 @@ PrunedOutput staged_forward_embedded(const InferenceModel& model, const at::Tens
     // as the published ones do.
     const std::int64_t last = model.settings().depth - 1;
     bool is_left = false;
-    const auto run_block = [&](std::int64_t block, BlockPiece piece, const at::Tensor& input, const at::Tensor& sizes) {
+    AttentionContext left;  // of the tokens before the last block
+    const auto run_block = [&](std::int64_t block, BlockPiece piece, const at::Tensor& input,
+                               const AttentionContext& context) {
         is_left = operation && block == last && piece == BlockPiece::kWhole;
-        return is_left ? input : model.run_block(block, input, sizes, piece);
+        if (!is_left) return model.run_block(block, input, context, piece);
+        left = context;
+        return input;
     };
-    PrunedTokens result = run_blocks(model.settings(), x, run_block, operation);
+    PrunedTokens result = run_blocks(model.settings(), x, run_block, operation, model.rotary_table());
     const at::Tensor logits =
-        is_left ? model.last_block_logits(result.tokens, result.sizes) : model.logits(result.tokens, result.sizes);
+        is_left ? model.last_block_logits(result.tokens, left) : model.logits(result.tokens, result.sizes);
     return {logits, std::move(result.kept), std::move(result.slots)};
 }
 
@@ -74,6 +79,7 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
                         PackedLayout::uniform(batch, rows, embedded.device()),
                         names.slice(1, 0, patches).flatten(),
                         {}};
+    AttentionContext context = model.context_of_all();
     bool uniform = true;  // as many tokens in each image
     at::Tensor keyed;     // what the attention before a stage in its block has read
     walk_blocks(
@@ -91,17 +97,22 @@ PerImageOutput per_image_forward(const InferenceModel& model, const at::Tensor& 
             }
             if (settings.fuses()) kept = fuse_dropped(tokens, kept, {patches + stage, step}, prefix);
             tokens = std::move(kept);
+            context = {.sizes = tokens.sizes};
+            if (const at::Tensor& table = model.rotary_table(); table.defined()) {
+                context.rotation = rotation_at(table, tokens.positions.remainder(step), tokens.layout, prefix);
+            }
             uniform = false;
         },
         [&](std::int64_t block, BlockPiece piece) {
             const bool last = block + 1 == settings.depth && piece != BlockPiece::kAttention;
             if (piece == BlockPiece::kAttention) keyed = tokens.x;
             if (last && piece == BlockPiece::kWhole) {
-                output.logits = model.last_block_logits(tokens.x, tokens.layout, tokens.sizes);
+                output.logits = uniform ? model.last_block_logits(tokens.x.view(embedded.sizes()), context)
+                                        : model.last_block_logits(tokens.x, tokens.layout, context);
                 return;
             }
-            tokens.x = uniform ? model.run_block(block, tokens.x.view(embedded.sizes()), {}, piece).flatten(0, 1)
-                               : model.run_block(block, tokens.x, tokens.layout, tokens.sizes, piece);
+            tokens.x = uniform ? model.run_block(block, tokens.x.view(embedded.sizes()), context, piece).flatten(0, 1)
+                               : model.run_block(block, tokens.x, tokens.layout, context, piece);
             if (last) output.logits = model.logits(tokens.x, tokens.layout, tokens.sizes);
         });
     return output;

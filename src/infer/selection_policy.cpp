@@ -56,7 +56,7 @@ class ClsAttentionPolicy : public SelectionPolicy {
   public:
     explicit ClsAttentionPolicy(Model model) : model_(std::move(model)) {}
     at::Tensor scores(const StageInput& input) override {
-        return model_->cls_attention(input.attended, input.before, input.sizes);
+        return model_->cls_attention(input.attended, input.before, input.context);
     }
     at::Tensor fusion_weights(const at::Tensor& scores) const override { return scores; }
 

@@ -47,6 +47,7 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
     };
     at::Tensor decision = all(s.patches());  // (B, N)
     at::Tensor policy;                       // (B, prefix + N), after a first stage
+    const AttentionContext context{.rotation = backbone_->rotation_of_all(images.device())};
     walk_blocks(
         s, s.stages(),
         [&](std::int64_t stage, std::int64_t) {
@@ -58,7 +59,8 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
             output.decisions.push_back(decision);
         },
         [&](std::int64_t block, BlockPiece piece) {
-            const BlockInputs inputs{.policy = policy, .drop_path = of_block(noise.drop_path, block)};
+            const BlockInputs inputs{
+                .policy = policy, .drop_path = of_block(noise.drop_path, block), .context = context};
             stream = backbone_->run_block(block, stream, inputs, piece);
         });
     const VisionTransformerImpl::Output read = backbone_->read_out(stream, decision);
@@ -69,11 +71,11 @@ TrainingOutput DynamicVitImpl::forward_train(const at::Tensor& images, const Tra
 
 PrunedTokens DynamicVitImpl::forward_pruned(const at::Tensor& images, const StageOperation& operation,
                                             const at::Tensor& drop_path) {
-    const auto run = [&](std::int64_t block, BlockPiece piece, const at::Tensor& x, const at::Tensor& sizes) {
-        const BlockInputs inputs{.drop_path = of_block(drop_path, block), .sizes = sizes};
+    const auto run = [&](std::int64_t block, BlockPiece piece, const at::Tensor& x, const AttentionContext& context) {
+        const BlockInputs inputs{.drop_path = of_block(drop_path, block), .context = context};
         return backbone_->run_block(block, {x}, inputs, piece).sum();
     };
-    return run_blocks(settings(), backbone_->embed(images), run, operation);
+    return run_blocks(settings(), backbone_->embed(images), run, operation, backbone_->rotary_table(images.device()));
 }
 
 TrainingNoise DynamicVitImpl::draw_noise(std::int64_t batch, at::Generator generator, const at::Device& device) const {

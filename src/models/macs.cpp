@@ -39,6 +39,8 @@ struct Costs {
     }
     std::int64_t norm(std::int64_t tokens, const NormPart&) const { return tokens; }
     std::int64_t norm_heads(std::int64_t tokens, const AttentionPart&) const { return tokens; }
+    std::int64_t rotate(std::int64_t tokens, const AttentionPart&) const { return tokens; }
+    std::int64_t norm_rows(std::int64_t tokens, const NormPart&) const { return tokens; }
     std::int64_t activate(std::int64_t tokens, Activation) const { return tokens; }
     std::int64_t gelu(std::int64_t tokens) const { return tokens; }
     std::int64_t share_mean(std::int64_t tokens) const { return tokens; }

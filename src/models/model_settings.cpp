@@ -37,6 +37,10 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
     if (s.pooling.starts_with("token") && !s.class_token) {
         return {"pooling", str("found ", s.pooling, ", expected mean or map where class_token is false")};
     }
+    if (s.rope != "none" && s.head_dim() % 4 != 0) {
+        return {"num_heads",
+                str("found heads of ", s.head_dim(), " channels, expected a multiple of 4 for rotary positions")};
+    }
     if (s.norm_after_pooling && s.pooling != "mean") {
         return {"norm_after_pooling", str("found true with the pooling ", s.pooling, ", expected mean")};
     }
@@ -78,6 +82,8 @@ void ModelSettings::fields(FieldVisitor& v) {
             std::vector<std::string>{"gelu", "gelu_tanh", "quick_gelu", "swiglu"});
     v.field("qkv_bias", qkv_bias, "queries, keys and values have a bias");
     v.field("qk_norm", qk_norm, "layer norms of each head's queries and keys");
+    v.field("attention_norm", attention_norm, "a layer norm before attention's projection (EVA-02)");
+    v.field("mlp_norm", mlp_norm, "a layer norm before the MLP's second layer (EVA-02)");
     v.field("layer_scale", layer_scale, "a learnt factor a channel on what attention and MLP add");
     v.field("norm_epsilon", norm_epsilon, "added to the variance in the backbone's layer norms", above(0));
     v.field("norm_before_blocks", norm_before_blocks, "a layer norm behind the embedding (CLIP)");
@@ -86,7 +92,12 @@ void ModelSettings::fields(FieldVisitor& v) {
     v.field("distillation_token", distillation_token,
             "one more behind [CLS]; its head's logits and [CLS]'s are averaged");
     v.field("registers", registers, "further tokens between those and the patches; never pruned", at_least(0));
+    v.field("absolute_positions", absolute_positions, "there is a pos_embed, which is added to the tokens");
     v.field("prefix_positions", prefix_positions, "pos_embed has places for the tokens before the patches");
+    v.field("rope", rope, "rotary positions of the patch tokens", std::vector<std::string>{"none", "dinov3", "eva02"});
+    v.field("rope_grid", rope_grid, "eva02: patches along a side of the grid that the angles were made for",
+            at_least(1));
+    v.field("rope_bfloat16", rope_bfloat16, "dinov3: the periods are rounded, as in DINOv3's own files");
     v.field("pooling", pooling,
             "what the head reads: [CLS], the mean of the patch tokens, both side by side, or attention pooling (map)",
             std::vector<std::string>{"token", "mean", "token_mean", "map"});

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "dynvit/models/rotary_positions.hpp"
 #include "dynvit/ops/token_gather.hpp"
 #include "dynvit/ops/token_merge.hpp"
 
@@ -24,7 +25,7 @@ at::Tensor compared(const TokenMetric& metric, const StageInput& input, std::int
 }
 
 Tokens average(const StageInput& input, const TokenGroups& groups, std::int64_t prefix) {
-    TokenBatch merged = average_groups({input.x, input.sizes, input.positions}, groups, prefix);
+    TokenBatch merged = average_groups({input.x, input.context.sizes, input.positions}, groups, prefix);
     return {std::move(merged.x), std::move(merged.positions), std::move(merged.sizes), groups.slots};
 }
 
@@ -142,28 +143,31 @@ std::vector<at::Tensor> sources(const std::vector<at::Tensor>& positions, const 
 }
 
 PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, const RunBlock& run_block,
-                        const StageOperation& operation) {
+                        const StageOperation& operation, const at::Tensor& table) {
     PrunedTokens output{x, {}};
     at::Tensor before;
+    AttentionContext context;
     at::Tensor positions = at::arange(settings.patches(), x.options().dtype(at::kLong)).expand({x.size(0), -1});
     const std::int64_t prefix = settings.prefix_tokens();
+    context.rotation = rotation_at(table, positions.slice(0, 0, 1), prefix);
     walk_blocks(
         settings, operation ? settings.stages() : 0,
         [&](std::int64_t stage, std::int64_t block) {
             const at::Tensor patches = output.tokens.slice(1, prefix);
             const bool inside = settings.stages_in_blocks();  // behind this block's attention, or the one's before
             const at::Tensor& keyed = inside ? before : output.tokens;
-            Tokens tokens = operation({stage, block, output.tokens, patches, positions, inside ? block : block - 1,
-                                       before, output.sizes, keyed});
+            Tokens tokens = operation(
+                {stage, block, output.tokens, patches, positions, inside ? block : block - 1, before, context, keyed});
             output.tokens = std::move(tokens.x);
             output.sizes = std::move(tokens.sizes);
             positions = std::move(tokens.positions);
+            context = {output.sizes, rotation_at(table, positions, prefix)};
             output.kept.push_back(positions);
             output.slots.push_back(std::move(tokens.slots));
         },
         [&](std::int64_t block, BlockPiece piece) {
             if (piece != BlockPiece::kMlp) before = output.tokens;
-            output.tokens = run_block(block, piece, output.tokens, output.sizes);
+            output.tokens = run_block(block, piece, output.tokens, context);
         });
     return output;
 }

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "dynvit/models/rotary_positions.hpp"
 #include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/half_linear.hpp"
 #include "dynvit/ops/masked_attention.hpp"
@@ -75,21 +76,26 @@ struct VisionTransformerImpl::Ops {
     at::Tensor norm_heads(const at::Tensor& qkv, const AttentionPart& part) const {
         return norm_queries_keys(qkv, head_norm(*part.q_norm), head_norm(*part.k_norm));
     }
+    at::Tensor rotate(const at::Tensor& qkv, const AttentionPart& part) const {
+        return rotate_queries_keys(qkv, inputs.context.rotation, *part.rotary);
+    }
+    at::Tensor norm_rows(const at::Tensor& x, const NormPart& part) const { return norm(x, part); }
     HeadNorm head_norm(const NormPart& norm) const {
         return {parameter(norm.name + ".weight"), parameter(norm.name + ".bias"), norm.epsilon};
     }
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
-        if (inputs.sizes.defined()) return sized_self_attention(qkv, part.heads, inputs.sizes);
+        if (inputs.context.sizes.defined()) return sized_self_attention(qkv, part.heads, inputs.context.sizes);
         return masked_self_attention(qkv, inputs.policy, part.heads);
     }
     void add_linear(ResidualStream& x, const at::Tensor& h, const LinearPart& part) const {
         add(x, linear(h, part), 0);
     }
     void add_mlp(ResidualStream& x, const at::Tensor& normed, const MlpPart& part) const {
-        if (part.activation == Activation::kGelu) {
+        if (part.activation == Activation::kGelu && !part.norm) {
             add(x, half_mlp(normed, weight(part.fc1), bias(part.fc1), weight(part.fc2), bias(part.fc2)), 1);
         } else {
-            add(x, linear(activate(linear(normed, part.fc1), part.activation), part.fc2), 1);
+            const at::Tensor h = activate(linear(normed, part.fc1), part.activation);
+            add(x, linear(part.norm ? norm(h, *part.norm) : h, part.fc2), 1);
         }
     }
     at::Tensor activate(const at::Tensor& x, Activation activation) const { return dynvit::activate(x, activation); }
@@ -136,6 +142,24 @@ at::Tensor VisionTransformerImpl::embed(const at::Tensor& images) {
     check_images(images, settings_);
     const Ops ops{parameters_by_name_};
     return dynvit::embed(ops, parts_.stem, images);
+}
+
+const at::Tensor& VisionTransformerImpl::rotary_table(const at::Device& device) {
+    const bool there = rotary_table_.defined() && rotary_table_.device() == device;
+    if (!there && settings_.rope != "none") rotary_table_ = dynvit::rotary_table(settings_).to(device);
+    return rotary_table_;
+}
+
+at::Tensor VisionTransformerImpl::rotation_of_all(const at::Device& device) {
+    const at::Tensor positions = at::arange(settings_.patches(), at::device(device).dtype(at::kLong)).unsqueeze(0);
+    return rotation_at(rotary_table(device), positions, settings_.prefix_tokens());
+}
+
+at::Tensor VisionTransformerImpl::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& positions) {
+    const at::Tensor rotation = positions.defined()
+                                    ? rotation_at(rotary_table(x.device()), positions, settings_.prefix_tokens())
+                                    : rotation_of_all(x.device());
+    return run_block(index, ResidualStream{x}, {.context = {.rotation = rotation}}).sum();
 }
 
 ResidualStream VisionTransformerImpl::run_block(std::int64_t index, ResidualStream stream, const BlockInputs& inputs,

@@ -19,20 +19,25 @@ MlpPart mlp_part(const ModelSettings& s, const std::string& prefix) {
     const Activation activation = activation_named(s.mlp);
     return {{prefix + "fc1", c, activation == Activation::kSwiGlu ? 2 * hidden : hidden},
             {prefix + "fc2", hidden, c},
-            activation};
+            activation,
+            {}};
 }
 
 BlockPart block_part(const ModelSettings& s, std::int64_t index) {
     const std::int64_t c = s.embed_dim;
     const std::string name = str("blocks.", index, '.');
-    BlockPart block{{name + "norm1", c, s.norm_epsilon},
-                    {{name + "attn.qkv", c, 3 * c, s.qkv_bias}, {name + "attn.proj", c, c}, s.num_heads, {}, {}},
-                    {name + "norm2", c, s.norm_epsilon},
-                    mlp_part(s, name + "mlp.")};
+    BlockPart block{
+        {name + "norm1", c, s.norm_epsilon},
+        {{name + "attn.qkv", c, 3 * c, s.qkv_bias}, {name + "attn.proj", c, c}, s.num_heads, {}, {}, {}, {}},
+        {name + "norm2", c, s.norm_epsilon},
+        mlp_part(s, name + "mlp.")};
     if (s.qk_norm) {
         block.attention.q_norm = {name + "attn.q_norm", s.head_dim(), s.norm_epsilon};
         block.attention.k_norm = {name + "attn.k_norm", s.head_dim(), s.norm_epsilon};
     }
+    if (s.rope != "none") block.attention.rotary = s.rope == "dinov3" ? RotaryLayout::kHalves : RotaryLayout::kPairs;
+    if (s.attention_norm) block.attention.norm = {name + "attn.norm", c, s.norm_epsilon};
+    if (s.mlp_norm) block.mlp.norm = {name + "mlp.norm", s.hidden_dim(), s.norm_epsilon};
     if (s.layer_scale) {
         block.attention.proj.gamma = name + "ls1.gamma";
         block.mlp.fc2.gamma = name + "ls2.gamma";
@@ -66,6 +71,7 @@ class ParameterList {
     }
     void add(const MlpPart& mlp) {
         add(mlp.fc1);
+        if (mlp.norm) add(*mlp.norm);
         add(mlp.fc2);
     }
 
@@ -87,7 +93,7 @@ VitParts vit_parts(const ModelSettings& s) {
     VitParts parts{{{"patch_embed.proj", 3 * s.patch_size * s.patch_size, c, s.patch_bias},
                     s.patch_size,
                     {},
-                    "pos_embed",
+                    s.absolute_positions ? "pos_embed" : "",
                     s.patches() + (s.prefix_positions ? s.prefix_tokens() : 0),
                     s.prefix_positions,
                     {}},
@@ -116,7 +122,9 @@ std::vector<ParameterPart> backbone_parameters(const VitParts& parts) {
     const std::int64_t c = parts.norm.channels, patch = parts.stem.patch_size;
     ParameterList p;
     for (const PrefixPart& prefix : parts.stem.prefix) p.add(prefix.name, {1, prefix.count, c}, Start::kNormal);
-    p.add(parts.stem.positions, {1, parts.stem.position_count, c}, Start::kNormal);
+    if (!parts.stem.positions.empty()) {
+        p.add(parts.stem.positions, {1, parts.stem.position_count, c}, Start::kNormal);
+    }
     p.add(parts.stem.patches, {c, 3, patch, patch});
     if (parts.stem.norm) p.add(*parts.stem.norm);
     for (const BlockPart& block : parts.blocks) {
@@ -124,6 +132,7 @@ std::vector<ParameterPart> backbone_parameters(const VitParts& parts) {
         p.add(block.attention.qkv);
         if (block.attention.q_norm) p.add(*block.attention.q_norm);
         if (block.attention.k_norm) p.add(*block.attention.k_norm);
+        if (block.attention.norm) p.add(*block.attention.norm);
         p.add(block.attention.proj);
         p.add(block.norm2);
         p.add(block.mlp);

@@ -51,7 +51,15 @@ inline std::vector<ModelSettings> settings_of_other_parts() {
     both.qk_norm = true;
     both.patch_bias = false;
     both.num_classes = 0;
-    std::vector<ModelSettings> all = {registers, no_prefix, oblong_settings(), distilled, pooled, both};
+    ModelSettings halves = registers;
+    halves.rope = "dinov3";
+    halves.absolute_positions = false;
+    ModelSettings pairs = oblong_settings();
+    pairs.rope = "eva02";
+    pairs.attention_norm = true;
+    pairs.mlp_norm = true;
+    pairs.mlp = "swiglu";
+    std::vector<ModelSettings> all = {registers, no_prefix, oblong_settings(), distilled, pooled, both, halves, pairs};
     const std::size_t deleting = all.size();
     for (const char* reduction : {"merge", "fuse", "tome"}) {
         for (std::size_t i = 0; i < deleting; ++i) {

@@ -388,7 +388,7 @@ TEST(Stages, ClsAttentionCountsPatches) {
     const at::Tensor all = x.repeat_interleave(sizes.to(at::kLong), 1);
     const at::Tensor each = engine->cls_attention(2, all)[0];  // (7)
     const at::Tensor together = at::stack({each[0], each.slice(0, 1, 4).sum(), each[4], each.slice(0, 5).sum()});
-    EXPECT_CLOSE(engine->cls_attention(2, x, sizes.unsqueeze(0))[0], together, 1e-5);
+    EXPECT_CLOSE(engine->cls_attention(2, x, {.sizes = sizes.unsqueeze(0)})[0], together, 1e-5);
 }
 
 TEST(Stages, APolicyThatDoesNotFitSaysSo) {

@@ -109,9 +109,12 @@ ModelSettings random_settings(Random& random, bool three_stages) {
     const std::vector<std::string> mlps = {"gelu", "gelu_tanh", "quick_gelu", "swiglu"};
     settings.mlp = mlps[static_cast<std::size_t>(random.integer(0, 4))];
     for (bool* part : {&settings.layer_scale, &settings.qk_norm, &settings.norm_before_blocks, &settings.patch_bias,
-                       &settings.head_bias, &settings.qkv_bias}) {
+                       &settings.head_bias, &settings.qkv_bias, &settings.attention_norm, &settings.mlp_norm}) {
         *part = random.integer(0, 2) > 0;
     }
+    const std::vector<std::string> ropes = {"none", "dinov3", "eva02"};
+    settings.rope = ropes[static_cast<std::size_t>(random.integer(0, 3))];
+    settings.absolute_positions = settings.rope == "none" || random.integer(0, 2) > 0;
     return settings;
 }
 
@@ -175,7 +178,7 @@ std::pair<at::Tensor, std::vector<at::Tensor>> one_by_one(DynamicVitImpl& model,
             positions = positions.index_select(0, at::tensor(places, at::kLong).to(image.device()));
             kept.push_back(positions);
         }
-        x = model.backbone().run_block(i, x);
+        x = model.backbone().run_block(i, x, positions.unsqueeze(0));
     }
     return {model.backbone().read_out({x}).logits, kept};
 }

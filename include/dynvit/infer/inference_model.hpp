@@ -39,32 +39,37 @@ class InferenceModel {
     void prepare_into(const at::Tensor& inputs, const at::Tensor& images) const;
     at::Tensor embed_prepared(const at::Tensor& inputs) const;
 
-    /// Block `index`, from 0, or a piece of it: (B, n, C) -> (B, n, C).
-    /// @param sizes (B, n), float32: how many patches each token stands for; undefined: one each
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes = {},
+    /// Block `index`, from 0, or a piece of it: (B, n, C) -> (B, n, C). @param context of these tokens
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const AttentionContext& context = {},
                          BlockPiece piece = BlockPiece::kWhole) const;
-    /// The same of packed sequences: (T, C) -> (T, C). @param sizes (T)
+    /// The same of packed sequences: (T, C) -> (T, C).
     at::Tensor run_block(std::int64_t index, const at::Tensor& x, const PackedLayout& layout,
-                         const at::Tensor& sizes = {}, BlockPiece piece = BlockPiece::kWhole) const;
+                         const AttentionContext& context = {}, BlockPiece piece = BlockPiece::kWhole) const;
+
+    /// The rotary table that a context's rotation is taken from, see rotary_positions.hpp; undefined: there is none.
+    const at::Tensor& rotary_table() const { return rotary_table_; }
+    /// The context of the prefix tokens and all patches.
+    AttentionContext context_of_all() const { return {.rotation = rotation_of_all_}; }
 
     /// The final norm and the head, of what is left behind the last block: (B, prefix + n, C) -> (B, classes), float32.
-    /// @param sizes as for run_block
+    /// @param sizes how many patches each token stands for, as in the context
     at::Tensor logits(const at::Tensor& x, const at::Tensor& sizes = {}) const;
     /// The same of packed sequences: (T, C) -> (B, classes).
     at::Tensor logits(const at::Tensor& x, const PackedLayout& layout, const at::Tensor& sizes = {}) const;
 
     /// The last block, for what the head reads alone (of a model that pools [CLS], one row of each image behind the
-    /// attention), and the logits: (B, prefix + n, C) -> (B, classes), float32. @param sizes as for run_block
-    at::Tensor last_block_logits(const at::Tensor& x, const at::Tensor& sizes = {}) const;
+    /// attention), and the logits: (B, prefix + n, C) -> (B, classes), float32. @param context as for run_block
+    at::Tensor last_block_logits(const at::Tensor& x, const AttentionContext& context = {}) const;
     /// The same of packed sequences: (T, C) -> (B, classes).
-    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout& layout, const at::Tensor& sizes = {}) const;
+    at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout& layout,
+                                 const AttentionContext& context = {}) const;
 
     /// The blocks and prediction modules for one image at a time; null where there is no kernel for them.
     std::unique_ptr<OneImageBlocks> one_image_blocks() const;
 
     /// How much [CLS] looks at each patch token in block `index`, the mean over the heads: (B, prefix + n, C) -> (B,
-    /// n), float32. The model must have a class token. @param sizes as for run_block
-    at::Tensor cls_attention(std::int64_t index, const at::Tensor& x, const at::Tensor& sizes = {}) const;
+    /// n), float32. The model must have a class token. @param context as for run_block
+    at::Tensor cls_attention(std::int64_t index, const at::Tensor& x, const AttentionContext& context = {}) const;
 
     /// What a model that merges tokens compares at a stage, from 0: each token's keys in the block that the stage
     /// stands at, the mean over the heads. (B, n, C) or (T, C) -> (B, n, d) or (T, d)
@@ -120,6 +125,7 @@ class InferenceModel {
     std::optional<InferenceLinear> patch_linear_;   // where pictures are prepared as rows of patches; elsewhere:
     at::Tensor patch_weight_, patch_bias_;          // the convolution's
     at::Tensor latent_;                             // (1, C): attention pooling's
+    at::Tensor rotary_table_, rotation_of_all_;
 };
 
 }  // namespace dynvit

@@ -22,6 +22,8 @@ struct ModelSettings {
     std::string mlp = "gelu";  // its activation: "gelu", "gelu_tanh", "quick_gelu", or "swiglu" of two layers
     bool qkv_bias = true;
     bool qk_norm = false;             // layer norms of each head's queries and keys
+    bool attention_norm = false;      // a layer norm before attention's projection
+    bool mlp_norm = false;            // a layer norm before the MLP's second layer
     bool layer_scale = false;         // a learnt factor a channel on what a block adds
     double norm_epsilon = 1e-6;       // of the backbone's layer norms
     bool norm_before_blocks = false;  // a layer norm behind the embedding too
@@ -29,7 +31,11 @@ struct ModelSettings {
     bool class_token = true;          // [CLS], the first prefix token
     bool distillation_token = false;  // behind [CLS], with a head of its own
     std::int64_t registers = 0;       // further prefix tokens, behind those
-    bool prefix_positions = true;     // pos_embed has places for the prefix tokens
+    bool absolute_positions = true;   // there is a pos_embed
+    bool prefix_positions = true;     // it has places for the prefix tokens
+    std::string rope = "none";        // rotary positions of patch tokens, as "dinov3" or "eva02" has them
+    std::int64_t rope_grid = 16;      // eva02: patches along a side of the grid that the angles were made for
+    bool rope_bfloat16 = false;       // dinov3: the periods are rounded, as in DINOv3's own files
     std::string pooling = "token";    // what the head reads: "token" ([CLS]), "mean" (of the patch tokens),
                                       // "token_mean" (both, side by side), "map" (attention pooling over all tokens)
     bool norm_after_pooling = false;  // the last norm is of the patches' mean

@@ -21,18 +21,24 @@ struct Tokens {
                             // undefined: one whose position is still there stands for itself, others for nothing
 };
 
+/// What attention reads of tokens beside their features.
+struct AttentionContext {
+    at::Tensor sizes = {};     // (B, n) or (T), float32: how many patches each token stands for; undefined: one each
+    at::Tensor rotation = {};  // as rotation_at gives it; undefined: no token's queries and keys are turned
+};
+
 /// What a stage may look at.
 struct StageInput {
-    std::int64_t stage = 0;     // from 0
-    std::int64_t block = 0;     // the block that the stage stands at, from 0
-    at::Tensor x;               // (B, prefix + n, C)
-    at::Tensor tokens;          // (B, n, C): the same without the prefix tokens, a view
-    at::Tensor positions;       // (B, n), int64, as in Tokens
-    std::int64_t attended = 0;  // the block whose attention ran last, -1: none
-    at::Tensor before;          // (B, prefix + n, C): what went into it; undefined where none ran
-    at::Tensor sizes = {};      // (B, prefix + n), as in Tokens
-    at::Tensor keyed = {};      // (B, prefix + n, C): the tokens whose keys in `block` tell how similar they are: those
-                                // that this block's attention has read, or will
+    std::int64_t stage = 0;         // from 0
+    std::int64_t block = 0;         // the block that the stage stands at, from 0
+    at::Tensor x;                   // (B, prefix + n, C)
+    at::Tensor tokens;              // (B, n, C): the same without the prefix tokens, a view
+    at::Tensor positions;           // (B, n), int64, as in Tokens
+    std::int64_t attended = 0;      // the block whose attention ran last, -1: none
+    at::Tensor before;              // (B, prefix + n, C): what went into it; undefined where none ran
+    AttentionContext context = {};  // of the tokens, and of those in `before`
+    at::Tensor keyed = {};  // (B, prefix + n, C): the tokens whose keys in `block` tell how similar they are: those
+                            // that this block's attention has read, or will
 };
 
 /// What a stage does: selecting tokens, averaging them, fusing those that were dropped. Prefix tokens come out as they
@@ -105,13 +111,13 @@ at::Tensor owners_behind(const at::Tensor& owners, const at::Tensor& slots);
 std::vector<at::Tensor> sources(const std::vector<at::Tensor>& positions, const std::vector<at::Tensor>& stage_slots,
                                 std::int64_t patches);
 
-/// What a block, or a piece of it, makes of tokens, (B, n, C), which it must not change. The last parameter is their
-/// sizes, (B, n), undefined where each token stands for itself alone.
-using RunBlock = std::function<at::Tensor(std::int64_t, BlockPiece, const at::Tensor&, const at::Tensor&)>;
+/// What a block, or a piece of it, makes of tokens, (B, n, C), which it must not change.
+using RunBlock = std::function<at::Tensor(std::int64_t, BlockPiece, const at::Tensor&, const AttentionContext&)>;
 
 /// Runs all blocks, and at each stage the operation.
 /// @param x (B, prefix + N, C), embedded @param operation empty: dense
+/// @param table the model's rotary_table(), where the tokens are
 PrunedTokens run_blocks(const ModelSettings& settings, const at::Tensor& x, const RunBlock& run_block,
-                        const StageOperation& operation);
+                        const StageOperation& operation, const at::Tensor& table = {});
 
 }  // namespace dynvit

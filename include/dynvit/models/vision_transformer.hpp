@@ -7,6 +7,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "dynvit/models/token_stages.hpp"
 #include "dynvit/models/vit_forward.hpp"
 
 namespace dynvit {
@@ -26,8 +27,7 @@ struct BlockInputs {
     at::Tensor policy = {};     // (B, n) for masked attention; undefined: every token sees every token
     at::Tensor drop_path = {};  // (2, B, 1, 1): stochastic depth's factors of the two branches, 0 where one is dropped,
                                 // 1 / keep_probability elsewhere; undefined: 1
-    at::Tensor sizes = {};      // (B, n), float32: how many patches each token stands for, without a policy;
-                                // undefined: one each
+    AttentionContext context = {};  // without a policy, its sizes too
 };
 
 class VisionTransformerImpl : public torch::nn::Module {
@@ -43,9 +43,13 @@ class VisionTransformerImpl : public torch::nn::Module {
     /// ops/residual_norm.hpp); the stream stays float32 as autocast would have it.
     ResidualStream run_block(std::int64_t index, ResidualStream stream, const BlockInputs& inputs,
                              BlockPiece piece = BlockPiece::kWhole);
-    at::Tensor run_block(std::int64_t index, const at::Tensor& x) {
-        return run_block(index, ResidualStream{x}, {}).sum();
-    }
+    /// The same, unmasked. @param positions (B, n) of the patch tokens in x; undefined: all are there
+    at::Tensor run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& positions = {});
+
+    /// The model's rotary table, see rotary_positions.hpp. @return on that device; undefined where there is none
+    const at::Tensor& rotary_table(const at::Device& device);
+    /// What it says of the prefix tokens and all patches, for attention: (1, prefix + N, 2, d / 2).
+    at::Tensor rotation_of_all(const at::Device& device);
 
     /// What a stage that merges tokens compares: the keys of block `index`, the mean over the heads, without gradients.
     /// @param x (B, n, C) @return (B, n, d)
@@ -69,6 +73,7 @@ class VisionTransformerImpl : public torch::nn::Module {
     ModelSettings settings_;
     VitParts parts_;
     std::unordered_map<std::string, at::Tensor> parameters_by_name_;
+    at::Tensor rotary_table_;  // where it was asked for last
 };
 TORCH_MODULE(VisionTransformer);
 

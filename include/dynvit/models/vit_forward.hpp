@@ -36,25 +36,28 @@ void walk_blocks(const ModelSettings& settings, std::int64_t stages, const OnSta
 template <class Ops, class Images>
 auto embed(Ops&& ops, const StemPart& stem, const Images& images) {
     auto x = ops.patches(images, stem);
-    if (!stem.prefix_positions) x = ops.plus(x, stem.positions);
+    const bool adds = !stem.positions.empty();
+    if (adds && !stem.prefix_positions) x = ops.plus(x, stem.positions);
     if (!stem.prefix.empty()) x = ops.prepend(stem.prefix, x);
-    if (stem.prefix_positions) x = ops.plus(x, stem.positions);
+    if (adds && stem.prefix_positions) x = ops.plus(x, stem.positions);
     if (stem.norm) x = ops.norm(x, *stem.norm);
     return x;
 }
 
-/// Queries, keys and values of a block, (..., 3 C), as its attention takes them. Ops has norm_heads(qkv, part), which
-/// norms each head's queries and keys, beside norm and linear.
+/// Queries, keys and values of a block, (..., 3 C), as its attention takes them. Ops has norm_heads(qkv, part) and
+/// rotate(qkv, part), which norm and turn each head's queries and keys, beside norm and linear.
 template <class Ops, class Stream>
 auto project_heads(Ops&& ops, const BlockPart& block, Stream& x) {
     auto qkv = ops.linear(ops.norm(x, block.norm1), block.attention.qkv);
     if (block.attention.q_norm) qkv = ops.norm_heads(qkv, block.attention);
+    if (block.attention.rotary) qkv = ops.rotate(qkv, block.attention);
     return qkv;
 }
 
 /// x + attention(norm(x)), then x + mlp(norm(x)). A stream is tokens that branches are added to; Ops may put an
 /// addition off until the norm that reads its sum.
 ///     norm(stream, part)               the normed tokens
+///     norm_rows(x, part)               normed rows that are no stream's
 ///     linear(x, part)                  a linear layer
 ///     attention(qkv, part)             among the tokens, without the projection
 ///     add_linear(stream, x, part)      adds the layer's outputs of x
@@ -62,8 +65,9 @@ auto project_heads(Ops&& ops, const BlockPart& block, Stream& x) {
 template <class Ops, class Stream>
 void run_block(Ops&& ops, const BlockPart& block, Stream& x, BlockPiece piece = BlockPiece::kWhole) {
     if (piece != BlockPiece::kMlp) {
-        const auto attended = ops.attention(project_heads(ops, block, x), block.attention);
-        ops.add_linear(x, attended, block.attention.proj);
+        const AttentionPart& attention = block.attention;
+        const auto attended = ops.attention(project_heads(ops, block, x), attention);
+        ops.add_linear(x, attention.norm ? ops.norm_rows(attended, *attention.norm) : attended, attention.proj);
     }
     if (piece != BlockPiece::kAttention) ops.add_mlp(x, ops.norm(x, block.norm2), block.mlp);
 }

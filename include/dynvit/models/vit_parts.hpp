@@ -8,6 +8,7 @@
 
 #include "dynvit/models/model_settings.hpp"
 #include "dynvit/ops/activation.hpp"
+#include "dynvit/ops/rotary.hpp"
 
 namespace dynvit {
 
@@ -33,6 +34,8 @@ struct AttentionPart {
     LinearPart qkv, proj;
     std::int64_t heads;
     std::optional<NormPart> q_norm, k_norm;  // of each head's queries and keys, (d)
+    std::optional<RotaryLayout> rotary;      // how queries and keys are turned
+    std::optional<NormPart> norm;            // of what the projection reads
 
     std::int64_t head_dim() const { return proj.inputs / heads; }
 };
@@ -41,6 +44,7 @@ struct AttentionPart {
 struct MlpPart {
     LinearPart fc1, fc2;
     Activation activation;
+    std::optional<NormPart> norm;  // of what the second layer reads
 };
 
 struct BlockPart {
@@ -62,7 +66,8 @@ struct StemPart {
     LinearPart patches;
     std::int64_t patch_size;
     std::vector<PrefixPart> prefix;
-    std::string positions;  // the position embedding's name: (1, position_count, C), added to the last tokens
+    std::string
+        positions;  // the position embedding's name: (1, position_count, C), added to the last tokens; empty: none
     std::int64_t position_count;
     bool prefix_positions;         // it counts the prefix tokens too
     std::optional<NormPart> norm;  // of the tokens that the first block gets

@@ -11,6 +11,9 @@
 
 namespace dynvit {
 
+/// The rotary table's name among the weights, see rotary_positions.hpp.
+inline constexpr const char* kRotaryTable = "rotary_table";
+
 /// A weight in row-major order, float32.
 struct WeightView {
     std::vector<std::int64_t> shape;

@@ -40,9 +40,12 @@ class VitGraph {
         x = graph_.add_node("Add", {x, linear(h, part)});
     }
     void add_mlp(Value& x, const Value& normed, const MlpPart& part) {
-        add_linear(x, activate(linear(normed, part.fc1), part.activation), part.fc2);
+        const Value h = activate(linear(normed, part.fc1), part.activation);
+        add_linear(x, part.norm ? norm(h, *part.norm) : h, part.fc2);
     }
     Value norm_heads(const Value& qkv, const AttentionPart& part);
+    Value rotate(const Value& qkv, const AttentionPart& part);
+    Value norm_rows(const Value& x, const NormPart& part) { return norm(x, part); }
     Value activate(const Value& x, Activation activation);
     Value prefix_token(const Value& x, std::int64_t index) {
         return graph_.add_node("Gather", {x, graph_.integer(index)}, {{"axis", std::int64_t{1}}});
@@ -74,6 +77,7 @@ class VitGraph {
     };
 
     Value weight(const std::string& name) { return graph_.weight(name, weights_.at(name)); }
+    void turn_by(const Value& positions);
     Value plus_log_sizes(const Value& logits);
     Value rows_at(const Value& rows, const Value& places) {
         return graph_.add_node("GatherND", {rows, unsqueeze(places, 2)}, {{"batch_dims", std::int64_t{1}}});
@@ -103,8 +107,9 @@ class VitGraph {
     OnnxGraph graph_;
     std::int64_t patches_;  // tokens that are left
     std::vector<Stage> stages_;
-    Value before_;  // what the block with a stage in it has read
-    Value sizes_;   // (B, patches_): how many patches each patch token stands for; empty: one each
+    Value before_;           // what the block with a stage in it has read
+    Value cosines_, sines_;  // rotary positions' of the tokens that are left, see turn_by
+    Value sizes_;            // (B, patches_): how many patches each patch token stands for; empty: one each
 };
 
 // (B, 3, H, W) -> (B, N, C)
@@ -153,6 +158,37 @@ Value VitGraph::norm_heads(const Value& qkv, const AttentionPart& part) {
     };
     return graph_.add_node("Concat", {normed(third(0), *part.q_norm), normed(third(1), *part.k_norm), third(2)},
                            {{"axis", std::int64_t{2}}});
+}
+
+// What rotate_queries_keys does, by cosines_ and sines_.
+Value VitGraph::rotate(const Value& qkv, const AttentionPart& part) {
+    const bool halves = *part.rotary == RotaryLayout::kHalves;
+    const std::int64_t half = part.head_dim() / 2, both = 2 * part.proj.inputs, axis = halves ? 3 : 4;
+    const Ints shape = halves ? Ints{0, 0, 2 * part.heads, 2, half} : Ints{0, 0, 2 * part.heads, half, 2};
+    const Value turned = graph_.add_node("Reshape", {slice(qkv, 2, 0, both), graph_.integers(shape)});
+    const auto channels = [&](std::int64_t i) {  // (B, T, 2 h, d / 2)
+        return graph_.add_node("Gather", {turned, graph_.integer(i)}, {{"axis", axis}});
+    };
+    const auto times = [&](const Value& x, const Value& y) { return graph_.add_node("Mul", {x, y}); };
+    const Value first = channels(0), second = channels(1);
+    const Value parts[] = {graph_.add_node("Sub", {times(first, cosines_), times(second, sines_)}),
+                           sum(times(second, cosines_), times(first, sines_))};
+    const Value stacked =
+        graph_.add_node("Concat", {unsqueeze(parts[0], axis), unsqueeze(parts[1], axis)}, {{"axis", axis}});
+    const Value flat = graph_.add_node("Reshape", {stacked, graph_.integers({0, 0, both})});
+    return graph_.add_node("Concat", {flat, slice(qkv, 2, both, kEnd)}, {{"axis", std::int64_t{2}}});
+}
+
+// Sets cosines_ and sines_, (B or 1, prefix + n, 1, d / 2), of the tokens at these positions.
+void VitGraph::turn_by(const Value& positions) {
+    const Value padded = graph_.add_node(
+        "Pad", {positions, graph_.integers({0, s_.prefix_tokens(), 0, 0}), graph_.integer(s_.patches())});
+    const Value rows = graph_.add_node("Gather", {weight(kRotaryTable), padded}, {{"axis", std::int64_t{0}}});
+    const auto part = [&](std::int64_t i) {  // (B, T, 2, d / 2) -> (B, T, 1, d / 2)
+        return slice(rows, 2, i, i + 1);
+    };
+    cosines_ = part(0);
+    sines_ = part(1);
 }
 
 Value VitGraph::activate(const Value& x, Activation activation) {
@@ -281,6 +317,7 @@ void VitGraph::reduce(Value& x, std::int64_t stage, std::int64_t block, std::int
     x = graph_.add_node("Concat", rows, {{"axis", kAxis1}});
     patches_ = s_.tokens_behind(patches_, keep);
     stages_.push_back({positions, patches_});
+    if (s_.rope != "none") turn_by(positions);
 }
 
 // The keys of a block, the mean over its heads, of length 1: (B, n, C) -> (B, n, d).
@@ -412,6 +449,7 @@ void VitGraph::build(const ExportOptions& options) {
     const Value images = graph_.add_input("images", {3, s_.image_height(), s_.image_width()}, kFloat);
     graph_.set_scope("patch_embed");
     Value x = embed(*this, parts_.stem, images);
+    if (s_.rope != "none") turn_by(unsqueeze(range(s_.patches()), 0));
     walk_blocks(
         s_, static_cast<std::int64_t>(options.plan.tokens.size()),
         [&](std::int64_t stage, std::int64_t block) {
