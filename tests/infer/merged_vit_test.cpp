@@ -153,7 +153,7 @@ TEST(MergedForward, OnTheGpuAsOnTheProcessor) {
     model->to(at::kCUDA);
     const InferenceSession session(*model, plan);
     for (int run = 0; run < 3; ++run) {  // as it is, recorded, replayed
-        EXPECT_CLOSE(session.run(images.cuda()).logits.cpu(), expected, 1e-3);
+        EXPECT_CLOSE(session.run(images.cuda()).logits.cpu(), expected, 1e-4);
     }
     const InferenceSession half(*model, plan, at::kBFloat16);
     EXPECT_CLOSE(half.run(images.cuda()).logits.cpu(), expected, 0.2);
@@ -180,7 +180,7 @@ TEST(Stages, OnTheGpuAsOnTheProcessor) {
                 for (int run = 0; run < 3; ++run) {  // as it is, recorded, replayed
                     const SessionOutput output = session.run(images.cuda());
                     const std::string what = str(reduction, ' ', place, ' ', plans[p].policy);
-                    EXPECT_CLOSE(output.logits.cpu(), expected[p].logits, 1e-3) << what;
+                    EXPECT_CLOSE(output.logits.cpu(), expected[p].logits, 1e-4) << what;
                     for (std::int64_t b = 0; b < 4; ++b) {
                         EXPECT_EQ(output.kept_of(b, 2, 196), expected[p].kept_of(b, 2, 196)) << what;
                     }
