@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <filesystem>
 #include <thread>
 
@@ -47,6 +48,17 @@ std::vector<fs::path> split_folders(const DataSettings& settings, Split split) {
     return folders;
 }
 
+// Which pictures of a sorted list a split has.
+std::vector<fs::path> of_split(std::vector<fs::path> pictures, double hold_out, Split split) {
+    const auto period = static_cast<std::size_t>(std::llround(1 / hold_out));
+    std::vector<fs::path> chosen;
+    for (std::size_t i = 0; i < pictures.size(); ++i) {
+        const bool held_back = i % period == 0;
+        if (held_back == (split == Split::kVal)) chosen.push_back(std::move(pictures[i]));
+    }
+    return chosen;
+}
+
 int worker_count(const DataSettings& settings, Split split) {
     if (settings.workers > 0) return static_cast<int>(settings.workers);
     constexpr int kWaiting = 4;  // threads a core, of which most wait for the GPU
@@ -65,6 +77,9 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("train_folders", train_folders,
             "folders below root to train on; of image_folder several only where nothing is labelled");
     v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
+    v.field("hold_out", hold_out,
+            "share of those pictures that training leaves out, for `dynvit prune` to measure on; needs labelled: false",
+            between(0, 0.5));
     v.field("strict", strict, "true: a corrupt picture is an error; false: replaced (training) or left out");
     v.field("shuffle_window", shuffle_window, "tar_shards: pictures among which training shuffles; 0: all",
             at_least(0));
@@ -93,6 +108,9 @@ void DataSettings::fields(FieldVisitor& v) {
         v.reject("train_folders", str("found ", train_folders.size(), " folders, expected ",
                                       train_folders.empty() ? "at least one" : "one; several need labelled: false"));
     }
+    if (hold_out > 0 && (labelled || kind != kFolder)) {
+        v.reject("hold_out", str("found ", hold_out, ", expected 0, or kind ", kFolder, " with labelled: false"));
+    }
     if (gpu_decode && kind == kShapes) {
         v.reject("gpu_decode", str("found true, expected false: ", kShapes, " has no files to decode"));
     }
@@ -111,6 +129,10 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
         shapes.count = train ? settings.train_images : settings.val_images;
         shapes.seed = mix_seed({static_cast<std::uint64_t>(settings.seed), train ? 0u : 1u});
         return std::make_unique<ClutteredShapes>(shapes);
+    }
+    if (settings.hold_out > 0) {
+        const std::vector<fs::path> all = pictures_of_folders(split_folders(settings, Split::kTrain));
+        return std::make_unique<PictureList>(of_split(all, settings.hold_out, split));
     }
     const std::vector<fs::path> folders = split_folders(settings, split);
     const bool labelled = split == Split::kVal || settings.labelled;

@@ -23,7 +23,8 @@ nlohmann::json eval_json(const EvalResult& r) {
         row["drop"] = r.drop();
         row["drop_error"] = r.drop_error();
     }
-    if (r.paired()) {
+    if (r.paired()) row["cosine"] = r.cosine;
+    if (r.paired() && r.classifies) {
         row["agree"] = r.agree;
         row["kl"] = r.kl;
     }
@@ -48,20 +49,22 @@ std::string spread_text(const EvalResult& r) {
     return text;
 }
 
-// Of pictures without labels: what can be said is how far each row agrees with the dense model.
+// Of pictures without labels, or a model without a head: what can be said is how far each row agrees with the dense
+// model.
 std::string agreement_table(const std::vector<EvalResult>& results) {
     const auto line = [](const std::string& policy, const std::string& ratio, const std::string& images,
-                         const std::string& agree, const std::string& kl, const std::string& gmacs,
-                         const std::string& tokens) {
+                         const std::string& agree, const std::string& kl, const std::string& cosine,
+                         const std::string& gmacs, const std::string& tokens) {
         char text[192];
-        std::snprintf(text, sizeof text, "%-13s %6s %7s %8s %9s %7s  %s\n", policy.c_str(), ratio.c_str(),
-                      images.c_str(), agree.c_str(), kl.c_str(), gmacs.c_str(), tokens.c_str());
+        std::snprintf(text, sizeof text, "%-13s %6s %7s %8s %9s %7s %7s  %s\n", policy.c_str(), ratio.c_str(),
+                      images.c_str(), agree.c_str(), kl.c_str(), cosine.c_str(), gmacs.c_str(), tokens.c_str());
         return std::string(text);
     };
-    std::string table = line("policy", "ratio", "images", "agree %", "KL, nats", "GMACs", "kept tokens");
+    std::string table = line("policy", "ratio", "images", "agree %", "KL, nats", "cosine", "GMACs", "kept tokens");
     for (const EvalResult& r : results) {
-        table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), r.paired() ? fixed(r.agreement(), 2) : "",
-                      r.paired() ? fixed(r.kl, 4) : "", fixed(r.gmacs, 3),
+        const bool classes = r.paired() && r.classifies;
+        table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), classes ? fixed(r.agreement(), 2) : "",
+                      classes ? fixed(r.kl, 4) : "", r.paired() ? fixed(r.cosine, 4) : "", fixed(r.gmacs, 3),
                       r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"));
     }
     for (const EvalResult& r : results) table += spread_text(r);
@@ -71,7 +74,7 @@ std::string agreement_table(const std::vector<EvalResult>& results) {
 }  // namespace
 
 std::string eval_table(const std::vector<EvalResult>& results) {
-    if (std::ranges::any_of(results, [](const EvalResult& r) { return !r.labelled; })) return agreement_table(results);
+    if (std::ranges::any_of(results, [](const EvalResult& r) { return !r.labelled || !r.classifies; })) return agreement_table(results);
     bool objects = false, paired = false;
     for (const EvalResult& r : results) {
         objects = objects || !r.object_kept_per_stage.empty();

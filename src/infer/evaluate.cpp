@@ -23,9 +23,10 @@ constexpr std::int64_t kNoLabel = -1;
 struct Tally {
     std::shared_ptr<InferenceSession> session;
     EvalResult result;
-    at::Tensor sums;                // (7): top-1, top-5, loss; lost, gained, agreeing with the dense model, KL to it
+    // (8): top-1, top-5, loss; lost, gained, agreeing with the dense model, KL and cosine to it
+    at::Tensor sums;
     at::Tensor named, right;        // of this batch: (B) the class named, (B) whether it is the label
-    at::Tensor log_probs;           // of this batch: (B, K)
+    at::Tensor outputs, log_probs;  // of this batch: (B, K)
     std::vector<at::Tensor> found;  // a stage: object patches kept
     std::vector<std::vector<std::int64_t>> counts;  // of an own number in each image, a stage: of every image so far
 
@@ -40,6 +41,7 @@ struct Tally {
         const at::Tensor best = result.labelled ? top == labels.unsqueeze(1) : at::zeros_like(top, at::kBool);
         named = top.select(1, 0);
         right = best.select(1, 0);
+        outputs = logits;
         log_probs = at::log_softmax(logits, -1);
         const at::Tensor loss =
             result.labelled ? log_probs.gather(1, labels.unsqueeze(1)).neg() : at::zeros({1}, logits.options());
@@ -49,6 +51,7 @@ struct Tally {
             values.push_back(right.logical_and(dense->right.logical_not()).sum());
             values.push_back((named == dense->named).sum());
             values.push_back((dense->log_probs.exp() * (dense->log_probs - log_probs)).sum());
+            values.push_back(at::cosine_similarity(dense->outputs, outputs, 1).sum());
         }
         for (at::Tensor& value : values) value = value.to(at::kDouble);
         const at::Tensor batch = at::stack(values);
@@ -79,6 +82,7 @@ struct Tally {
             result.gained = static_cast<std::int64_t>(host[4].item<double>());
             result.agree = static_cast<std::int64_t>(host[5].item<double>());
             result.kl = host[6].item<double>() / static_cast<double>(images);
+            result.cosine = host[7].item<double>() / static_cast<double>(images);
         }
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
         if (!counts.empty()) finish_counts(static_cast<std::size_t>(images));
@@ -136,6 +140,7 @@ Tally prepare_case(const EvalCase& one, const Engine& model, const EvalOptions& 
     tally.result.keep_ratio = plan.dense() ? 1.0 : one.keep_ratio;
     tally.result.tokens_per_stage = plan.tokens;
     tally.result.thresholds = plan.thresholds;
+    tally.result.classifies = model->settings().num_classes > 0;
     tally.result.gmacs = tally.session->gmacs();
     tally.result.gmacs_per_stage = tally.session->gmacs_per_stage();
     if (tally.session->policy().selects == Selects::kAveraged) {
@@ -198,7 +203,8 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
     double object_total = 0;
     while (std::optional<Batch> batch = loader.next()) {
         if (batch->images.size(0) == 0) continue;
-        const bool labelled = batch->labels.ne(kNoLabel).any().item<bool>();
+        const bool classifies = settings.num_classes > 0;
+        const bool labelled = classifies && batch->labels.ne(kNoLabel).any().item<bool>();
         if (labelled) check_labels(batch->labels, settings.num_classes);
         const at::Tensor inputs = normalize_images(batch->images, options.device);  // once for all cases
         at::Tensor labels;

@@ -90,11 +90,22 @@ at::Tensor cls_attention_of(const at::Tensor& qkv, std::int64_t heads, const at:
     return at::softmax(logits, -1, at::kFloat).select(2, 0);
 }
 
-// What [CLS] takes in of each patch token: (B, prefix + n, 3 C) -> (B, n), float32.
-at::Tensor cls_intake(const at::Tensor& qkv, std::int64_t heads, std::int64_t prefix) {
+// How much attention each token gets, the mean over all that look: (B, n, 3 C) -> (B, h, n), float32.
+at::Tensor mean_attention_of(const at::Tensor& qkv, std::int64_t heads) {
+    const std::int64_t head_dim = qkv.size(2) / (3 * heads);
+    const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
+    const at::Tensor queries = parts[0] / std::sqrt(static_cast<double>(head_dim));
+    return at::softmax(at::matmul(queries, parts[1].transpose(-2, -1)), -1, at::kFloat).mean(2);
+}
+
+// What [CLS] takes in of each patch token or, where the head does not read [CLS], all tokens do:
+// (B, prefix + n, 3 C) -> (B, n), float32.
+at::Tensor intake_of(const at::Tensor& qkv, std::int64_t heads, const ModelSettings& settings) {
+    const at::Tensor attention =
+        settings.pooling == "token" ? cls_attention_of(qkv, heads) : mean_attention_of(qkv, heads);
     const at::Tensor values = qkv.view({qkv.size(0), qkv.size(1), 3, heads, -1}).select(2, 2);  // (B, n, h, d)
     const at::Tensor norms = at::linalg_vector_norm(values, 2, at::IntArrayRef{-1}, false, at::kFloat).transpose(1, 2);
-    return (cls_attention_of(qkv, heads) * norms).slice(2, prefix).mean(1);
+    return (attention * norms).slice(2, settings.prefix_tokens()).mean(1);
 }
 
 // Whether the kernel of one image's blocks knows every part of the model: it has a DeiT-S's, at any depth, picture size
@@ -265,13 +276,13 @@ struct InferenceModel::Ops {
     }
 };
 
-// Notes what [CLS] takes in of each token.
+// Notes what is taken in of each token.
 struct InferenceModel::SaliencyOps : Ops {
     std::vector<at::Tensor>& sums;  // (B, n) each
 
     at::Tensor attention(const at::Tensor& qkv, const AttentionPart& part) const {
         if (!sums.empty()) {
-            const at::Tensor intake = cls_intake(qkv, part.heads, model.settings().prefix_tokens());
+            const at::Tensor intake = intake_of(qkv, part.heads, model.settings());
             for (at::Tensor& sum : sums) sum = sum + intake;
         }
         return Ops::attention(qkv, part);
@@ -453,8 +464,6 @@ at::Tensor InferenceModel::keep_log_probability(std::int64_t stage, const at::Te
 InferenceModel::DenseOutput InferenceModel::forward(const at::Tensor& images,
                                                     const std::vector<std::int64_t>& stages) const {
     const torch::NoGradGuard no_grad;
-    TORCH_CHECK(stages.empty() || settings_.class_token,
-                "saliency is what [CLS] takes in: the model has no class token");
     DenseOutput output;
     const SaliencyOps ops{{*this, nullptr, context_of_all()}, output.saliency};
     const std::int64_t prefix = settings_.prefix_tokens();

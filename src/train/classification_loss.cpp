@@ -19,6 +19,7 @@ Loss make_classification_loss() {
     Loss loss{"classification", 1.0, "weight of the cross-entropy with the labels"};
     loss.compute = [](const LossInputs& in) { return classification_loss(in.student.logits, in.target); };
     loss.needs_labels = true;
+    loss.needs_head = true;
     return loss;
 }
 

@@ -21,6 +21,7 @@ Loss make_kl_loss() {
                        in.settings.choices.at("kl_direction") == "student_teacher");
     };
     loss.needs_teacher = true;
+    loss.needs_head = true;
     return loss;
 }
 

@@ -8,6 +8,7 @@
 #define DYNVIT_LOSSES(LOSS) \
     LOSS(classification)    \
     LOSS(kl)                \
+    LOSS(embedding)         \
     LOSS(distill)           \
     LOSS(ratio)             \
     LOSS(saliency)

@@ -111,7 +111,7 @@ Evaluated evaluate_learner(Learner& learner, const Experiment& e, const Dataset&
 }  // namespace
 
 TrainResult train(const Experiment& experiment, const std::filesystem::path& output, bool resume,
-                  const DrawKept& draw_kept) {
+                  const DrawKept& draw_kept, const std::function<bool()>& stop) {
     const TrainSettings& settings = experiment.train;
     const ModelSettings& shape = experiment.model;
     const at::Device device = parse_device(settings.device);
@@ -141,7 +141,7 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
     result.reached_target = settings.stop_at > 0 && progress.best_top1 >= settings.stop_at;
     std::optional<Progress> bar;  // one an epoch
 
-    while (progress.step < length.last && !result.reached_target) {
+    while (progress.step < length.last && !result.reached_target && !result.interrupted) {
         const std::int64_t epoch = progress.step / length.epoch;
         if (!bar)
             bar.emplace(str("epoch ", epoch + 1, '/', settings.epochs), length.epoch, progress.step % length.epoch);
@@ -152,7 +152,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
         ++progress.step;
         step_log.add(plan, out, batches, progress.step == length.last);
         bar->update(progress.step - epoch * length.epoch, step_log.last_line());
-        if (!length.ends_epoch(progress.step) && progress.step != length.last) continue;
+        result.interrupted = stop && progress.step < length.last && stop();
+        if (!length.ends_epoch(progress.step) && progress.step != length.last && !result.interrupted) continue;
 
         bar.reset();
         step_log.pause();
@@ -166,7 +167,7 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
             }
             result.reached_target = settings.stop_at > 0 && evaluated.top1 >= settings.stop_at;
         }
-        if (best || result.reached_target || saves_after(settings, length, progress.step)) {
+        if (best || result.reached_target || result.interrupted || saves_after(settings, length, progress.step)) {
             step_log.tell_skipped();
             run.save(learner, progress, best, parse_precision(settings.save_as));
         }

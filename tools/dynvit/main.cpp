@@ -13,6 +13,7 @@
 
 // One line a subcommand, in the order of --help.
 #define DYNVIT_SUBCOMMANDS(SUBCOMMAND) \
+    SUBCOMMAND(prune)                  \
     SUBCOMMAND(train)                  \
     SUBCOMMAND(eval)                   \
     SUBCOMMAND(infer)                  \
@@ -61,6 +62,8 @@ int main(int argc, char** argv) {
     DYNVIT_SUBCOMMANDS(DYNVIT_ADD)
     try {
         program.parse(argc, argv);
+    } catch (const CLI::RuntimeError& error) {  // a command's own exit code; it has said why
+        return error.get_exit_code();
     } catch (const CLI::ParseError& error) {
         if (error.get_exit_code() == 0) return program.exit(error);  // --help, --version
         const bool unknown = program.get_subcommands().empty() && !program.remaining().empty();

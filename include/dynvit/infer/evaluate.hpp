@@ -34,6 +34,8 @@ struct EvalResult {
     /// neither.
     std::int64_t lost = -1, gained = -1, agree = -1;
     double kl = 0.0;  // KL(that other case's class probabilities || this one's), nats, mean; needs no labels
+    double cosine = 0.0;      // of that other case's outputs and this one's, mean: what tells of a model without a head
+    bool classifies = true;  // false: the outputs are an embedding, and agree and kl of no meaning
     /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set
     /// knows its objects; empty elsewhere.
     std::vector<double> object_kept_per_stage;

@@ -91,7 +91,8 @@ class InferenceModel {
     /// @param images as embed takes them
     /// @param stages blocks, ascending: for each, the output tells how much the model uses a patch token from that
     /// block on: the mean over those blocks of what [CLS] takes in of it, its attention times the norm of the value
-    /// (Kobayashi et al., 2020), the mean over the heads
+    /// (Kobayashi et al., 2020), the mean over the heads; where the head does not read [CLS], the mean over all tokens
+    /// in place of [CLS]
     DenseOutput forward(const at::Tensor& images, const std::vector<std::int64_t>& stages = {}) const;
 
   private:

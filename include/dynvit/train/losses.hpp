@@ -57,6 +57,7 @@ struct Loss {
     bool needs_teacher = false;   // the dense model's output on the same images
     bool needs_saliency = false;  // with each stage's saliency in it, and the modules' scores with a gradient
     bool needs_draws = false;     // it has no value where tokens are removed and not drawn
+    std::optional<bool> needs_head = {};  // it speaks of classes (true) or of what a model without a head gives (false)
     std::optional<LossChoice> choice = {};
 };
 
@@ -92,6 +93,9 @@ at::Tensor soft_targets(const at::Tensor& labels, std::int64_t classes, double s
 
 /// KL(teacher || student), or with `reverse` KL(student || teacher), of the class distributions; mean over images.
 at::Tensor kl_loss(const at::Tensor& logits, const at::Tensor& teacher_logits, bool reverse = false);
+
+/// 1 - the cosine of the embeddings, mean over images. @param embedding, teacher_embedding (B, C)
+at::Tensor embedding_loss(const at::Tensor& embedding, const at::Tensor& teacher_embedding);
 
 /// Distance of the kept tokens to the teacher's, mean over kept tokens of all images; 0 where no image keeps any.
 /// Squared, mean over channels, or with `kl` the divergence KL(teacher || student) of the channels' softmax.

@@ -1,6 +1,8 @@
 // Training, from settings to a run folder.
 #pragma once
 
+#include <functional>
+
 #include "dynvit/infer/evaluate.hpp"
 #include "dynvit/train/run_log.hpp"
 
@@ -15,12 +17,13 @@ struct TrainResult {
     std::int64_t skipped_steps = 0;
     std::int64_t corrupt_pictures = 0;
     bool reached_target = false;  // stopped early, at train.stop_at
+    bool interrupted = false;     // stopped early, because `stop` said so
 };
 
 /// Trains as the experiment says and leaves a run folder. `draw_kept` gives TensorBoard pictures of the evaluated
-/// model. On one machine's CPU, equal settings and seed give equal bytes, also when the run was stopped between two
+/// model. `stop` is asked after each step whether to end the run there, with a checkpoint. On one machine's CPU, equal settings and seed give equal bytes, also when the run was stopped between two
 /// steps and resumed. Throws Error for what a user can put right.
 TrainResult train(const Experiment& experiment, const std::filesystem::path& output, bool resume,
-                  const DrawKept& draw_kept = {});
+                  const DrawKept& draw_kept = {}, const std::function<bool()>& stop = {});
 
 }  // namespace dynvit

@@ -1,0 +1,310 @@
+// dynvit prune: the Vision Transformer that one has, faster, by pictures without labels.
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "command.hpp"
+#include "dynvit/core/config.hpp"
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
+#include "dynvit/core/progress.hpp"
+#include "dynvit/data/image_folder.hpp"
+#include "dynvit/export/bundle.hpp"
+#include "dynvit/infer/eval_report.hpp"
+#include "dynvit/infer/inference_session.hpp"
+#include "dynvit/models/macs.hpp"
+#include "dynvit/runtime/timing.hpp"
+#include "dynvit/train/label_free_recipe.hpp"
+#include "dynvit/train/trainer.hpp"
+
+namespace dynvit::tool {
+namespace {
+
+struct Arguments {
+    ModelArguments model;
+    std::string images, output = "pruned.safetensors", run, json;
+    std::vector<std::string> overrides;
+    double agreement = 0.9;
+    std::int64_t steps = 0;
+    std::uint64_t seed = 0;
+    bool print_config = false;
+};
+
+constexpr std::int64_t kBatches[] = {1, 32};
+
+std::atomic<bool> interrupted = false;
+
+// The first Ctrl-C ends training, and what was learnt is kept; a second one ends the program.
+void on_interrupt(int) {
+    interrupted = true;
+    std::signal(SIGINT, SIG_DFL);
+}
+
+// What is known of one keep ratio in the end.
+struct Row {
+    EvalResult result;
+    PruningPlan plan;
+    std::vector<double> speedup;  // a batch of kBatches: times the dense model's pace; empty: not measured
+
+    double agreement() const { return result.classifies ? result.agreement() / 100 : result.cosine; }
+};
+
+Experiment make_experiment(const Arguments& arguments, const ModelArguments::Choice& choice, bool on_gpu) {
+    LabelFreeInputs inputs;
+    inputs.model = choice.experiment.model;
+    inputs.weights = arguments.model.weights;
+    inputs.pictures = arguments.images;
+    inputs.on_gpu = on_gpu;
+    inputs.steps = arguments.steps;
+    inputs.seed = arguments.seed;
+    DataSettings data = choice.experiment.data;
+    data.kind = "image_folder";
+    data.root = arguments.images;
+    data.labelled = false;
+    data.train_folders = {"."};
+    data.hold_out = kHeldBack;
+    inputs.count = static_cast<std::int64_t>(
+        make_dataset(data, Split::kTrain, inputs.model.image_height(), inputs.model.image_width())->size());
+    Experiment made = label_free_recipe(inputs);
+    made.train.device = arguments.model.device;
+    return read_config<Experiment>({write_config(made, false), "the recipe", arguments.overrides});
+}
+
+// The keep ratios of the table: the usual ones, and what was asked for.
+std::vector<double> table_ratios(const Arguments& arguments, const ModelSettings& settings) {
+    std::vector<double> ratios = {0.9, 0.8, 0.7, 0.6, 0.5};
+    for (const double ratio : arguments.model.keep_ratios) ratios.push_back(ratio);
+    for (const double budget : arguments.model.gmacs) ratios.push_back(keep_ratio_for_gmacs(settings, budget));
+    std::ranges::sort(ratios, std::greater());
+    ratios.erase(std::ranges::unique(ratios).begin(), ratios.end());
+    return ratios;
+}
+
+// How far the model agrees with the dense one on the pictures held back: by its own policy, and by those that learn
+// nothing.
+std::vector<Row> measure_agreement(const DynamicVit& pruned, const DynamicVit& dense, const Experiment& experiment,
+                                   const std::vector<double>& ratios, const EvalOptions& given) {
+    const ModelSettings& settings = pruned->settings();
+    std::vector<std::string> policies = {own_policy(settings)};
+    if (settings.predicts() && settings.class_token) policies.emplace_back("cls_attention");
+    if (settings.predicts()) policies.emplace_back("random");
+    std::vector<EvalCase> cases;
+    for (const std::string& policy : policies) {
+        for (const double ratio : ratios) {
+            cases.push_back({plan_for_ratio(settings, ratio), ratio});
+            cases.back().plan.policy = policy;
+        }
+    }
+    EvalOptions options = given;
+    options.baseline = dense;
+    const std::vector<EvalResult> results =
+        evaluate_split(pruned, cases, experiment.data, experiment.train.batch_size, options);
+    std::vector<Row> rows;
+    for (std::size_t i = 0; i < cases.size(); ++i) rows.push_back({results[i + 1], cases[i].plan, {}});  // dense first
+    return rows;
+}
+
+// Times the model's own rows beside the dense model, each batch in rounds.
+void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const DynamicVit& dense,
+                   const EvalOptions& options) {
+    const ModelSettings& settings = pruned->settings();
+    const auto engine = std::make_shared<const InferenceModel>(*pruned, options.precision);
+    std::vector<std::unique_ptr<InferenceSession>> sessions;
+    sessions.push_back(std::make_unique<InferenceSession>(*dense, PruningPlan(), options.precision));
+    std::vector<Row*> timed;
+    for (Row& row : rows) {
+        if (row.plan.policy != own_policy(settings)) continue;
+        sessions.push_back(std::make_unique<InferenceSession>(engine, row.plan));
+        timed.push_back(&row);
+    }
+    Progress bar("measuring speed", 1000);
+    double done = 0;
+    for (const std::int64_t batch : kBatches) {
+        const at::Tensor images =
+            at::randn({batch, 3, settings.image_height(), settings.image_width()},
+                      at::make_generator<at::CPUGeneratorImpl>(0))
+                .to(options.device, options.precision);
+        std::vector<std::function<void()>> calls;
+        for (const auto& session : sessions) calls.emplace_back([&session, &images] { session->run(images); });
+        const TimingOptions timing{options.device, 0.5, 5};
+        const std::vector<Timing> times = time_interleaved(calls, timing, [&](double share) {
+            bar.update(static_cast<std::int64_t>(1000 * (done + share) / std::size(kBatches)), str("batch ", batch));
+        });
+        ++done;
+        for (std::size_t i = 0; i < timed.size(); ++i) {
+            std::vector<double> ratios;
+            for (std::size_t r = 0; r < times[0].pace.size(); ++r) {
+                ratios.push_back(times[0].pace[r] / times[i + 1].pace[r]);
+            }
+            timed[i]->speedup.push_back(median_interval(ratios).median);
+        }
+    }
+}
+
+// The fastest that agrees as far as was asked for; null where none does.
+const Row* find_recommended(const std::vector<Row>& rows, double agreement) {
+    const Row* best = nullptr;
+    for (const Row& row : rows) {
+        if (row.speedup.empty() || row.agreement() < agreement) continue;
+        if (!best || row.speedup.back() > best->speedup.back()) best = &row;
+    }
+    return best;
+}
+
+std::string table(const std::vector<Row>& rows, const EvalResult& dense, const Row* chosen) {
+    const bool classifies = dense.classifies;
+    const auto line = [&](const std::string& policy, const std::string& ratio, const std::string& gmacs,
+                          const std::string& agree, const std::string& kl, const std::string& cosine,
+                          const std::string& first, const std::string& second, const std::string& note) {
+        char text[192];
+        if (classifies) {
+            std::snprintf(text, sizeof text, "%-14s %6s %7s %8s %9s %8s %9s  %s", policy.c_str(), ratio.c_str(),
+                          gmacs.c_str(), agree.c_str(), kl.c_str(), first.c_str(), second.c_str(), note.c_str());
+        } else {
+            std::snprintf(text, sizeof text, "%-14s %6s %7s %8s %8s %9s  %s", policy.c_str(), ratio.c_str(),
+                          gmacs.c_str(), cosine.c_str(), first.c_str(), second.c_str(), note.c_str());
+        }
+        std::string row = text;
+        row.erase(row.find_last_not_of(' ') + 1);
+        return row + '\n';
+    };
+    std::string text = line("policy", "ratio", "GMACs", "agree %", "KL, nats", "cosine", str("x batch ", kBatches[0]),
+                            str("x batch ", kBatches[1]), "");
+    text += line("dense", "1.00", fixed(dense.gmacs, 3), "", "", "", "", "", "");
+    for (const Row& row : rows) {
+        const EvalResult& r = row.result;
+        const auto speed = [&](std::size_t i) { return i < row.speedup.size() ? fixed(row.speedup[i], 2) : ""; };
+        text += line(r.policy, fixed(r.keep_ratio, 2), fixed(r.gmacs, 3), fixed(r.agreement(), 2), fixed(r.kl, 4),
+                     fixed(r.cosine, 4), speed(0), speed(1), &row == chosen ? "<- written" : "");
+    }
+    return text;
+}
+
+nlohmann::json to_json(const Row& row) {
+    nlohmann::json json = eval_json(row.result);
+    for (std::size_t i = 0; i < row.speedup.size(); ++i) json[str("speedup_batch_", kBatches[i])] = row.speedup[i];
+    return json;
+}
+
+void write_bundle(const Arguments& arguments, const DynamicVit& pruned, const PruningPlan& plan,
+                  const ModelArguments::Choice& choice, const Experiment& experiment) {
+    ExportOptions options{.plan = plan, .resize = experiment.data.resize, .class_names = choice.class_names({})};
+    options.plan.policy = own_policy(pruned->settings());
+    export_bundle(arguments.output, pruned, options);
+}
+
+// @return the exit code
+int run(Arguments& arguments) {
+    const bool asked = arguments.model.asks_for_plans();
+    ModelArguments::Choice choice = arguments.model.choose();
+    const at::Device device = parse_device(arguments.model.device);
+    const Experiment experiment = make_experiment(arguments, choice, device.is_cuda());
+    if (arguments.print_config) {
+        std::cout << write_config(experiment);
+        return 0;
+    }
+    const ModelSettings& settings = experiment.model;
+    const PruningPlan wanted = asked ? arguments.model.plan({.experiment = experiment}) : PruningPlan();
+    const std::string folder =
+        arguments.run.empty() ? std::filesystem::path(arguments.output).replace_extension("run").string()
+                              : arguments.run;
+    std::signal(SIGINT, on_interrupt);
+    const TrainResult trained = train(experiment, folder, false, {}, [] { return interrupted.load(); });
+
+    const std::filesystem::path last = std::filesystem::path(folder) / "checkpoints/last.safetensors";
+    DynamicVit pruned(settings, at::make_generator<at::CPUGeneratorImpl>(0));
+    load_weights(*pruned, read_model_file(last), Fit::kEvaluate);
+    const PruningPlan first = asked ? wanted : plan_for_ratio(settings, kDefaultKeepRatio);
+    write_bundle(arguments, pruned, first, choice, experiment);  // before anything else can go wrong
+    if (trained.interrupted) {
+        log::warn(str("stopped at step ", trained.steps, ": ", arguments.output, " holds what was learnt so far"));
+    }
+
+    pruned->to(device);
+    pruned->eval();
+    const DynamicVit dense = load_dense(choice.file, settings, device);
+    const EvalOptions options{device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr),
+                              {}};
+    std::vector<Row> rows =
+        measure_agreement(pruned, dense, experiment, table_ratios(arguments, settings), options);
+    measure_speed(rows, pruned, dense, options);
+    const Row* recommended = find_recommended(rows, arguments.agreement);
+    const Row* chosen = recommended;
+    if (asked) {
+        const auto same = std::ranges::find_if(rows, [&](const Row& row) { return row.plan.tokens == wanted.tokens; });
+        chosen = same == rows.end() ? nullptr : &*same;
+    } else if (!recommended) {
+        chosen = &rows.front();
+        log::warn(str("no keep ratio agrees with the dense model as far as --agreement ", arguments.agreement, ": ",
+                      arguments.output, " keeps the most tokens of the table"));
+    }
+    if (chosen && !asked) {
+        pruned->to(at::kCPU);
+        write_bundle(arguments, pruned, chosen->plan, choice, experiment);
+    }
+
+    EvalResult dense_result;
+    dense_result.classifies = settings.num_classes > 0;
+    dense_result.gmacs = 1e-9 * static_cast<double>(count_macs(settings));
+    const std::string kind = dense_result.classifies ? "names the same class" : "has this cosine to its embedding";
+    std::cout << str("Beside the dense model, on ", rows.front().result.images, " pictures held back: how often it ",
+                     kind, ", and how many times as fast on ", device.str(), ", ", experiment.train.precision, ":\n",
+                     table(rows, dense_result, chosen));
+    if (recommended && asked && recommended != chosen) {
+        std::cout << str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n');
+    }
+    const std::vector<std::int64_t>& kept = chosen && !asked ? chosen->plan.tokens : first.tokens;
+    std::cout << str(arguments.output, ": keeps ", join(kept, "/"), " of ", settings.patches(), " patches; trained in ",
+                     clock_text(trained.seconds), ", ", folder, '\n');
+    if (!arguments.json.empty()) {
+        nlohmann::json report = {{"weights", arguments.model.weights}, {"output", arguments.output},
+                                 {"device", device.str()},             {"precision", experiment.train.precision},
+                                 {"train_seconds", trained.seconds},   {"steps", trained.steps},
+                                 {"tokens_per_stage", kept},           {"rows", nlohmann::json::array()}};
+        for (const Row& row : rows) report["rows"].push_back(to_json(row));
+        if (recommended) report["recommended_keep_ratio"] = recommended->result.keep_ratio;
+        write_file_atomically(arguments.json, report.dump(2) + "\n", "prune");
+    }
+    constexpr int kInterrupted = 130;
+    return trained.interrupted ? kInterrupted : 0;
+}
+
+}  // namespace
+
+void add_prune(CLI::App& program) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App* command = program.add_subcommand(
+        "prune", "Make the Vision Transformer that you have faster, by pictures without labels");
+    arguments->model.add_prune_to(*command);
+    command->add_option("--images", arguments->images, "a folder: all pictures below it; a tenth is held back to measure")
+        ->required();
+    command->add_option("-o,--output", arguments->output, "the pruned model: a bundle that every command takes")
+        ->capture_default_str();
+    command->add_option("--run", arguments->run, "the training's folder; else beside the output, ending in .run");
+    command
+        ->add_option("--agreement", arguments->agreement,
+                     "of the ratios that agree so far with the dense model (share of the pictures with the same class; "
+                     "without a head, cosine) the fastest is written, where no ratio is asked for")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    command->add_option("--steps", arguments->steps, "training steps; 0: 1560 on a GPU, 300 on a processor")
+        ->check(CLI::NonNegativeNumber);
+    command->add_option("--seed", arguments->seed, "of everything that is drawn")->capture_default_str();
+    command
+        ->add_option("-s,--set", arguments->overrides, "change a setting of the recipe; may be repeated")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false)
+        ->take_all();
+    command->add_flag("--print-config", arguments->print_config,
+                      "print the recipe as a file for `dynvit train --config`, and train nothing");
+    command->add_option("--json", arguments->json, "write the table to this file too");
+    command->callback([arguments] {
+        if (const int code = run(*arguments); code != 0) throw CLI::RuntimeError(code);
+    });
+}
+
+}  // namespace dynvit::tool
