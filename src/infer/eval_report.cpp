@@ -74,7 +74,8 @@ std::string agreement_table(const std::vector<EvalResult>& results) {
 }  // namespace
 
 std::string eval_table(const std::vector<EvalResult>& results) {
-    if (std::ranges::any_of(results, [](const EvalResult& r) { return !r.labelled || !r.classifies; })) return agreement_table(results);
+    if (std::ranges::any_of(results, [](const EvalResult& r) { return !r.labelled || !r.classifies; }))
+        return agreement_table(results);
     bool objects = false, paired = false;
     for (const EvalResult& r : results) {
         objects = objects || !r.object_kept_per_stage.empty();

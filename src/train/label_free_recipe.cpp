@@ -49,6 +49,7 @@ Experiment label_free_recipe(const LabelFreeInputs& inputs) {
     }
     if (e.model.stages() == 0) throw Error("prune", "found a model of one block, expected two at least");
 
+    e.data.preprocessing = inputs.preprocessing;
     e.data.root = inputs.pictures;
     e.data.labelled = false;
     e.data.train_folders = {"."};
@@ -76,8 +77,12 @@ Experiment label_free_recipe(const LabelFreeInputs& inputs) {
     train.schedule.backbone_freeze_epochs = 0;
     train.optimizer.frozen_blocks = e.model.pruning_loc.front();
     const bool classifies = e.model.num_classes > 0;
-    train.loss.weights = {{"classification", 0}, {"kl", classifies ? 2 : 0}, {"embedding", classifies ? 0 : 10},
-                          {"distill", 0.5},      {"ratio", 0},               {"saliency", e.model.predicts() ? 1 : 0}};
+    train.loss.weights = {{"classification", 0},
+                          {"kl", classifies ? 2 : 0},
+                          {"embedding", classifies ? 0 : 10},
+                          {"distill", 0.5},
+                          {"ratio", 0},
+                          {"saliency", e.model.predicts() ? 1 : 0}};
     train.selection.deterministic_from = 0;
     train.selection.keep_ratio_range = {0.5, 0.95};
     return e;

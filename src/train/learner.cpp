@@ -32,7 +32,8 @@ std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at
     const ModelFile file = read_model_file(is_start ? e.train.weights : e.train.teacher);
     try {
         const DynamicVit model = load_dense(file, e.model, device);
-        return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision));
+        warn_of_other_scaling(file, e.data.preprocessing, "the teacher");
+        return std::make_unique<const InferenceModel>(*model, parse_precision(e.train.precision), e.data.preprocessing);
     } catch (const Error& error) {
         throw Error("train", "the teacher, ", is_start ? "train.weights" : "train.teacher", ": ", error.what(),
                     "; expected a dense model of this shape and these classes, or ",
@@ -96,7 +97,8 @@ Learner make_learner(const Experiment& e, const at::Device& device) {
                     LossScaler(device, parse_precision(e.train.precision) == at::kHalf),
                     std::nullopt,
                     std::nullopt,
-                    source_files(e.train)};
+                    source_files(e.train),
+                    e.data.preprocessing};
     if (e.train.ema.on()) learner.ema.emplace(*student, e.train.ema);
     if (e.train.blend < 1) learner.blend.emplace(*student, e.train.blend);
     return learner;

@@ -46,9 +46,11 @@ void ConfigArguments::add_to(CLI::App& command) {
         ->take_all();
 }
 
-Experiment ConfigArguments::read() const {
-    if (config.empty()) return read_config<Experiment>({"", "config", overrides});
-    return read_config<Experiment>(config_from_file(config, overrides));
+Experiment ConfigArguments::read(const std::optional<Preprocessing>& of_model) const {
+    Experiment defaults;
+    if (of_model) defaults.data.preprocessing = *of_model;
+    if (config.empty()) return read_config<Experiment>({"", "config", overrides}, defaults);
+    return read_config<Experiment>(config_from_file(config, overrides), defaults);
 }
 
 namespace {
@@ -76,8 +78,25 @@ void add_policy_option(CLI::App& command, std::vector<std::string>& policies, Po
     policy_option(command, policies, serves, "; several: predicted,random")->delimiter(',');
 }
 
+void add_preprocessing_options(CLI::App& command, PreprocessingChanges& changes) {
+    const auto colors = [&](const char* name, std::vector<double>& value, const char* description) {
+        command.add_option(name, value, description)->delimiter(',')->allow_extra_args(false);
+    };
+    colors("--mean", changes.mean,
+           "taken off each colour, in units of 1 = 255: one number, or red,green,blue; as the other options of how "
+           "pictures are prepared: in place of the config's, then the model file's, then ImageNet's");
+    colors("--std", changes.std, "what the rest is divided by, likewise");
+    command.add_option("--interpolation", changes.interpolation, "bicubic, bilinear or lanczos, as Pillow has them");
+    command.add_option("--crop", changes.crop,
+                       "center: the middle of a picture whose short side is resized; squash: all of it, at any aspect "
+                       "ratio");
+    command.add_option("--resize", changes.resize,
+                       "short side before the centre crop, pixels; 0: int(size / --crop-pct)");
+    command.add_option("--crop-pct", changes.crop_pct, "the centre crop's share of the short side");
+}
+
 void PictureArguments::add_to(CLI::App& command) {
-    command.add_option("--resize", resize, "short side before the centre crop, pixels; 0: size / 0.875");
+    add_preprocessing_options(command, preprocessing);
     command.add_option("-b,--batch-size", batch_size, "pictures at a time")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
@@ -86,12 +105,11 @@ void PictureArguments::add_to(CLI::App& command) {
 }
 
 void PictureArguments::change(DataSettings& data) const {
-    if (resize >= 0) data.resize = resize;
+    data.preprocessing = preprocessing.over(data.preprocessing);
     if (workers > 0) data.workers = workers;
 }
 
-void ModelArguments::add_to(CLI::App& command) {
-    config.add_to(command);
+void ModelArguments::add_dense_to(CLI::App& command) {
     command.add_option("-m,--model", model,
                        "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
                        "deit_base_384; not needed for weights that dynvit wrote");
@@ -115,15 +133,20 @@ void ModelArguments::add_to(CLI::App& command) {
                     "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")
         ->delimiter(',');
     command
-        .add_option("--tokens", tokens, "in place of a keep ratio: how many patch tokens each stage keeps: 137,96,67")
-        ->delimiter(',');
-    command
         .add_option("--gmacs", gmacs,
                     "in place of a keep ratio: the largest one of at most so many 10^9 multiply-accumulates an image; "
                     "several: 2.9,3.4")
         ->delimiter(',');
     command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")
         ->capture_default_str();
+}
+
+void ModelArguments::add_to(CLI::App& command) {
+    config.add_to(command);
+    add_dense_to(command);
+    command
+        .add_option("--tokens", tokens, "in place of a keep ratio: how many patch tokens each stage keeps: 137,96,67")
+        ->delimiter(',');
     command
         .add_option(
             "-p,--precision", precision,
@@ -184,7 +207,9 @@ ModelArguments::Choice ModelArguments::choose() {
     ModelFile file = weights.empty() ? ModelFile() : read_model_file(weights);
     if (!configured) {
         experiment.model = settings_without_config(file);
-        if (file.bundle) experiment.data.resize = file.bundle->resize;
+        experiment.data.preprocessing = file.preprocessing.value_or(Preprocessing());
+    } else if (file.preprocessing) {
+        experiment = config.read(file.preprocessing);
     }
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;

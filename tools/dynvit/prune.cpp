@@ -28,6 +28,7 @@ struct Arguments {
     ModelArguments model;
     std::string images, output = "pruned.safetensors", run, json;
     std::vector<std::string> overrides;
+    PreprocessingChanges preprocessing;
     double agreement = 0.9;
     std::int64_t steps = 0;
     std::uint64_t seed = 0;
@@ -56,6 +57,7 @@ struct Row {
 Experiment make_experiment(const Arguments& arguments, const ModelArguments::Choice& choice, bool on_gpu) {
     LabelFreeInputs inputs;
     inputs.model = choice.experiment.model;
+    inputs.preprocessing = arguments.preprocessing.over(choice.experiment.data.preprocessing);
     inputs.weights = arguments.model.weights;
     inputs.pictures = arguments.images;
     inputs.on_gpu = on_gpu;
@@ -124,10 +126,9 @@ void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const Dynam
     Progress bar("measuring speed", 1000);
     double done = 0;
     for (const std::int64_t batch : kBatches) {
-        const at::Tensor images =
-            at::randn({batch, 3, settings.image_height(), settings.image_width()},
-                      at::make_generator<at::CPUGeneratorImpl>(0))
-                .to(options.device, options.precision);
+        const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
+                                            at::make_generator<at::CPUGeneratorImpl>(0))
+                                      .to(options.device, options.precision);
         std::vector<std::function<void()>> calls;
         for (const auto& session : sessions) calls.emplace_back([&session, &images] { session->run(images); });
         const TimingOptions timing{options.device, 0.5, 5};
@@ -192,7 +193,8 @@ nlohmann::json to_json(const Row& row) {
 
 void write_bundle(const Arguments& arguments, const DynamicVit& pruned, const PruningPlan& plan,
                   const ModelArguments::Choice& choice, const Experiment& experiment) {
-    ExportOptions options{.plan = plan, .resize = experiment.data.resize, .class_names = choice.class_names({})};
+    ExportOptions options{
+        .plan = plan, .preprocessing = experiment.data.preprocessing, .class_names = choice.class_names({})};
     options.plan.policy = own_policy(pruned->settings());
     export_bundle(arguments.output, pruned, options);
 }
@@ -209,9 +211,9 @@ int run(Arguments& arguments) {
     }
     const ModelSettings& settings = experiment.model;
     const PruningPlan wanted = asked ? arguments.model.plan({.experiment = experiment}) : PruningPlan();
-    const std::string folder =
-        arguments.run.empty() ? std::filesystem::path(arguments.output).replace_extension("run").string()
-                              : arguments.run;
+    const std::string folder = arguments.run.empty()
+                                   ? std::filesystem::path(arguments.output).replace_extension("run").string()
+                                   : arguments.run;
     std::signal(SIGINT, on_interrupt);
     const TrainResult trained = train(experiment, folder, false, {}, [] { return interrupted.load(); });
 
@@ -227,10 +229,9 @@ int run(Arguments& arguments) {
     pruned->to(device);
     pruned->eval();
     const DynamicVit dense = load_dense(choice.file, settings, device);
-    const EvalOptions options{device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr),
-                              {}};
-    std::vector<Row> rows =
-        measure_agreement(pruned, dense, experiment, table_ratios(arguments, settings), options);
+    const EvalOptions options{
+        device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}};
+    std::vector<Row> rows = measure_agreement(pruned, dense, experiment, table_ratios(arguments, settings), options);
     measure_speed(rows, pruned, dense, options);
     const Row* recommended = find_recommended(rows, arguments.agreement);
     const Row* chosen = recommended;
@@ -261,10 +262,14 @@ int run(Arguments& arguments) {
     std::cout << str(arguments.output, ": keeps ", join(kept, "/"), " of ", settings.patches(), " patches; trained in ",
                      clock_text(trained.seconds), ", ", folder, '\n');
     if (!arguments.json.empty()) {
-        nlohmann::json report = {{"weights", arguments.model.weights}, {"output", arguments.output},
-                                 {"device", device.str()},             {"precision", experiment.train.precision},
-                                 {"train_seconds", trained.seconds},   {"steps", trained.steps},
-                                 {"tokens_per_stage", kept},           {"rows", nlohmann::json::array()}};
+        nlohmann::json report = {{"weights", arguments.model.weights},
+                                 {"output", arguments.output},
+                                 {"device", device.str()},
+                                 {"precision", experiment.train.precision},
+                                 {"train_seconds", trained.seconds},
+                                 {"steps", trained.steps},
+                                 {"tokens_per_stage", kept},
+                                 {"rows", nlohmann::json::array()}};
         for (const Row& row : rows) report["rows"].push_back(to_json(row));
         if (recommended) report["recommended_keep_ratio"] = recommended->result.keep_ratio;
         write_file_atomically(arguments.json, report.dump(2) + "\n", "prune");
@@ -277,10 +282,12 @@ int run(Arguments& arguments) {
 
 void add_prune(CLI::App& program) {
     auto arguments = std::make_shared<Arguments>();
-    CLI::App* command = program.add_subcommand(
-        "prune", "Make the Vision Transformer that you have faster, by pictures without labels");
-    arguments->model.add_prune_to(*command);
-    command->add_option("--images", arguments->images, "a folder: all pictures below it; a tenth is held back to measure")
+    CLI::App* command =
+        program.add_subcommand("prune", "Make the Vision Transformer that you have faster, by pictures without labels");
+    arguments->model.add_dense_to(*command);
+    add_preprocessing_options(*command, arguments->preprocessing);
+    command
+        ->add_option("--images", arguments->images, "a folder: all pictures below it; a tenth is held back to measure")
         ->required();
     command->add_option("-o,--output", arguments->output, "the pruned model: a bundle that every command takes")
         ->capture_default_str();
@@ -294,8 +301,7 @@ void add_prune(CLI::App& program) {
     command->add_option("--steps", arguments->steps, "training steps; 0: 1560 on a GPU, 300 on a processor")
         ->check(CLI::NonNegativeNumber);
     command->add_option("--seed", arguments->seed, "of everything that is drawn")->capture_default_str();
-    command
-        ->add_option("-s,--set", arguments->overrides, "change a setting of the recipe; may be repeated")
+    command->add_option("-s,--set", arguments->overrides, "change a setting of the recipe; may be repeated")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false)
         ->take_all();

@@ -33,8 +33,8 @@ struct EvalResult {
     /// pictures that only it, or only this one, gets right, and those where both name the same class. -1 where there is
     /// neither.
     std::int64_t lost = -1, gained = -1, agree = -1;
-    double kl = 0.0;  // KL(that other case's class probabilities || this one's), nats, mean; needs no labels
-    double cosine = 0.0;      // of that other case's outputs and this one's, mean: what tells of a model without a head
+    double kl = 0.0;         // KL(that other case's class probabilities || this one's), nats, mean; needs no labels
+    double cosine = 0.0;     // of that other case's outputs and this one's, mean: what tells of a model without a head
     bool classifies = true;  // false: the outputs are an embedding, and agree and kl of no meaning
     /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set
     /// knows its objects; empty elsewhere.
@@ -58,6 +58,7 @@ struct EvalOptions {
     std::uint64_t seed = 0;                 // of the random policy
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
     at::Tensor calibration = {};            // (M, 3, H, W), uint8: pictures that policies learn from; may be undefined
+    Preprocessing preprocessing = {};       // how pixels are scaled; evaluate_split takes the data's
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once. Pictures without labels (-1) tell how far

@@ -6,12 +6,13 @@
 namespace dynvit {
 
 struct LabelFreeInputs {
-    ModelSettings model;         // the dense model's; stages that it has stay as they are
-    std::string weights;         // its file or folder: where training starts, and the teacher
-    std::string pictures;        // a folder; all pictures below it, of which a tenth is held back
-    std::int64_t count = 0;      // of those that are trained on
-    bool on_gpu = true;          // a processor gets a shorter run of smaller batches
-    std::int64_t steps = 0;      // 0: the recipe's own number
+    ModelSettings model;          // the dense model's; stages that it has stay as they are
+    Preprocessing preprocessing;  // of its pictures
+    std::string weights;          // its file or folder: where training starts, and the teacher
+    std::string pictures;         // a folder; all pictures below it, of which a tenth is held back
+    std::int64_t count = 0;       // of those that are trained on
+    bool on_gpu = true;           // a processor gets a shorter run of smaller batches
+    std::int64_t steps = 0;       // 0: the recipe's own number
     std::uint64_t seed = 0;
 };
 

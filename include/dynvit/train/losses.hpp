@@ -54,9 +54,9 @@ struct Loss {
     /// 0-dimensional, on the model's device; undefined where the student's output holds nothing that it speaks of.
     at::Tensor (*compute)(const LossInputs& inputs) = nullptr;
     bool needs_labels = false;
-    bool needs_teacher = false;   // the dense model's output on the same images
-    bool needs_saliency = false;  // with each stage's saliency in it, and the modules' scores with a gradient
-    bool needs_draws = false;     // it has no value where tokens are removed and not drawn
+    bool needs_teacher = false;           // the dense model's output on the same images
+    bool needs_saliency = false;          // with each stage's saliency in it, and the modules' scores with a gradient
+    bool needs_draws = false;             // it has no value where tokens are removed and not drawn
     std::optional<bool> needs_head = {};  // it speaks of classes (true) or of what a model without a head gives (false)
     std::optional<LossChoice> choice = {};
 };

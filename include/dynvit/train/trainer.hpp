@@ -21,8 +21,9 @@ struct TrainResult {
 };
 
 /// Trains as the experiment says and leaves a run folder. `draw_kept` gives TensorBoard pictures of the evaluated
-/// model. `stop` is asked after each step whether to end the run there, with a checkpoint. On one machine's CPU, equal settings and seed give equal bytes, also when the run was stopped between two
-/// steps and resumed. Throws Error for what a user can put right.
+/// model. `stop` is asked after each step whether to end the run there, with a checkpoint. On one machine's CPU, equal
+/// settings and seed give equal bytes, also when the run was stopped between two steps and resumed. Throws Error for
+/// what a user can put right.
 TrainResult train(const Experiment& experiment, const std::filesystem::path& output, bool resume,
                   const DrawKept& draw_kept = {}, const std::function<bool()>& stop = {});
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "dynvit/io/preprocessing.hpp"
 #include "dynvit/io/pth.hpp"
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/weights/bundle_settings.hpp"
@@ -21,6 +22,8 @@ struct ModelFile {
     std::string part = {};                      // of a PyTorch checkpoint: the key that they stood under
     std::vector<std::string> skipped = {};      // of a PyTorch checkpoint: what else is there, quoted
     std::optional<BundleSettings> bundle = {};  // of a file that `dynvit export --format bundle` wrote
+    /// How its pictures are prepared; none: ImageNet's way.
+    std::optional<Preprocessing> preprocessing = {};
 };
 
 /// Reads a safetensors file or a PyTorch checkpoint, whichever its first bytes say it is.
@@ -28,12 +31,17 @@ struct ModelFile {
 /// Throws Error naming the file, as read_safetensors and read_pth do.
 ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part = WeightsPart::kPlain);
 
-/// Writes the weights, and the settings if there are any, beside `path` and renamed: a safetensors file.
+/// Writes the weights, and whatever settings there are, beside `path` and renamed: a safetensors file.
 void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
-                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle = {});
+                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle = {},
+                      const std::optional<Preprocessing>& preprocessing = {});
 
 /// The same of a model. @param type what its weights are stored in
-void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type = at::kFloat);
+void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type = at::kFloat,
+                      const std::optional<Preprocessing>& preprocessing = {});
+
+/// Says in the log where pixels are scaled otherwise than the file says of its weights. @param whose "the teacher"
+void warn_of_other_scaling(const ModelFile& file, const Preprocessing& given, const std::string& whose);
 
 /// A zoo model's settings with as many classes as the file's head has. Throws Error as model_settings does.
 ModelSettings zoo_settings(const std::string& name, const ModelFile& file);
