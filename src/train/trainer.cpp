@@ -20,6 +20,8 @@
 namespace dynvit {
 namespace {
 
+constexpr std::int64_t kEstimateSteps = 3;  // on a processor a step takes seconds: how long all will take is said
+
 // How long a run is, in steps.
 struct RunLength {
     std::int64_t epoch = 0;  // one
@@ -140,6 +142,7 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
     TrainResult result;
     result.reached_target = settings.stop_at > 0 && progress.best_top1 >= settings.stop_at;
     std::optional<Progress> bar;  // one an epoch
+    const std::int64_t estimated_at = device.is_cuda() ? -1 : progress.step + kEstimateSteps;
 
     while (progress.step < length.last && !result.reached_target && !result.interrupted) {
         const std::int64_t epoch = progress.step / length.epoch;
@@ -150,6 +153,11 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
         const StepPlan plan = plan_step(settings, targets, length, progress.step);
         const StepOutput out = step(plan, batches);
         ++progress.step;
+        if (progress.step == estimated_at && progress.step < length.last) {
+            const double a_step = total.seconds() / kEstimateSteps;
+            log::info(str("about ", clock_text(a_step * static_cast<double>(length.last - progress.step)), " for the ",
+                          length.last - progress.step, " steps to come"));
+        }
         step_log.add(plan, out, batches, progress.step == length.last);
         bar->update(progress.step - epoch * length.epoch, step_log.last_line());
         result.interrupted = stop && progress.step < length.last && stop();

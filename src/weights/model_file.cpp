@@ -92,8 +92,12 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     const std::size_t missing = report.missing.size();
     if (fit != Fit::kTeacher) std::erase_if(report.missing, is_of_prediction_module);
     if (report.missing.size() < missing) {
-        log::warn(str(file.path.string(),
-                      " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
+        if (fit == Fit::kFineTune) {
+            log::info("prediction modules start anew");
+        } else {
+            log::warn(str(file.path.string(),
+                          " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
+        }
     }
     const bool predicts = model.settings().stages() > 0 && model.settings().predicts();
     if (fit == Fit::kTeacher || !predicts) std::erase_if(report.unexpected, is_of_prediction_module);

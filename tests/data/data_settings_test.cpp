@@ -54,6 +54,26 @@ TEST(DataSettings, TrainingWithoutLabelsTakesListedFolders) {
     EXPECT_EQ(labelled->get(1).label, 1);
 }
 
+TEST(DataSettings, ATenthIsHeldBackFromTraining) {
+    const TemporaryFolder root;
+    std::vector<std::string> all;
+    for (int i = 0; i < 23; ++i) {
+        all.push_back(str("a/", i < 10 ? "0" : "", i, ".png"));
+        write_picture(root / all.back());
+    }
+    const DataSettings data =
+        settings(str("root: ", root.path().string(), "\nlabelled: false\ntrain_folders: [a]\nhold_out: 0.1\n"));
+    const Strings train = names(*make_dataset(data, Split::kTrain, 8, 8), root.path());
+    const auto held_back = make_dataset(data, Split::kVal, 8, 8);
+    EXPECT_EQ(names(*held_back, root.path()), (Strings{"a/00.png", "a/10.png", "a/20.png"}));
+    EXPECT_FALSE(held_back->labelled());
+    EXPECT_EQ(train.size(), 20u);
+    for (const std::string& name : names(*held_back, root.path())) EXPECT_EQ(std::ranges::count(train, name), 0);
+
+    EXPECT_EQ(error_of([] { settings("root: x\nhold_out: 0.1\n"); }),
+              "[config] a.yaml:2: hold_out: found 0.1, expected 0, or kind image_folder with labelled: false");
+}
+
 TEST(DataSettings, SeveralFoldersNeedNoLabels) {
     EXPECT_EQ(error_of([] { settings("root: x\ntrain_folders: [a, b]\n"); }),
               "[config] a.yaml:2: train_folders: found 2 folders, expected one; several need labelled: false");

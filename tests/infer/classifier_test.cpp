@@ -206,9 +206,14 @@ TEST(InferenceModel, KeepsItsWeights) {
     }
 }
 
-// [CLS]'s attention times the values' norms, written out from the weights of the last block, of which it is the mean.
-TEST(InferenceModel, SaliencyIsWhatTheBlocksTakeIn) {
-    const ModelSettings settings = test::tiny_settings({1, 3});
+// [CLS]'s attention, or where the head does not read it that of all tokens, times the values' norms, written out from
+// the blocks' weights.
+class Saliency : public testing::TestWithParam<const char*> {};
+
+TEST_P(Saliency, IsWhatTheBlocksTakeIn) {
+    ModelSettings settings = test::tiny_settings({1, 3});
+    settings.pooling = GetParam();
+    const std::int64_t looking = settings.pooling == "token" ? 1 : 1 + settings.patches();
     DynamicVit model(settings, test::generator(1));
     const torch::NoGradGuard no_grad;
     const at::Tensor images = at::randn({2, 3, settings.image_height(), settings.image_width()}, test::generator(2));
@@ -227,8 +232,9 @@ TEST(InferenceModel, SaliencyIsWhatTheBlocksTakeIn) {
             const auto part = [&](std::int64_t which) {  // of q, k, v: (B, N + 1, d)
                 return qkv.slice(2, which * settings.embed_dim + h * dim, which * settings.embed_dim + (h + 1) * dim);
             };
-            const at::Tensor logits = at::bmm(part(0).slice(1, 0, 1), part(1).transpose(1, 2)) / std::sqrt(1.0 * dim);
-            const at::Tensor attention = logits.softmax(-1).select(1, 0);  // (B, N + 1)
+            const at::Tensor logits =
+                at::bmm(part(0).slice(1, 0, looking), part(1).transpose(1, 2)) / std::sqrt(1.0 * dim);
+            const at::Tensor attention = logits.softmax(-1).mean(1);  // (B, N + 1)
             sum += (attention * part(2).norm(2, -1)).slice(1, 1) / static_cast<double>(heads);
         }
         taken.push_back(sum);
@@ -242,6 +248,8 @@ TEST(InferenceModel, SaliencyIsWhatTheBlocksTakeIn) {
     EXPECT_CLOSE(output.saliency[1], taken[last], 1e-5);
     EXPECT_CLOSE(output.saliency[0], at::stack(taken).slice(0, 1).mean(0), 1e-5);
 }
+
+INSTANTIATE_TEST_SUITE_P(Poolings, Saliency, testing::Values("token", "mean"));
 
 TEST(InferenceModel, Float8NeedsItsGpu) {
     EXPECT_EQ(test::error_of([] { test::engine_of(test::tiny_student(), at::kFloat8_e4m3fn); }),

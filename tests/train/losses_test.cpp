@@ -20,6 +20,12 @@ TEST(Losses, KlInBothDirections) {  // against the sums written out
     EXPECT_NEAR(kl_loss(s, t, true).item<double>(), reverse, 1e-6);
 }
 
+TEST(Losses, EmbeddingsByTheirDirection) {
+    const at::Tensor a = at::tensor({1.0, 0.0, 3.0, 4.0}).view({2, 2}),
+                     b = at::tensor({0.0, 2.0, 6.0, 8.0}).view({2, 2});
+    EXPECT_NEAR(embedding_loss(a, b).item<double>(), (1 + 0) / 2.0, 1e-6);
+}
+
 TEST(Losses, TokenDistillationCountsKeptTokensOnly) {
     const at::Tensor student = at::zeros({1, 3, 2}),
                      teacher = at::tensor({1.0, 1.0, 5.0, 5.0, 2.0, 0.0}).view({1, 3, 2});
@@ -102,8 +108,8 @@ TEST(Losses, SettingsAreTheList) {
     for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
         keys.push_back(text.substr(at, text.find(':', at) - at));
     }
-    EXPECT_EQ(keys, (std::vector<std::string>{"classification", "kl", "distill", "ratio", "saliency", "kl_direction",
-                                              "distill_kind", "label_smoothing"}));
+    EXPECT_EQ(keys, (std::vector<std::string>{"classification", "kl", "embedding", "distill", "ratio", "saliency",
+                                              "kl_direction", "distill_kind", "label_smoothing"}));
     const auto read = [](const std::string& yaml) { return read_config<LossSettings>({yaml, "a.yaml", {}}); };
     const LossSettings settings = read("{kl: 3, kl_direction: student_teacher}");
     EXPECT_EQ(settings.weights.at("kl"), 3);
@@ -117,7 +123,7 @@ TEST(Losses, SettingsAreTheList) {
 }
 
 TEST(Losses, NeedsAreThoseOfTheLossesWithAWeight) {
-    EXPECT_EQ(loss_names(&Loss::needs_teacher), (std::vector<std::string>{"kl", "distill", "saliency"}));
+    EXPECT_EQ(loss_names(&Loss::needs_teacher), (std::vector<std::string>{"kl", "embedding", "distill", "saliency"}));
     const auto needs = [](const LossSettings& s) {
         return std::vector{s.need_labels(), s.need_teacher(), s.need_saliency(), s.teach(true), s.teach(false)};
     };

@@ -417,6 +417,17 @@ TEST_F(Trainer, WhateverItsStagesDoItResumesWhereItStopped) {
     }
 }
 
+TEST_F(Trainer, AStopLeavesACheckpointFromWhichItGoesOn) {
+    train_to(0, experiment(), "whole");
+    int asked = 0;
+    const TrainResult stopped =
+        train(experiment(), folder_ / "parts", false, {}, [&] { return ++asked == 3; });  // within the first epoch
+    EXPECT_TRUE(stopped.interrupted);
+    EXPECT_EQ(stopped.steps, 3);
+    EXPECT_FALSE(train_to(0, experiment(), "parts").interrupted);
+    expect_equal_checkpoints("parts", "whole");
+}
+
 TEST_F(Trainer, ResumeVerifiesTheFilesThatItReadsAgain) {
     Experiment e = experiment();
     train_to(1, e, "start");
@@ -804,10 +815,11 @@ TEST(TrainSettings, LossesWhoseNeedsAreNotGiven) {
     EXPECT_EQ(fault_of(shapes + "train:\n  loss:\n    kl: 0\n    distill: 0.5\n"),
               "[config] a.yaml:5: train.loss.distill: found 0.5, expected 0, or a teacher: give train.weights or "
               "train.teacher");
-    EXPECT_EQ(
-        fault_of("model: {class_token: false, pooling: mean}\n" + shapes + weights, {"train.loss.saliency=2"}),
-        "[config] --set train.loss.saliency=2: train.loss.saliency: found 2, expected 0 where model.class_token is "
-        "false: the teacher's [CLS] tells what is salient");
+    EXPECT_EQ(fault_of("model: {num_classes: 0}\n" + shapes + "train: {weights: w, loss: {classification: 0}}\n"),
+              "[config] a.yaml: train.loss.kl: found 0.5, expected 0 where model.num_classes is 0: there is no head");
+    EXPECT_EQ(fault_of(shapes + weights, {"train.loss.embedding=2"}),
+              "[config] --set train.loss.embedding=2: train.loss.embedding: found 2, expected 0 where "
+              "model.num_classes is 1000: the head's outputs are no embedding");
 }
 
 TEST(TrainSettings, SettingsThatDoNotGoTogether) {

@@ -30,6 +30,7 @@ struct Arguments {
     std::vector<std::string> overrides;
     PreprocessingChanges preprocessing;
     double agreement = 0.9;
+    double seconds = 0.5;
     std::int64_t steps = 0;
     std::uint64_t seed = 0;
     bool print_config = false;
@@ -57,6 +58,7 @@ struct Row {
 Experiment make_experiment(const Arguments& arguments, const ModelArguments::Choice& choice, bool on_gpu) {
     LabelFreeInputs inputs;
     inputs.model = choice.experiment.model;
+    if (!choice.file.settings) inputs.model.pruning_loc = {};  // the zoo's stages, which the weights do not have
     inputs.preprocessing = arguments.preprocessing.over(choice.experiment.data.preprocessing);
     inputs.weights = arguments.model.weights;
     inputs.pictures = arguments.images;
@@ -73,7 +75,14 @@ Experiment make_experiment(const Arguments& arguments, const ModelArguments::Cho
         make_dataset(data, Split::kTrain, inputs.model.image_height(), inputs.model.image_width())->size());
     Experiment made = label_free_recipe(inputs);
     made.train.device = arguments.model.device;
-    return read_config<Experiment>({write_config(made, false), "the recipe", arguments.overrides});
+    std::vector<std::string> changes;
+    if (!arguments.model.reduction.empty()) changes.push_back("model.reduction=" + arguments.model.reduction);
+    if (!arguments.model.stage_place.empty()) changes.push_back("model.stage_place=" + arguments.model.stage_place);
+    if (!arguments.model.pruning_loc.empty()) {
+        changes.push_back("model.pruning_loc=[" + join(arguments.model.pruning_loc, ",") + ']');
+    }
+    changes.insert(changes.end(), arguments.overrides.begin(), arguments.overrides.end());
+    return read_config<Experiment>({write_config(made, false), "the recipe", changes});
 }
 
 // The keep ratios of the table: the usual ones, and what was asked for.
@@ -112,7 +121,7 @@ std::vector<Row> measure_agreement(const DynamicVit& pruned, const DynamicVit& d
 
 // Times the model's own rows beside the dense model, each batch in rounds.
 void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const DynamicVit& dense,
-                   const EvalOptions& options) {
+                   const EvalOptions& options, double seconds) {
     const ModelSettings& settings = pruned->settings();
     const auto engine = std::make_shared<const InferenceModel>(*pruned, options.precision);
     std::vector<std::unique_ptr<InferenceSession>> sessions;
@@ -131,7 +140,7 @@ void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const Dynam
                                       .to(options.device, options.precision);
         std::vector<std::function<void()>> calls;
         for (const auto& session : sessions) calls.emplace_back([&session, &images] { session->run(images); });
-        const TimingOptions timing{options.device, 0.5, 5};
+        const TimingOptions timing{options.device, seconds, 5};
         const std::vector<Timing> times = time_interleaved(calls, timing, [&](double share) {
             bar.update(static_cast<std::int64_t>(1000 * (done + share) / std::size(kBatches)), str("batch ", batch));
         });
@@ -232,7 +241,7 @@ int run(Arguments& arguments) {
     const EvalOptions options{
         device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}};
     std::vector<Row> rows = measure_agreement(pruned, dense, experiment, table_ratios(arguments, settings), options);
-    measure_speed(rows, pruned, dense, options);
+    measure_speed(rows, pruned, dense, options, arguments.seconds);
     const Row* recommended = find_recommended(rows, arguments.agreement);
     const Row* chosen = recommended;
     if (asked) {
@@ -300,6 +309,9 @@ void add_prune(CLI::App& program) {
         ->capture_default_str();
     command->add_option("--steps", arguments->steps, "training steps; 0: 1560 on a GPU, 300 on a processor")
         ->check(CLI::NonNegativeNumber);
+    command->add_option("--seconds", arguments->seconds, "how long to measure the speed of each row and batch")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
     command->add_option("--seed", arguments->seed, "of everything that is drawn")->capture_default_str();
     command->add_option("-s,--set", arguments->overrides, "change a setting of the recipe; may be repeated")
         ->type_name("KEY=VALUE")
