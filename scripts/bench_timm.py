@@ -3,6 +3,7 @@
 
     scripts/bench_timm.py [--model deit_small] [--batch-size 1,16] [--precision float32] [--device cpu] [--compile]
                           [--keep-ratio 1.0,0.7 | --dynvit 'ARGUMENTS' ...] [--tome FOLDER --tome-r 13]
+                          [--config FILE --timm NAME --image-size 518 --classes 0]
                           [--rounds 5] [--seconds 2] [--program FILE] [--json FILE]
 
 Rounds alternate: timm eager, timm compiled (with --compile: torch.compile, on a GPU with CUDA graphs at batch 1), both again
@@ -34,7 +35,10 @@ class Timm:
 
         self.torch, self.device = torch, arguments.device
         dtype = getattr(torch, arguments.precision)
-        model = timm.create_model(TIMM_NAMES[arguments.model]).eval().to(arguments.device, dtype)
+        name, options = TIMM_NAMES.get(arguments.model), {}
+        if arguments.config:
+            name, options = arguments.timm, {"img_size": arguments.image_size, "num_classes": arguments.classes}
+        model = timm.create_model(name, **options).eval().to(arguments.device, dtype)
         size = model.patch_embed.img_size
         self.images = torch.randn(batch, 3, *size, device=arguments.device, dtype=dtype)
         on_gpu = arguments.device != "cpu"
@@ -80,8 +84,9 @@ def measure_dynvit(arguments, batch):
 def measure_rows(arguments, batch, extra):
     with tempfile.TemporaryDirectory() as temporary:
         report = pathlib.Path(temporary) / "report.json"
-        command = [arguments.program, "bench", "--model", arguments.model, "--batch-size", str(batch), "--device",
-                   arguments.device, "--precision", arguments.precision, *extra.split(),
+        which = ["--config", arguments.config] if arguments.config else ["--model", arguments.model]
+        command = [arguments.program, "bench", *which, "--batch-size", str(batch), "--device", arguments.device,
+                   "--precision", arguments.precision, *extra.split(),
                    "--seconds", str(arguments.seconds), "--json", report]
         if arguments.device == "cpu":
             command += ["--threads", str(arguments.threads)]
@@ -96,6 +101,10 @@ def measure_rows(arguments, batch, extra):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_small", choices=TIMM_NAMES)
+    parser.add_argument("--config", help="of another model: the program's YAML file, beside --timm and --image-size")
+    parser.add_argument("--timm", help="timm's name of that model")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--classes", type=int, default=0)
     parser.add_argument("--batch-size", default="1,16")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cpu")
@@ -118,7 +127,7 @@ def main():
         sys.path.insert(0, arguments.tome)
     arguments.threads = torch.get_num_threads()
     where = f"{arguments.threads} threads" if arguments.device == "cpu" else torch.cuda.get_device_name(arguments.device)
-    print(f"{arguments.model}, {arguments.precision}, {where}; timm {timm.__version__}, torch {torch.__version__}")
+    print(f"{arguments.timm or arguments.model}, {arguments.precision}, {where}; timm {timm.__version__}, torch {torch.__version__}")
     print(f"{'batch':>5}  {'':24} {'ms a call':>10} {'images/s':>10} {'x timm eager':>13}   rounds")
     report = []
     for batch in map(int, arguments.batch_size.split(",")):

@@ -160,8 +160,10 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
     if (stem.prefix_positions) prefix_rows_ = prefix_rows_ + positions.slice(1, 0, with_place);
     const at::Tensor patch_weight = weights.tensor(stem.patches.name + ".weight"),
                      patch_bias = weights.tensor(stem.patches.name + ".bias");
-    if (InferenceLinear::fuses(patch_weight.flatten(1), patch_weight.scalar_type())) {
-        patch_linear_.emplace(patch_weight.flatten(1), patch_bias, patch_weight.scalar_type());
+    const at::Tensor columns = patch_weight.flatten(1);
+    const at::Tensor padded = at::constant_pad_nd(columns, {0, patch_row_width(stem.patch_size) - columns.size(1)});
+    if (InferenceLinear::fuses(padded, padded.scalar_type())) {
+        patch_linear_.emplace(padded, patch_bias, padded.scalar_type());
     } else {
         patch_weight_ = patch_weight;
         patch_bias_ = patch_bias;
@@ -318,7 +320,7 @@ at::Tensor InferenceModel::prepare(const at::Tensor& images) const {
     }
     const std::int64_t size = settings_.patch_size;
     const at::Tensor inputs =
-        at::empty({images.size(0), settings_.patches(), 3 * size * size}, patch_positions_.options());
+        at::empty({images.size(0), settings_.patches(), patch_row_width(size)}, patch_positions_.options());
     prepare_into(inputs, images);
     return inputs;
 }

@@ -18,7 +18,13 @@ std::vector<std::string> slow_paths(const ModelSettings& settings, const at::Dev
     tell("products run", why_no_linear_kernel(device, channels, settings.hidden_dim()));
     if (settings.stages() > 0 && settings.predicts())
         tell("prediction modules run", why_no_prediction_kernel(device, channels));
-    tell("patches are cut", why_no_patch_kernel(device, settings.patch_size));
+    if (settings.qk_norm || settings.rope != "none") {
+        lines.emplace_back("queries and keys are normed or turned by LibTorch's kernels: ours do neither");
+    }
+    if (settings.mlp == "quick_gelu" || settings.mlp == "swiglu" || settings.mlp_norm) {
+        lines.push_back(str("what stands inside the MLP runs by LibTorch's kernels: found ", settings.mlp,
+                            settings.mlp_norm ? " with a norm" : "", ", ours compute gelu"));
+    }
     return lines;
 }
 

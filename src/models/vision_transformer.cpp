@@ -42,9 +42,11 @@ struct VisionTransformerImpl::Ops {
         const std::int64_t size = stem.patch_size;
         if (const std::optional<at::ScalarType> half = autocast_on_gpu(images)) {
             const std::int64_t count = images.size(2) / size * (images.size(3) / size);
-            const at::Tensor rows = at::empty({images.size(0), count, 3 * size * size}, images.options().dtype(half));
+            const std::int64_t width = patch_row_width(size);
+            const at::Tensor rows = at::empty({images.size(0), count, width}, images.options().dtype(half));
             write_patch_rows(rows, images, size);
-            return half_linear(rows, weight(stem.patches).flatten(1), bias(stem.patches));
+            const at::Tensor columns = weight(stem.patches).flatten(1);
+            return half_linear(rows, at::constant_pad_nd(columns, {0, width - columns.size(1)}), bias(stem.patches));
         }
         const at::Tensor grid = at::conv2d(images, weight(stem.patches), bias(stem.patches), size);
         return grid.flatten(2).transpose(1, 2);  // (B, C, H/P, W/P) -> (B, N, C)

@@ -6,7 +6,6 @@
 #include "cuda/compute_capability.hpp"
 #include "cuda/flash_attention.hpp"
 #include "cuda/matmul.hpp"
-#include "cuda/patch_rows.hpp"
 #include "cuda/prediction_head.hpp"
 #include "cuda/residual_norm.hpp"
 #endif
@@ -46,10 +45,6 @@ std::string why_no_linear_kernel(const at::Device& device, std::int64_t inputs, 
 std::string why_no_prediction_kernel(const at::Device& device, std::int64_t channels) {
     return first_reason(device, [&] { return cuda::why_no_prediction_head(channels); });
 }
-
-std::string why_no_patch_kernel(const at::Device& device, std::int64_t patch_size) {
-    return first_reason(device, [&] { return cuda::why_no_patch_rows(patch_size); });
-}
 #else
 std::string why_no_gpu_kernels(const at::Device& device) {
     if (!device.is_cuda()) return {};
@@ -66,9 +61,6 @@ std::string why_no_linear_kernel(const at::Device& device, std::int64_t, std::in
     return why_no_gpu_kernels(device);
 }
 std::string why_no_prediction_kernel(const at::Device& device, std::int64_t) {
-    return why_no_gpu_kernels(device);
-}
-std::string why_no_patch_kernel(const at::Device& device, std::int64_t) {
     return why_no_gpu_kernels(device);
 }
 #endif

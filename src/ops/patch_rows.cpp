@@ -29,7 +29,8 @@ void write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int
 #ifdef DYNVIT_CUDA_KERNELS
     if (cuda::write_patch_rows(rows, images, patch_size, scaling)) return;
 #endif
-    rows.copy_(patch_rows_plain(images, patch_size, scaling, rows.scalar_type()));
+    const at::Tensor pixels = patch_rows_plain(images, patch_size, scaling, rows.scalar_type());
+    rows.copy_(at::constant_pad_nd(pixels, {0, rows.size(2) - pixels.size(2)}));
 }
 
 }  // namespace dynvit

@@ -33,10 +33,6 @@ std::string why_no_linear_kernel(const at::Device& device, std::int64_t inputs, 
 /// @return why a PredictionHead does not run by the kernels from its first step to its last; empty for a processor
 std::string why_no_prediction_kernel(const at::Device& device, std::int64_t channels);
 
-/// @param patch_size side of a patch, in pixels
-/// @return why write_patch_rows() does not run by the kernel; empty for a processor
-std::string why_no_patch_kernel(const at::Device& device, std::int64_t patch_size);
-
 /// @return why a device does not multiply in float8: it is a processor, or a GPU without dynvit's kernels, or one of
 /// another compute capability than 9.0, or this build's cuBLASLt is too old
 std::string why_no_float8(const at::Device& device);

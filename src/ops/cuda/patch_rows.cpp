@@ -7,7 +7,6 @@
 
 #include <optional>
 
-#include "dynvit/core/error.hpp"
 #include "element_type_of_tensor.hpp"
 #include "kernel_operands.hpp"
 #include "patch_rows.cuh"
@@ -32,16 +31,11 @@ std::optional<Pixel> pixel_of(const at::Tensor& images) {
 
 }  // namespace
 
-std::string why_no_patch_rows(std::int64_t patch_size) {
-    if (patch_size % kPatchStep == 0) return {};
-    return str("found patches of ", patch_size, " pixels, ours take multiples of ", kPatchStep);
-}
-
 bool write_patch_rows(const at::Tensor& rows, const at::Tensor& images, std::int64_t patch_size,
                       const PixelScaling& scaling) {
     const std::optional<Pixel> pixel = pixel_of(images);
     if (!is_half_on_gpu(rows) || !rows.is_contiguous() || images.device() != rows.device() || !pixel ||
-        patch_size % kPatchStep != 0 || images.numel() == 0) {
+        rows.size(-1) != patch_row_width(patch_size) || images.numel() == 0) {
         return false;
     }
     const at::Tensor dense = images.contiguous();

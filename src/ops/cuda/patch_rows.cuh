@@ -10,15 +10,13 @@ namespace dynvit::cuda {
 /// What pixels the images have.
 enum class Pixel { kByte, kFloat, kHalf, kBFloat16 };
 
-inline constexpr int kPatchStep = 8;
-
-/// P: the patch size, a multiple of kPatchStep that divides height and width.
+/// P: the patch size, which divides height and width.
 struct PatchShape {
     int batch, height, width, patch;
 };
 
-/// images (B, 3, H, W), contiguous and 16 bytes aligned, -> rows (B, H/P W/P, 3 P P) of `element`, kHalf or kBFloat16,
-/// each value times `scale` plus `shift` of its channel.
+/// images (B, 3, H, W), contiguous and 16 bytes aligned, -> rows (B, H/P W/P, 3 P P and zeros up to a multiple of 8) of
+/// `element`, kHalf or kBFloat16, each value times `scale` plus `shift` of its channel.
 struct PatchScaling {
     float scale[3], shift[3];
 };
