@@ -79,7 +79,7 @@ Experiment label_free_recipe(const LabelFreeInputs& inputs) {
     const bool classifies = e.model.num_classes > 0;
     train.loss.weights = {{"classification", 0},
                           {"kl", classifies ? 2 : 0},
-                          {"embedding", classifies ? 0 : 10},
+                          {"embedding", classifies ? 0 : 30},
                           {"distill", 0.5},
                           {"ratio", 0},
                           {"saliency", e.model.predicts() ? 1 : 0}};
