@@ -87,6 +87,11 @@ void ModelSettings::fields(FieldVisitor& v) {
             "one more behind [CLS]; its head's logits and [CLS]'s are averaged");
     v.field("registers", registers, "further tokens between those and the patches; never pruned", at_least(0));
     v.field("prefix_positions", prefix_positions, "pos_embed has places for the tokens before the patches");
+    v.field(
+        "position_resampling", position_resampling,
+        "pos_embed for pictures of another size: bicubic and antialiased (timm), not antialiased (transformers, DeiT), "
+        "or that scaled by a tenth of a patch more (offset: DINOv2)",
+        std::vector<std::string>{"antialiased", "bicubic", "offset"});
     v.field("pooling", pooling,
             "what the head reads: [CLS], the mean of the patch tokens, both side by side, or attention pooling (map)",
             std::vector<std::string>{"token", "mean", "token_mean", "map"});

@@ -30,6 +30,8 @@ struct ModelSettings {
     bool distillation_token = false;  // behind [CLS], with a head of its own
     std::int64_t registers = 0;       // further prefix tokens, behind those
     bool prefix_positions = true;     // pos_embed has places for the prefix tokens
+    std::string position_resampling =
+        "antialiased";                // for pictures of another size: "antialiased", "bicubic", "offset"
     std::string pooling = "token";    // what the head reads: "token" ([CLS]), "mean" (of the patch tokens),
                                       // "token_mean" (both, side by side), "map" (attention pooling over all tokens)
     bool norm_after_pooling = false;  // the last norm is of the patches' mean
