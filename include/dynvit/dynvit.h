@@ -17,7 +17,9 @@ const char* dynvit_error(void);
 /* model_file: a bundle (dynvit export --format bundle), a training's weights, or a PyTorch checkpoint.
  * options: NULL, or settings separated by commas: "keep_ratio=0.7,device=cuda,precision=bfloat16,model=deit_tiny"; see
  * dynvit/infer/classifier.hpp; precision is float32, bfloat16, float16, int8 or float8; policy=NAME says who selects, and
- * threshold=0.4, in place of keep_ratio and policy, is one for all stages. Returns NULL for an error. */
+ * threshold=0.4, in place of keep_ratio and policy, is one for all stages. mean=0.485:0.456:0.406, std=0.5 (one number:
+ * all three colours), interpolation=bilinear, crop=squash, resize=256 and crop_pct=0.9 say how pictures are prepared,
+ * in place of what the file says. Returns NULL for an error. */
 dynvit_classifier* dynvit_open(const char* model_file, const char* options);
 void dynvit_close(dynvit_classifier* classifier);
 

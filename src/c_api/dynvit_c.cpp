@@ -47,7 +47,45 @@ double number(const std::string& key, const std::string& value) {
     return parsed;
 }
 
+// "0.5", or "0.48:0.46:0.41"
+std::vector<double> colors(const std::string& key, const std::string& value) {
+    std::vector<double> numbers;
+    std::istringstream in(value);
+    for (std::string part; std::getline(in, part, ':');) numbers.push_back(number(key, part));
+    if (numbers.empty()) throw Error("options", key, ": found nothing, expected a number, or three between colons");
+    return numbers;
+}
+
+std::int64_t pixels(const std::string& key, const std::string& value) {
+    std::int64_t parsed = 0;
+    const char* const end = value.data() + value.size();
+    const auto [stop, error] = std::from_chars(value.data(), end, parsed);
+    if (error != std::errc() || stop != end) throw Error("options", key, ": found '", value, "', expected pixels");
+    return parsed;
+}
+
+// Whether it is one of those that say how pictures are prepared.
+bool set_preprocessing(const std::string& key, const std::string& value, dynvit::PreprocessingChanges& changes) {
+    if (key == "mean") {
+        changes.mean = colors(key, value);
+    } else if (key == "std") {
+        changes.std = colors(key, value);
+    } else if (key == "interpolation") {
+        changes.interpolation = value;
+    } else if (key == "crop") {
+        changes.crop = value;
+    } else if (key == "resize") {
+        changes.resize = pixels(key, value);
+    } else if (key == "crop_pct") {
+        changes.crop_pct = number(key, value);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 void set_option(const std::string& key, const std::string& value, dynvit::ClassifierOptions& options) {
+    if (set_preprocessing(key, value, options.preprocessing)) return;
     if (key == "keep_ratio") {
         options.keep_ratio = number(key, value);
     } else if (key == "policy") {
@@ -61,7 +99,9 @@ void set_option(const std::string& key, const std::string& value, dynvit::Classi
     } else if (key == "model") {
         options.model = value;
     } else {
-        throw Error("options", "found '", key, "', expected keep_ratio, policy, threshold, device, precision or model");
+        throw Error("options", "found '", key,
+                    "', expected keep_ratio, policy, threshold, device, precision, model, mean, std, interpolation, "
+                    "crop, resize or crop_pct");
     }
 }
 

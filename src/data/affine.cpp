@@ -1,5 +1,7 @@
 #include "dynvit/data/affine.hpp"
 
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 #include <bit>
 #include <charconv>
@@ -167,6 +169,7 @@ double round15(double value) {
 }  // namespace
 
 Image affine(const Image& image, const Affine& map, Filter filter, Rgb fill) {
+    TORCH_CHECK(filter != Filter::kLanczos, "an affine map is sampled bilinear or bicubic");
     Image result(image.width, image.height);
 #ifdef DYNVIT_AFFINE_AVX2
     if (__builtin_cpu_supports("avx2")) {

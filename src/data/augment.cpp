@@ -47,15 +47,18 @@ void AugmentSettings::fields(FieldVisitor& v) {
     if (!fault.empty()) v.reject("rand_augment", fault);
 }
 
-Augmentation make_augmentation(const AugmentSettings& settings) {
+Augmentation make_augmentation(const AugmentSettings& settings, const Preprocessing& preprocessing) {
     Augmentation augmentation;
     if (!settings.rand_augment.empty()) {
         augmentation.rand_augment = parse_rand_augment(settings.rand_augment);
         augmentation.rand_augment->filter = chosen("rand_augment_filter", settings.rand_augment_filter, kFilters);
+        augmentation.rand_augment->fill = rgb_of(preprocessing.mean);
     }
     augmentation.color_jitter = settings.color_jitter;
     augmentation.erasing.probability = settings.erase_probability;
     augmentation.erasing.mode = chosen("erase_mode", settings.erase_mode, kModes);
+    augmentation.erasing.mean = preprocessing.mean;
+    augmentation.erasing.std = preprocessing.std;
     return augmentation;
 }
 

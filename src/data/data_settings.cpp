@@ -70,8 +70,7 @@ void DataSettings::fields(FieldVisitor& v) {
             at_least(0));
     v.field("repeats", repeats,
             "training: times a picture comes in a row, each time augmented anew; epochs stay as long", at_least(1));
-    v.field("resize", resize, "evaluation: the short side before the centre crop, pixels; 0: size / 0.875",
-            between(0, 16384));
+    preprocessing.fields(v);
     v.field("scale", scale, "training: the random crop's share of the area, [least, most]", above_up_to(0, 1));
     v.field("ratio", ratio, "training: its width / height, [least, most]", above(0));
     v.field("flip", flip, "training: probability of a mirrored picture", between(0, 1));
@@ -146,17 +145,17 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
                                  {settings.scale[0], settings.scale[1]},
                                  {settings.ratio[0], settings.ratio[1]},
                                  settings.flip,
-                                 settings.exact_decode};
+                                 settings.exact_decode,
+                                 filter_of(settings.preprocessing.interpolation)};
         std::shared_ptr<WindowDecoder> decoder;
-        if (settings.gpu_decode) decoder = make_gpu_decoder(transform.width, transform.height);
-        return
-            [transform, decoder, augmentation = make_augmentation(settings.augment)](Sample& sample, Random& random) {
-                sample.object_mask.clear();
-                return apply(augmentation, apply(transform, sample, random, decoder.get()), random);
-            };
+        if (settings.gpu_decode) decoder = make_gpu_decoder(transform.width, transform.height, transform.filter);
+        return [transform, decoder, augmentation = make_augmentation(settings.augment, settings.preprocessing)](
+                   Sample& sample, Random& random) {
+            sample.object_mask.clear();
+            return apply(augmentation, apply(transform, sample, random, decoder.get()), random);
+        };
     }
-    EvalTransform transform{static_cast<int>(width), static_cast<int>(height), static_cast<int>(settings.resize)};
-    return [transform](Sample& sample, Random&) {
+    return [transform = eval_transform(settings.preprocessing, height, width)](Sample& sample, Random&) {
         sample.object_mask.clear();
         return apply(transform, whole_image(sample));
     };
@@ -171,16 +170,16 @@ at::Tensor stack_images(const std::vector<Image>& pictures) {
     return at::stack(images);
 }
 
-at::Tensor normalize_images(const at::Tensor& images, const at::Device& device) {
-    const auto channels = [&](const std::array<float, 3>& values) {
-        return at::tensor(at::ArrayRef<float>(values.data(), 3))
+at::Tensor normalize_images(const at::Tensor& images, const at::Device& device, const Preprocessing& preprocessing) {
+    const auto channels = [&](const std::array<double, 3>& values) {
+        return at::tensor(at::ArrayRef<double>(values.data(), 3), at::kFloat)
             .mul_(255)
             .view({1, 3, 1, 1})
             .to(device, /*non_blocking=*/true);
     };
     return images.to(device, at::kFloat, /*non_blocking=*/true)
-        .sub_(channels(kImageNetMean))
-        .div_(channels(kImageNetStd));
+        .sub_(channels(preprocessing.mean))
+        .div_(channels(preprocessing.std));
 }
 
 }  // namespace dynvit

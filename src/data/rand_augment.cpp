@@ -232,7 +232,7 @@ double level_argument(Operation operation, double level, bool increasing, bool n
     return 0;
 }
 
-Image apply(Operation operation, double argument, Filter filter, Image image) {
+Image apply(Operation operation, double argument, Filter filter, Image image, Rgb fill) {
     switch (operation) {
         case Operation::kAutoContrast:
             return auto_contrast(std::move(image));
@@ -241,7 +241,7 @@ Image apply(Operation operation, double argument, Filter filter, Image image) {
         case Operation::kInvert:
             return invert(std::move(image));
         case Operation::kRotate:
-            return rotate(image, argument, filter);
+            return rotate(image, argument, filter, fill);
         case Operation::kPosterize:
             return posterize(std::move(image), static_cast<int>(argument));
         case Operation::kSolarize:
@@ -257,13 +257,13 @@ Image apply(Operation operation, double argument, Filter filter, Image image) {
         case Operation::kSharpness:
             return adjust_sharpness(image, argument);
         case Operation::kShearX:
-            return shear_x(image, argument, filter);
+            return shear_x(image, argument, filter, fill);
         case Operation::kShearY:
-            return shear_y(image, argument, filter);
+            return shear_y(image, argument, filter, fill);
         case Operation::kTranslateX:
-            return translate_x(image, argument, filter);
+            return translate_x(image, argument, filter, fill);
         case Operation::kTranslateY:
-            return translate_y(image, argument, filter);
+            return translate_y(image, argument, filter, fill);
     }
     return image;
 }
@@ -275,7 +275,7 @@ Image apply(const RandAugment& augment, Image image, Random& random) {
         const double argument = level_argument(operation, level, augment.increasing, random.chance(0.5));
         Filter filter = random.chance(0.5) ? Filter::kBilinear : Filter::kBicubic;
         filter = augment.filter.value_or(filter);
-        image = apply(operation, argument, filter, std::move(image));
+        image = apply(operation, argument, filter, std::move(image), augment.fill);
     }
     return image;
 }

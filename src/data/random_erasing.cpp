@@ -10,17 +10,18 @@ namespace dynvit {
 namespace {
 
 /// A value of a standard normal distribution, once normalized.
-std::uint8_t noise(std::size_t channel, Random& random) {
-    const double value = 255 * (kImageNetMean[channel] + kImageNetStd[channel] * random.normal());
+std::uint8_t noise(double mean, double std, Random& random) {
+    const double value = 255 * (mean + std * random.normal());
     return static_cast<std::uint8_t>(std::clamp(value, 0.0, 255.0) + 0.5);
 }
 
-void erase(Image& image, const Window& box, EraseMode mode, Random& random) {
+void erase(Image& image, const Window& box, const RandomErasing& erasing, Random& random) {
+    const Rgb mean = rgb_of(erasing.mean);
     for (int y = box.top; y < box.top + box.height; ++y) {
         std::uint8_t* pixel = image.at(box.left, y);
         for (int x = 0; x < box.width; ++x, pixel += 3)
             for (std::size_t c = 0; c < 3; ++c)
-                pixel[c] = mode == EraseMode::kPixel ? noise(c, random) : kImageNetMeanRgb[c];
+                pixel[c] = erasing.mode == EraseMode::kPixel ? noise(erasing.mean[c], erasing.std[c], random) : mean[c];
     }
 }
 
@@ -44,8 +45,7 @@ std::optional<Window> random_box(int width, int height, const RandomErasing& era
 
 Image apply(const RandomErasing& erasing, Image image, Random& random) {
     if (!random.chance(erasing.probability)) return image;
-    if (const auto box = random_box(image.width, image.height, erasing, random))
-        erase(image, *box, erasing.mode, random);
+    if (const auto box = random_box(image.width, image.height, erasing, random)) erase(image, *box, erasing, random);
     return image;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <numbers>
 #include <vector>
 
 #include "dynvit/core/error.hpp"
@@ -28,6 +29,32 @@ double bicubic_weight(double x) {
     return 0.0;
 }
 
+double sinc(double x) {
+    return x == 0 ? 1.0 : std::sin(std::numbers::pi * x) / (std::numbers::pi * x);
+}
+
+/// A sinc that ends at 3, windowed by a slower one.
+double lanczos_weight(double x) {
+    return std::abs(x) < 3.0 ? sinc(x) * sinc(x / 3) : 0.0;
+}
+
+struct Kernel {
+    double (*weight)(double);
+    double radius;
+};
+
+Kernel kernel_of(Filter filter) {
+    switch (filter) {
+        case Filter::kBilinear:
+            return {bilinear_weight, 1};
+        case Filter::kBicubic:
+            return {bicubic_weight, 2};
+        case Filter::kLanczos:
+            return {lanczos_weight, 3};
+    }
+    return {bicubic_weight, 2};
+}
+
 /// How a stretch [from, to) of `in_size` inputs becomes `out_size` outputs.
 struct Axis {
     int in_size;
@@ -39,8 +66,7 @@ struct Axis {
 };
 
 Weights make_weights(const Axis& axis, Filter filter) {
-    const auto weight = filter == Filter::kBilinear ? bilinear_weight : bicubic_weight;
-    const double radius = filter == Filter::kBilinear ? 1.0 : 2.0;
+    const auto [weight, radius] = kernel_of(filter);
     const double scale =
         static_cast<double>(axis.to - axis.from) / axis.out_size;  // the difference in single precision
     const double stretch = std::max(scale, 1.0);  // antialiasing: the kernel widens when the picture shrinks
@@ -138,6 +164,13 @@ std::int64_t center_offset(std::int64_t size, std::int64_t wanted) {
 
 }  // namespace
 
+Filter filter_of(const std::string& interpolation) {
+    if (interpolation == "bilinear") return Filter::kBilinear;
+    if (interpolation == "bicubic") return Filter::kBicubic;
+    if (interpolation == "lanczos") return Filter::kLanczos;
+    throw Error("image", "found the interpolation '", interpolation, "', expected one of bicubic, bilinear, lanczos");
+}
+
 ImageView part(const ImageView& image, const Window& window) {
     const bool inside = window.left >= 0 && window.top >= 0 && window.width <= image.width - window.left &&
                         window.height <= image.height - window.top;
@@ -163,9 +196,9 @@ Image crop(const Image& image, const Window& window) {
     return result;
 }
 
-ResizePlan bicubic_plan(const PictureSize& from, int width, int height, bool mirrored) {
-    const auto whole = [](int in_size, int out_size) {
-        return make_weights({in_size, 0, static_cast<float>(in_size), out_size}, Filter::kBicubic);
+ResizePlan resize_plan(const PictureSize& from, int width, int height, Filter filter, bool mirrored) {
+    const auto whole = [filter](int in_size, int out_size) {
+        return make_weights({in_size, 0, static_cast<float>(in_size), out_size}, filter);
     };
     ResizePlan plan{whole(from.width, width), whole(from.height, height), vertical_goes_first(from, width, height)};
     if (mirrored) mirror(plan.columns);

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "dynvit/io/image.hpp"
+#include "dynvit/data/resize.hpp"
 
 namespace dynvit {
 
@@ -39,7 +39,7 @@ Passes plain_passes();
 /// The same values faster where this machine has AVX2; the plain ones elsewhere.
 Passes best_passes();
 
-/// How a whole picture is resized to width x height: bicubic, both passes.
+/// How a whole picture is resized to width x height: both passes.
 struct ResizePlan {
     Weights columns, rows;
     bool rows_first = false;  // the pass that makes new rows goes first
@@ -47,6 +47,6 @@ struct ResizePlan {
 
 /// What resize() does with a picture of `from`'s size, for passes that run elsewhere. Where a side keeps its size, its
 /// weights copy it.
-ResizePlan bicubic_plan(const PictureSize& from, int width, int height, bool mirrored);
+ResizePlan resize_plan(const PictureSize& from, int width, int height, Filter filter, bool mirrored);
 
 }  // namespace dynvit

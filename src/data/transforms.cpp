@@ -24,15 +24,25 @@ Image resize_cropped(const ImageView& image, const SourceBox& box, const TrainTr
     const Window window = touched(box);
     const auto x = static_cast<float>(window.left), y = static_cast<float>(window.top);
     return resize(part(image, window), {box.left - x, box.top - y, box.right - x, box.bottom - y}, transform.width,
-                  transform.height, Filter::kBicubic, mirrored);
+                  transform.height, transform.filter, mirrored);
 }
 
 }  // namespace
 
 Image apply(const EvalTransform& transform, const Image& image) {
-    const int size =
-        transform.resize > 0 ? transform.resize : static_cast<int>(std::min(transform.width, transform.height) / 0.875);
-    return center_crop(resize_short_side(image, size, Filter::kBicubic), transform.width, transform.height);
+    if (transform.squash) return resize(image, transform.width, transform.height, transform.filter);
+    const int smaller = std::min(transform.width, transform.height);
+    const int size = transform.resize > 0 ? transform.resize : static_cast<int>(smaller / transform.crop_pct);
+    return center_crop(resize_short_side(image, size, transform.filter), transform.width, transform.height);
+}
+
+EvalTransform eval_transform(const Preprocessing& preprocessing, std::int64_t height, std::int64_t width) {
+    return {.width = static_cast<int>(width),
+            .height = static_cast<int>(height),
+            .resize = static_cast<int>(preprocessing.resize),
+            .crop_pct = preprocessing.crop_pct,
+            .squash = preprocessing.crop == kSquash,
+            .filter = filter_of(preprocessing.interpolation)};
 }
 
 Window random_resized_crop(int width, int height, const TrainTransform& transform, Random& random) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/infer/pruned_vit.hpp"
@@ -20,6 +21,7 @@ namespace {
 namespace jit = torch::jit;
 
 constexpr double kTolerance = 1e-4;
+constexpr const char* kPreprocessing = "dynvit.preprocessing";
 
 // "blocks.0.norm1.weight" as TorchScript reads it: self.blocks, its attribute "0", and so on.
 std::string attribute(const std::string& path) {
@@ -331,11 +333,20 @@ void compare(const PrunedOutput& found, const PrunedOutput& expected, const std:
     }
 }
 
+std::string preprocessing_text(const ExportOptions& options, const ModelSettings& settings) {
+    return str("# images: ", describe(options.preprocessing, settings.image_height(), settings.image_width()), '\n',
+               write_config(options.preprocessing, false));
+}
+
 // @param written the file under the name that it has for now
 void check(const std::filesystem::path& path, const std::filesystem::path& written, DynamicVit model,
            const ExportOptions& options) {
     const ModelSettings& settings = model->settings();
-    jit::Module loaded = jit::load(written.string());
+    jit::ExtraFilesMap files = {{kPreprocessing, ""}};
+    jit::Module loaded = jit::load(written.string(), std::nullopt, files);
+    if (files.at(kPreprocessing) != preprocessing_text(options, settings)) {
+        throw Error("export", path.string(), ": does not say how pictures are prepared; is the disk in order?");
+    }
     const auto engine = std::make_shared<const InferenceModel>(*model);
     const auto policy = settings.predicts() ? make_policy(kPredicted, engine) : nullptr;
     auto generator = at::make_generator<at::CPUGeneratorImpl>(0);
@@ -352,7 +363,7 @@ void export_torchscript(const std::filesystem::path& path, DynamicVit model, con
     AtomicFile file(path, "export");
     const jit::Module module = make_module(*model, options);
     std::ostringstream bytes;
-    module.save(bytes);
+    module.save(bytes, {{kPreprocessing, preprocessing_text(options, model->settings())}});
     const std::string_view view = bytes.view();
     file.write(view.data(), view.size());
     check(path, file.temporary(), model, options);

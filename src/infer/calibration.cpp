@@ -14,9 +14,10 @@ namespace {
 constexpr std::int64_t kBatch = 32;
 
 template <class Function>
-void for_each_batch(const at::Tensor& pictures, const at::Device& device, const Function& function) {
+void for_each_batch(const at::Tensor& pictures, const InferenceModel& model, const Function& function) {
     for (std::int64_t first = 0; first < pictures.size(0); first += kBatch) {
-        function(normalize_images(pictures.slice(0, first, first + kBatch), device));
+        const at::Tensor batch = pictures.slice(0, first, first + kBatch);
+        function(normalize_images(batch, model.device(), model.preprocessing()));
     }
 }
 
@@ -27,7 +28,7 @@ std::vector<double> find_thresholds(const InferenceModel& model, const at::Tenso
     std::vector<double> thresholds(tokens.size(), 0.0);
     for (std::size_t stage = 0; stage < tokens.size(); ++stage) {  // each depends on what those before it leave
         std::vector<at::Tensor> parts;
-        for_each_batch(pictures, model.device(), [&](const at::Tensor& images) {
+        for_each_batch(pictures, model, [&](const at::Tensor& images) {
             parts.push_back(per_image_forward(model, images, thresholds).keep_probabilities[stage].cpu());
         });
         const at::Tensor falling = std::get<0>(at::cat(parts).to(at::kDouble).sort(0, /*descending=*/true));
@@ -43,7 +44,7 @@ std::vector<at::Tensor> find_static_scores(const InferenceModel& model, const at
     const torch::NoGradGuard no_grad;
     const ModelSettings& settings = model.settings();
     std::vector<at::Tensor> sums(settings.pruning_loc.size());
-    for_each_batch(pictures, model.device(), [&](const at::Tensor& images) {
+    for_each_batch(pictures, model, [&](const at::Tensor& images) {
         at::Tensor x = model.embed(images);
         walk_blocks(
             settings, settings.stages(),

@@ -42,14 +42,15 @@ PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, const 
 }  // namespace
 
 Classifier::Classifier(const std::filesystem::path& file, const ClassifierOptions& options) {
-    const ModelFile read = read_model_file(file);
+    const ModelFile read = read_model_file(file, {.known = {.normalization_known = !options.model.empty()}});
     check_classifies(read);
     const ModelSettings settings = settings_in(read, options.model);
     DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
     load_weights(*model, read, Fit::kEvaluate);
     model->to(options.device);
-    session_ = std::make_unique<const InferenceSession>(*model, plan_of(read, settings, options), options.precision);
-    if (read.bundle) resize_ = read.bundle->resize;
+    const Preprocessing preprocessing = options.preprocessing.over(read.preprocessing.value_or(Preprocessing()));
+    session_ = std::make_unique<const InferenceSession>(*model, plan_of(read, settings, options), options.precision,
+                                                        PolicyInputs(), preprocessing);
     class_names_ = read.class_names;
     if (!class_names_.empty() && std::ssize(class_names_) != settings.num_classes) {
         throw Error("weights", file.string(), ": names ", class_names_.size(), " classes, expected the model's ",
@@ -60,8 +61,8 @@ Classifier::Classifier(const std::filesystem::path& file, const ClassifierOption
 std::vector<Classification> Classifier::classify(const std::vector<Image>& pictures, std::int64_t top) const {
     if (pictures.empty()) return {};
     const ModelSettings& settings = session_->settings();
-    const EvalTransform transform{static_cast<int>(settings.image_width()), static_cast<int>(settings.image_height()),
-                                  static_cast<int>(resize_)};
+    const EvalTransform transform =
+        eval_transform(session_->preprocessing(), settings.image_height(), settings.image_width());
     std::vector<Image> cropped;
     for (const Image& picture : pictures) cropped.push_back(apply(transform, picture));
     const SessionOutput output = session_->run(stack_images(cropped));

@@ -115,15 +115,17 @@ using Engine = std::shared_ptr<const InferenceModel>;
 // Weights laid out for inference, once for each model.
 class Engines {
   public:
-    explicit Engines(at::ScalarType precision) : precision_(precision) {}
+    explicit Engines(const EvalOptions& options) : options_(options) {}
     const Engine& of(const DynamicVit& model) {
         Engine& engine = engines_[model.get()];
-        if (!engine) engine = std::make_shared<const InferenceModel>(*model, precision_);
+        if (!engine) {
+            engine = std::make_shared<const InferenceModel>(*model, options_.precision, options_.preprocessing);
+        }
         return engine;
     }
 
   private:
-    at::ScalarType precision_;
+    const EvalOptions& options_;
     std::map<const DynamicVitImpl*, Engine> engines_;
 };
 
@@ -146,7 +148,7 @@ Tally prepare_case(const EvalCase& one, const Engine& model, const EvalOptions& 
 }
 
 std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>& cases, const EvalOptions& options) {
-    Engines engines(options.precision);
+    Engines engines(options);
     std::vector<Tally> tallies;
     if (options.baseline) {
         tallies.push_back(prepare_case({}, engines.of(options.baseline), options));
@@ -200,7 +202,8 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         if (batch->images.size(0) == 0) continue;
         const bool labelled = batch->labels.ne(kNoLabel).any().item<bool>();
         if (labelled) check_labels(batch->labels, settings.num_classes);
-        const at::Tensor inputs = normalize_images(batch->images, options.device);  // once for all cases
+        const at::Tensor inputs =
+            normalize_images(batch->images, options.device, options.preprocessing);  // once for all cases
         at::Tensor labels;
         if (labelled) labels = batch->labels.to(options.device, at::kLong, /*non_blocking=*/true);
         at::Tensor objects;  // (B, N)
@@ -242,6 +245,7 @@ std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalC
     const SampleTransform transform =
         make_transform(data, Split::kVal, settings.image_height(), settings.image_width());
     EvalOptions run = options;
+    run.preprocessing = data.preprocessing;
     const auto learns = [](const EvalCase& one) { return needs_pictures(one.plan); };
     if (!run.calibration.defined() && std::ranges::any_of(cases, learns)) {
         run.calibration = calibration_pictures(pictures, transform, loading);

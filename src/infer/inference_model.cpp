@@ -6,7 +6,6 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
-#include "dynvit/data/transforms.hpp"
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/gpu_kernels.hpp"
@@ -69,11 +68,12 @@ class Weights {
     at::ScalarType precision_;
 };
 
-PixelScaling image_net_scaling() {
+PixelScaling scaling_of(const Preprocessing& preprocessing) {
     PixelScaling scaling;
     for (std::size_t c = 0; c < 3; ++c) {
-        scaling.scale[c] = 1 / (255 * kImageNetStd[c]);
-        scaling.shift[c] = -kImageNetMean[c] / kImageNetStd[c];
+        const auto mean = static_cast<float>(preprocessing.mean[c]), std = static_cast<float>(preprocessing.std[c]);
+        scaling.scale[c] = 1 / (255 * std);
+        scaling.shift[c] = -mean / std;
     }
     return scaling;
 }
@@ -116,8 +116,9 @@ bool is_known_to_one_image_kernel(ModelSettings settings) {
 
 }  // namespace
 
-InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType precision)
-    : settings_(model.settings()), parts_(vit_parts(settings_)), precision_(precision) {
+InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType precision,
+                               const Preprocessing& preprocessing)
+    : settings_(model.settings()), parts_(vit_parts(settings_)), precision_(precision), preprocessing_(preprocessing) {
     const torch::NoGradGuard no_grad;
     if (precision == at::kQInt8 && !(model.parameters().front().is_cpu() && fast_on_cpu(precision))) {
         throw Error("precision", "int8 runs on processors with VNNI instructions only; take bfloat16 or float32 here");
@@ -284,7 +285,7 @@ at::Tensor InferenceModel::prepare(const at::Tensor& images) const {
     check_images(images, settings_);
     if (!patch_linear_) {
         const bool bytes = images.scalar_type() == at::kByte;
-        return (bytes ? normalize_images(images, device()) : images).to(patch_positions_.options());
+        return (bytes ? normalize_images(images, device(), preprocessing_) : images).to(patch_positions_.options());
     }
     const std::int64_t size = settings_.patch_size;
     const at::Tensor inputs =
@@ -300,7 +301,7 @@ void InferenceModel::prepare_into(const at::Tensor& inputs, const at::Tensor& im
     }
     check_images(images, settings_);
     write_patch_rows(inputs, images.to(device(), images.scalar_type(), /*non_blocking=*/true), settings_.patch_size,
-                     images.scalar_type() == at::kByte ? image_net_scaling() : PixelScaling());
+                     images.scalar_type() == at::kByte ? scaling_of(preprocessing_) : PixelScaling());
 }
 
 at::Tensor InferenceModel::embed_prepared(const at::Tensor& inputs) const {

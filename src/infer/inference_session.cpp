@@ -46,8 +46,8 @@ InferenceSession::InferenceSession(std::shared_ptr<const InferenceModel> model, 
 }
 
 InferenceSession::InferenceSession(const DynamicVitImpl& model, PruningPlan plan, at::ScalarType precision,
-                                   const PolicyInputs& inputs)
-    : InferenceSession(std::make_shared<InferenceModel>(model, precision), std::move(plan), inputs) {}
+                                   const PolicyInputs& inputs, const Preprocessing& preprocessing)
+    : InferenceSession(std::make_shared<InferenceModel>(model, precision, preprocessing), std::move(plan), inputs) {}
 
 InferenceSession::~InferenceSession() = default;
 

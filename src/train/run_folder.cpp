@@ -71,9 +71,9 @@ void RunFolder::save(Learner& learner, const RunProgress& progress, const Dynami
                     at::scalar_tensor(progress.best_top1, at::kDouble));  // reads back to the same bits
     tensors.emplace("progress.skipped", at::scalar_tensor(progress.skipped, at::kLong));
     tensors.emplace("progress.steps_per_epoch", at::scalar_tensor(progress.steps_per_epoch, at::kLong));
-    write_model_file(last(), *learner.outcome(), type);
-    if (learner.ema) write_model_file(ema(), *learner.ema->average(), type);
-    if (best) write_model_file(this->best(), *best, type);
+    write_model_file(last(), *learner.outcome(), type, learner.preprocessing);
+    if (learner.ema) write_model_file(ema(), *learner.ema->average(), type, learner.preprocessing);
+    if (best) write_model_file(this->best(), *best, type, learner.preprocessing);
     Metadata hashes;
     for (const SourceFile& source : learner.sources) hashes.emplace(hash_key(source), source.sha256);
     // Last: a run that fails before it does these steps, and these files, again.

@@ -19,11 +19,12 @@ at::Generator make_generator(const at::Device& device, std::uint64_t seed) {
 }
 
 // All that a step draws for its batch number `index`.
-StepInputs draw_inputs(const DynamicVitImpl& student, const Batch& batch, const TrainSettings& settings,
-                       std::int64_t step, std::size_t index, const at::Device& device) {
+StepInputs draw_inputs(const Learner& learner, const Batch& batch, const TrainSettings& settings, std::int64_t step,
+                       std::size_t index, const at::Device& device) {
+    const DynamicVitImpl& student = *learner.student;
     const std::int64_t classes = student.settings().num_classes;
     Random random(seed_for(settings.seed, SeedUse::kMix, step, index));
-    StepInputs inputs{normalize_images(batch.images, device), {}, {}};
+    StepInputs inputs{normalize_images(batch.images, device, learner.preprocessing), {}, {}};
     if (settings.loss.need_labels()) {
         inputs.target = soft_targets(batch.labels.to(device, at::kLong, /*non_blocking=*/true), classes,
                                      settings.loss.label_smoothing);
@@ -155,7 +156,7 @@ TrainStep::~TrainStep() = default;
 StepOutput TrainStep::operator()(const StepPlan& plan, const std::vector<Batch>& batches) {
     std::vector<StepInputs> inputs;
     for (std::size_t b = 0; b < batches.size(); ++b) {
-        inputs.push_back(draw_inputs(*learner_.student, batches[b], settings_, plan.step, b, device_));
+        inputs.push_back(draw_inputs(learner_, batches[b], settings_, plan.step, b, device_));
     }
     learner_.optimizer.set_learning_rates(plan.lr, plan.backbone_lr);
     const auto work = [&](const std::vector<StepInputs>& given) {

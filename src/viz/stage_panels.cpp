@@ -39,7 +39,7 @@ void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> 
 
 StagePanels draw_stages(const InferenceSession& session, const Image& picture) {
     const ModelSettings& settings = session.settings();
-    const at::Tensor images = normalize_images(stack_images({picture}), session.device());
+    const at::Tensor images = normalize_images(stack_images({picture}), session.device(), session.preprocessing());
     StagePanels drawn;
     std::vector<Image> panels = {picture};
     if (settings.deletes() || session.plan().dense() || !keeps_tokens(session.policy())) {

@@ -44,6 +44,11 @@ bool JsonFields::has(const std::string& key) const {
     return find(key) != nullptr;
 }
 
+bool JsonFields::is_number(const std::string& key) const {
+    const json* value = find(key);
+    return value && value->is_number();
+}
+
 JsonFields JsonFields::section(const std::string& key) const {
     const json* value = find(key);
     if (!value) return {file_, json::object()};

@@ -20,6 +20,7 @@ class JsonFields {
     const std::string& file() const { return file_; }
     std::size_t size() const { return object_.size(); }
     bool has(const std::string& key) const;
+    bool is_number(const std::string& key) const;
     JsonFields section(const std::string& key) const;
     std::string text(const std::string& key) const;
     std::vector<std::string> texts(const std::string& key) const;

@@ -1,6 +1,8 @@
 #include "dynvit/weights/model_config.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "dynvit/core/error.hpp"
@@ -9,6 +11,45 @@
 
 namespace dynvit {
 namespace {
+
+// ---- Pictures -------------------------------------------------------------------------------------------------------
+
+constexpr std::array<double, 3> kClipMean = {0.48145466, 0.4578275, 0.40821073};
+constexpr std::array<double, 3> kClipStd = {0.26862954, 0.26130258, 0.27577711};
+
+void read_colors(const JsonFields& fields, const std::string& key, std::array<double, 3>& value) {
+    const std::vector<double> found = fields.reals(key);
+    if (found.empty()) return;
+    if (found.size() != 1 && found.size() != 3) {
+        throw Error("weights", fields.file(), ": ", key, ": found ", found.size(), " numbers, expected one a colour");
+    }
+    for (std::size_t c = 0; c < value.size(); ++c) value[c] = found.size() == 1 ? found.front() : found[c];
+}
+
+// The crop's share, so that a crop of `crop` pixels is cut from `side`.
+double crop_share(std::int64_t crop, std::int64_t side) {
+    const double share = static_cast<double>(crop) / static_cast<double>(side);
+    const bool rounds_off = static_cast<std::int64_t>(static_cast<double>(crop) / share) < side;
+    return std::clamp(rounds_off ? std::nextafter(share, 0) : share, 0.1, 1.0);
+}
+
+void read_interpolation(const std::string& name, ModelConfig& config) {
+    constexpr std::string_view kKnown[] = {"bicubic", "bilinear", "lanczos"};
+    if (name.empty()) return;
+    if (std::ranges::find(kKnown, name) != std::end(kKnown)) {
+        config.preprocessing->interpolation = name;
+    } else {
+        config.notes.push_back(str("pictures are resized ", config.preprocessing->interpolation, ", not ", name));
+    }
+}
+
+// timm's and open_clip's.
+void read_crop_mode(const std::string& name, ModelConfig& config) {
+    if (name == "squash") config.preprocessing->crop = kSquash;
+    if (name == "border" || name == "longest") {
+        config.notes.push_back("pictures are cropped in their middle, not framed to the model's size");
+    }
+}
 
 // ---- timm -----------------------------------------------------------------------------------------------------------
 
@@ -46,6 +87,12 @@ ModelConfig timm_config(const JsonFields& root) {
     config.mlp = timm_activation(config.architecture);
     config.pooling = root.text("global_pool");
     if (!config.num_heads && config.architecture.starts_with("vit_base_patch16_gap_")) config.num_heads = 16;
+    Preprocessing& pictures = config.preprocessing.emplace();
+    read_colors(pretrained, "mean", pictures.mean);
+    read_colors(pretrained, "std", pictures.std);
+    pictures.crop_pct = std::clamp(pretrained.real("crop_pct").value_or(pictures.crop_pct), 0.1, 1.0);
+    read_interpolation(pretrained.text("interpolation"), config);
+    read_crop_mode(pretrained.text("crop_mode"), config);
     config.class_names = pretrained.has("label_names") ? pretrained.texts("label_names") : root.texts("label_names");
     return config;
 }
@@ -101,6 +148,56 @@ std::vector<std::string> labels(const JsonFields& root) {
     return placeholders || names.size() != by_number.size() ? std::vector<std::string>() : names;
 }
 
+// PIL's numbers.
+std::string interpolation_of(std::int64_t number) {
+    constexpr std::string_view kNames[] = {"nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"};
+    return number < std::ssize(kNames) ? std::string(kNames[number]) : str("PIL's filter ", number);
+}
+
+// A size is a number, {shortest_edge} or {height, width}.
+struct Size {
+    std::int64_t shortest = 0, height = 0, width = 0;
+
+    std::int64_t side() const { return shortest > 0 ? shortest : std::min(height, width); }
+};
+
+Size size_in(const JsonFields& fields, const std::string& key, bool number_is_shortest) {
+    if (!fields.has(key)) return {};
+    if (fields.is_number(key)) {
+        const std::int64_t side = *fields.number(key);
+        return number_is_shortest ? Size{side, 0, 0} : Size{0, side, side};
+    }
+    const JsonFields size = fields.section(key);
+    return {size.number("shortest_edge").value_or(0), size.number("height").value_or(0), size.number("width").value_or(0)};
+}
+
+void read_preprocessor(const JsonFields& fields, ModelConfig& config) {
+    Preprocessing& pictures = config.preprocessing.emplace();
+    pictures.mean.fill(0.5);
+    pictures.std.fill(0.5);
+    read_colors(fields, "image_mean", pictures.mean);
+    read_colors(fields, "image_std", pictures.std);
+    if (!fields.truth("do_normalize", true)) {
+        pictures.mean.fill(0);
+        pictures.std.fill(1);
+    }
+    if (const auto filter = fields.number("resample")) read_interpolation(interpolation_of(*filter), config);
+    const bool crops = fields.truth("do_center_crop");
+    const Size size = size_in(fields, "size", crops), crop = size_in(fields, "crop_size", false);
+    if (!crops || crop.side() == 0) {
+        pictures.crop = size.shortest > 0 ? kCenterCrop : kSquash;
+        if (size.shortest > 0) pictures.crop_pct = 1;
+        config.picture_size = size.side();
+        return;
+    }
+    config.picture_size = crop.side();
+    if (size.side() > 0) pictures.crop_pct = crop_share(crop.side(), std::max(size.side(), crop.side()));
+    if (size.shortest == 0 && size.height > 0) {
+        config.notes.push_back(str("pictures keep their aspect ratio where transformers makes them ", size.height, " x ",
+                                   size.width, " before the crop"));
+    }
+}
+
 ModelConfig transformers_config(const JsonFields& root) {
     const JsonFields vision = root.has("vision_config") ? root.section("vision_config") : root;
     ModelConfig config;
@@ -117,6 +214,9 @@ ModelConfig transformers_config(const JsonFields& root) {
     const std::string activation = vision.text("hidden_act");
     config.mlp = activation_here(activation.empty() ? std::string(defaults.activation) : activation, vision);
     config.class_names = labels(root);
+    const std::filesystem::path preprocessor =
+        std::filesystem::path(root.file()).parent_path() / "preprocessor_config.json";
+    if (std::filesystem::exists(preprocessor)) read_preprocessor(JsonFields::of_file(preprocessor), config);
     return config;
 }
 
@@ -125,9 +225,17 @@ ModelConfig transformers_config(const JsonFields& root) {
 std::optional<ModelConfig> open_clip_config(const JsonFields& root) {
     const JsonFields model = root.section("model_cfg");
     if (!model.has("vision_cfg")) return std::nullopt;
-    const JsonFields vision = model.section("vision_cfg");
+    const JsonFields vision = model.section("vision_cfg"), pictures = root.section("preprocess_cfg");
     ModelConfig config;
     config.library = "open_clip";
+    Preprocessing& own = config.preprocessing.emplace();
+    own.mean = kClipMean;
+    own.std = kClipStd;
+    own.crop_pct = 1;
+    read_colors(pictures, "mean", own.mean);
+    read_colors(pictures, "std", own.std);
+    read_interpolation(pictures.text("interpolation"), config);
+    read_crop_mode(pictures.text("resize_mode"), config);
     config.image_size = vision.numbers("image_size");
     config.patch_size = vision.number("patch_size");
     if (vision.has("timm_model_name")) {

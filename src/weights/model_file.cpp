@@ -17,6 +17,7 @@ namespace {
 
 constexpr const char* kSettingsKey = "dynvit.model";
 constexpr const char* kBundleKey = "dynvit.bundle";
+constexpr const char* kPreprocessingKey = "dynvit.preprocessing";
 
 bool of_head(const std::string& key) {
     return key.starts_with("head.") || key.starts_with("head_dist.");
@@ -53,6 +54,11 @@ RawFile read_safetensors_model(const std::filesystem::path& path, const ReadOpti
     };
     if (const auto source = text(kSettingsKey)) file.settings = read_config<ModelSettings>(*source);
     if (const auto source = text(kBundleKey)) file.bundle = read_config<BundleSettings>(*source);
+    if (const auto source = text(kPreprocessingKey)) {
+        file.preprocessing = read_config<Preprocessing>(*source);
+    } else if (file.bundle) {
+        file.preprocessing.emplace().resize = file.bundle->resize;
+    }
     if (file.bundle && file.settings) {
         file.bundle->plan.policy = own_policy(*file.settings);
         check_plan(file.bundle->plan, *file.settings, path.string());
@@ -158,9 +164,11 @@ void recognize_model(RawFile& raw, const ModelFiles& files, const ReadOptions& o
     check_unread(raw, *weights);
     const std::optional<ModelConfig> config = find_config(files, *weights);
     RecognizedModel model = recognize(*weights, config, options.known, of_openai, file.path.string());
+    if (config) weights->notes.insert(weights->notes.end(), config->notes.begin(), config->notes.end());
     say_what_was_found(raw, *weights, model);
     file.recognized = true;
     file.settings = model.settings;
+    file.preprocessing = model.preprocessing;
     file.classifies = model.classifies;
     file.heads_known = model.heads_known;
     file.incomplete = model.incomplete;
@@ -201,17 +209,28 @@ void check_classifies(const ModelFile& file) {
 }
 
 void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
-                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle) {
+                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle,
+                      const std::optional<Preprocessing>& preprocessing) {
     std::map<std::string, std::string> metadata;
     if (bundle) metadata.emplace(kBundleKey, write_config(*bundle, false));
     if (settings) metadata.emplace(kSettingsKey, write_config(*settings, false));
+    if (preprocessing) metadata.emplace(kPreprocessingKey, write_config(*preprocessing, false));
     write_safetensors(path, weights, metadata);
 }
 
-void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type) {
+void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type,
+                      const std::optional<Preprocessing>& preprocessing) {
     TensorMap weights = state_dict(model);
     for (auto& [name, tensor] : weights) tensor = tensor.to(type);
-    write_model_file(path, weights, model.settings());
+    write_model_file(path, weights, model.settings(), std::nullopt, preprocessing);
+}
+
+void warn_of_other_scaling(const ModelFile& file, const Preprocessing& given, const std::string& whose) {
+    if (!file.preprocessing || file.preprocessing->same_scaling(given)) return;
+    const Preprocessing& own = *file.preprocessing;
+    log::warn(str(file.path.string(), ", ", whose, ": is used to pixels of mean ", join(own.mean, ", "), " and std ",
+                  join(own.std, ", "), ", and gets those of mean ", join(given.mean, ", "), " and std ",
+                  join(given.std, ", ")));
 }
 
 ModelSettings zoo_settings(const std::string& name, const ModelFile& file) {

@@ -58,6 +58,7 @@ class Recognizer {
         read_heads_of_attention();
         read_stages();
         if (const std::string fault = find_fault(s_); !fault.empty()) fail(fault);
+        read_preprocessing();
         s_.name = zoo_name();
         result_.settings = s_;
         result_.description = description();
@@ -365,6 +366,50 @@ class Recognizer {
         std::int64_t stages = 0;
         while (has(str("score_predictor.", stages, ".in_conv.0.weight"))) ++stages;
         for (std::int64_t i = 1; i <= stages; ++i) s_.pruning_loc.push_back(s_.depth * i / (stages + 1));
+    }
+
+    // ---- Pictures ----
+
+    void read_preprocessing() {
+        if (config_ && config_->preprocessing) {
+            result_.preprocessing = config_->preprocessing;
+            if (config_->picture_size > 0 && s_.image_size != std::vector{config_->picture_size}) {
+                weights_.notes.push_back(str("pictures are made ", join(s_.image_size, " x "),
+                                             " pixels large, as pos_embed has them; its preprocessor makes them ",
+                                             config_->picture_size, " (--image-size)"));
+            }
+            return;
+        }
+        const std::string_view library = weights_.naming->library;
+        if (is_clip()) {
+            result_.preprocessing = {.mean = {0.48145466, 0.4578275, 0.40821073},
+                                     .std = {0.26862954, 0.26130258, 0.27577711},
+                                     .crop_pct = 1};
+        } else if (library == "torchvision") {
+            result_.preprocessing = {.interpolation = "bilinear"};
+        } else if (s_.pooling == "map" || (library == "transformers" && !s_.layer_scale)) {
+            result_.preprocessing = {.mean = {0.5, 0.5, 0.5}, .std = {0.5, 0.5, 0.5}, .crop = kSquash};
+            assume_normalization("0.5", "as SigLIP and transformers' ViTs have it", "ImageNet's", "0.485,0.456,0.406",
+                                 "0.229,0.224,0.225");
+        } else if (is_surely_of_imagenet()) {
+            result_.preprocessing.emplace();
+        } else if (!known_.normalization_known) {
+            assume_normalization("ImageNet's", "as DeiT, DINO and MAE have it", "0.5, as most of timm's ViTs have it",
+                                 "0.5", "0.5");
+        }
+    }
+
+    // Kinds of models that nobody trained otherwise: DINOv2, DeiT-III, distilled DeiT, MAE.
+    bool is_surely_of_imagenet() const {
+        const bool deit3 = s_.layer_scale && s_.class_token && s_.registers == 0;
+        return deit3 || s_.distillation_token || weights_.has_mask_token ||
+               weights_.has_decoder || s_.stages() > 0;
+    }
+
+    void assume_normalization(const char* taken, const char* reason, const char* others, const char* mean,
+                              const char* std) {
+        note("nothing says how pictures are normalized: mean and std are taken to be ", taken, ", ", reason, "; for ",
+             others, ": --mean ", mean, " --std ", std, ". The wrong ones cost about 7 points of top-1");
     }
 
     // ---- In words ----

@@ -47,12 +47,39 @@ TEST_F(CApi, GivesWhatTheClassifierGives) {
     dynvit_close(classifier);
 }
 
+TEST_F(CApi, PicturesArePreparedAsItIsTold) {
+    const PreprocessingChanges changes{.mean = {0.5},
+                                       .std = {0.25, 0.5, 0.2},
+                                       .interpolation = "bilinear",
+                                       .crop = "center",
+                                       .resize = 230,
+                                       .crop_pct = 0.9};
+    const ClassScore expected =
+        Classifier(model_, {.keep_ratio = 0.5, .preprocessing = changes}).classify(picture_, 1).classes[0];
+    dynvit_classifier* classifier = dynvit_open(
+        model_.c_str(),
+        "keep_ratio=0.5,mean=0.5,std=0.25:0.5:0.2,interpolation=bilinear,crop=center,resize=230,crop_pct=0.9");
+    ASSERT_NE(classifier, nullptr) << dynvit_error();
+    std::int32_t index = -1;
+    float probability = 0;
+    EXPECT_EQ(dynvit_classify_rgb(classifier, picture_.pixels.data(), 200, 120, 1, &index, &probability), 1);
+    EXPECT_EQ(index, expected.index);
+    EXPECT_NEAR(probability, expected.probability, 1e-6);
+    dynvit_close(classifier);
+}
+
 TEST_F(CApi, ErrorsAreALineAndNoException) {
     EXPECT_EQ(dynvit_open((folder_ / "none").c_str(), nullptr), nullptr);
     EXPECT_NE(std::string(dynvit_error()).find("none"), std::string::npos);
     const std::pair<const char*, const char*> wrong[] = {
         {"keep_ratio=much", "[options] keep_ratio: found 'much', expected a number"},
-        {"ratio=0.7", "[options] found 'ratio', expected keep_ratio, policy, threshold, device, precision or model"},
+        {"ratio=0.7",
+         "[options] found 'ratio', expected keep_ratio, policy, threshold, device, precision, model, mean, std, "
+         "interpolation, crop, resize or crop_pct"},
+        {"mean=", "[options] mean: found nothing, expected a number, or three between colons"},
+        {"std=0.5:x:0.5", "[options] std: found 'x', expected a number"},
+        {"resize=2.5", "[options] resize: found '2.5', expected pixels"},
+        {"mean=0.1:0.2", "[pictures] mean: found 2 numbers, expected one, or one a colour: red, green, blue"},
         {"fast", "[options] found 'fast', expected KEY=VALUE"},
         {"precision=int3",
          "[precision] unknown precision 'int3'; expected one of float32, bfloat16, float16, int8, float8"},

@@ -62,6 +62,21 @@ TEST(AugmentSettings, ErrorsNameFileLineAndKey) {
               "[config] a.yaml:1: color_jitter: found '-1', expected a number of at least 0");
 }
 
+TEST(MakeAugmentation, FillsGapsWithTheMean) {
+    EXPECT_EQ(make_augmentation(read(kDeit)).rand_augment->fill, (Rgb{124, 116, 104}));
+    Preprocessing preprocessing;
+    preprocessing.mean = {0.5, 0, 1};
+    preprocessing.std = {0.5, 0.25, 0.125};
+    const Augmentation augmentation = make_augmentation(read(kDeit), preprocessing);
+    EXPECT_EQ(augmentation.rand_augment->fill, (Rgb{128, 0, 255}));
+    EXPECT_EQ(augmentation.erasing.mean, preprocessing.mean);
+    EXPECT_EQ(augmentation.erasing.std, preprocessing.std);
+    const Image shifted = apply(Operation::kTranslateX, 0.5, Filter::kBilinear, Image(8, 4), {128, 0, 255});
+    EXPECT_EQ(shifted.at(7, 2)[0], 128) << "from outside the picture";
+    EXPECT_EQ(shifted.at(7, 2)[2], 255);
+    EXPECT_EQ(shifted.at(0, 2)[2], 0);
+}
+
 TEST(MakeAugmentation, RefusesWhatWasNotRead) {
     EXPECT_EQ(
         error_of([] { make_augmentation({.rand_augment = "rand-n"}); }),

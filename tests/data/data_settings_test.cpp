@@ -1,6 +1,8 @@
 // Settings as a config file gives them, against the data sets and the loader options that they mean.
 #include "dynvit/data/data_settings.hpp"
 
+#include <ATen/ATen.h>
+
 #include <map>
 
 #include "dynvit/core/config.hpp"
@@ -99,6 +101,59 @@ TEST(DataSettings, ShardsOfEachSplit) {
                   ": member at byte 512: a picture without a class (.cls), while others have one");
     EXPECT_EQ(error_of([] { settings("kind: tar_shards\n"); }),
               "[config] a.yaml: root: found nothing, expected the pictures' folder");
+}
+
+TEST(DataSettings, PreprocessingStandsAmongTheOtherKeys) {
+    EXPECT_EQ(settings("root: x\nresize: 248\n").preprocessing.resize, 248);
+    const Preprocessing found =
+        settings("root: x\nmean: 0.5\nstd: [0.5, 0.25, 0.5]\ninterpolation: bilinear\ncrop: squash\n").preprocessing;
+    EXPECT_EQ(found.mean, (std::array<double, 3>{0.5, 0.5, 0.5}));
+    EXPECT_EQ(found.std, (std::array<double, 3>{0.5, 0.25, 0.5}));
+    EXPECT_EQ(found.interpolation, "bilinear");
+    EXPECT_EQ(found.crop, kSquash);
+    EXPECT_EQ(settings("root: x\nworkers: 3\n").preprocessing, Preprocessing());
+    EXPECT_EQ(error_of([] { settings("root: x\nstd: [0.2, 0.2, 0]\n"); }),
+              "[config] a.yaml:2: std: found '0', expected a number above 0 and at most 1");
+}
+
+TEST(DataSettings, PicturesOfASplitArePreparedAsTheySay) {
+    Image image(40, 30);
+    for (std::size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<std::uint8_t>(i * 7 % 256);
+    const auto prepared = [&](const std::string& text, Split split) {
+        Sample sample;
+        sample.image = image;
+        Random random(1);
+        return make_transform(settings("root: x\n" + text), split, 12, 16)(sample, random).pixels;
+    };
+    EXPECT_EQ(prepared("", Split::kVal), center_crop(resize_short_side(image, 13), 16, 12).pixels);
+    EXPECT_EQ(prepared("crop: squash\ninterpolation: bilinear\n", Split::kVal),
+              resize(image, 16, 12, Filter::kBilinear).pixels);
+    const std::string whole = "scale: [1, 1]\nratio: [1.3333, 1.3334]\nflip: 0\n";  // the whole picture
+    EXPECT_EQ(prepared(whole, Split::kTrain), resize(image, 16, 12).pixels);
+    EXPECT_EQ(prepared(whole + "interpolation: lanczos\n", Split::kTrain),
+              resize(image, 16, 12, Filter::kLanczos).pixels);
+}
+
+// (value / 255 - mean) / std in double; float32 is off by its rounding.
+TEST(NormalizeImages, IsItsDefinition) {
+    const at::Tensor images = at::arange(0, 2 * 3 * 4 * 5).mul(2).to(at::kByte).view({2, 3, 4, 5});
+    Preprocessing half;
+    half.mean = {0.5, 0.25, 1};
+    half.std = {0.5, 0.125, 0.2};
+    for (const Preprocessing& preprocessing : {Preprocessing(), half}) {
+        const at::Tensor found = normalize_images(images, at::kCPU, preprocessing);
+        ASSERT_EQ(found.scalar_type(), at::kFloat);
+        for (std::int64_t c = 0; c < 3; ++c) {
+            const auto channel = static_cast<std::size_t>(c);
+            const at::Tensor expected =
+                (images.select(1, c).to(at::kDouble) / 255 - preprocessing.mean[channel]) / preprocessing.std[channel];
+            EXPECT_LE((found.select(1, c) - expected).abs().max().item<double>(), 2e-6);
+        }
+    }
+    const at::Tensor ends = normalize_images(at::tensor({0, 255, 0}, at::kByte).view({1, 3, 1, 1}), at::kCPU, half);
+    EXPECT_EQ(ends.flatten()[0].item<float>(), -1);
+    EXPECT_EQ(ends.flatten()[1].item<float>(), 6);
+    EXPECT_EQ(ends.flatten()[2].item<float>(), -5);
 }
 
 TEST(DataSettings, LoaderOptionsOfTheSplits) {

@@ -83,7 +83,11 @@ TEST(RandomErasing, ChangesTheBoxAlone) {
     const Image image = speckled(40, 30, 3);
     for (const EraseMode mode : {EraseMode::kConst, EraseMode::kPixel})
         for (std::uint64_t seed = 0; seed < 50; ++seed) {
-            const RandomErasing erasing{.probability = 1, .mode = mode};
+            RandomErasing erasing{.probability = 1, .mode = mode};
+            if (seed % 2 == 1) {
+                erasing.mean = {0.5, 0.25, 0.75};
+                erasing.std = {0.5, 0.1, 0.2};
+            }
             Random random(seed), by_hand(seed);
             const Image result = apply(erasing, image, random);
             by_hand.uniform();
@@ -94,7 +98,7 @@ TEST(RandomErasing, ChangesTheBoxAlone) {
                 for (int x = box->left; x < box->left + box->width; ++x)
                     for (int c = 0; c < 3; ++c) {
                         const double noise = mode == EraseMode::kConst ? 0 : by_hand.normal();
-                        const double value = 255 * (kImageNetMean[c] + kImageNetStd[c] * noise);
+                        const double value = 255 * (erasing.mean[c] + erasing.std[c] * noise);
                         expected.at(x, y)[c] = static_cast<std::uint8_t>(std::lround(std::clamp(value, 0.0, 255.0)));
                     }
             EXPECT_TRUE(same(result, expected)) << "seed " << seed;

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -53,6 +54,10 @@ Image turned(const Image& image) {
 double kernel(double x, Filter filter) {
     x = std::abs(x);
     if (filter == Filter::kBilinear) return std::max(0.0, 1 - x);
+    if (filter == Filter::kLanczos) {
+        const double pi_x = std::numbers::pi * x;
+        return x == 0 ? 1 : x < 3 ? 3 * std::sin(pi_x) * std::sin(pi_x / 3) / (pi_x * pi_x) : 0;
+    }
     if (x < 1) return 1.5 * x * x * x - 2.5 * x * x + 1;
     if (x < 2) return -0.5 * x * x * x + 2.5 * x * x - 4 * x + 2;
     return 0;
@@ -62,7 +67,7 @@ double kernel(double x, Filter filter) {
 double filtered(const std::vector<double>& line, double from, double to, int out_size, int output, Filter filter) {
     const double scale = (to - from) / out_size, stretch = std::max(1.0, scale);
     const double center = from + (output + 0.5) * scale;
-    const double support = (filter == Filter::kBilinear ? 1 : 2) * stretch;
+    const double support = (filter == Filter::kBilinear ? 1 : filter == Filter::kBicubic ? 2 : 3) * stretch;
     double sum = 0, total = 0;
     for (std::size_t i = 0; i < line.size(); ++i) {
         const double middle = static_cast<double>(i) + 0.5;
@@ -107,10 +112,28 @@ TEST(Resize, PreparedPhotographsArePillows) {
     }
 }
 
+// Up to the last bit of a weight, for every filter: shrunk to any aspect ratio, and a corner enlarged.
+TEST(Resize, FiltersArePillows) {
+    const Image image = read_image(test::golden("images/scene1.png"));
+    const Image corner = crop(image, {30, 20, 12, 9});
+    int compared = 0;
+    for (const auto& [name, expected] : read_safetensors(test::golden("images/interpolation.safetensors")).tensors) {
+        char filter[16];
+        int width, height;
+        ASSERT_EQ(std::sscanf(name.c_str(), "scene1.%15[a-z]_%dx%d", filter, &width, &height), 3) << name;
+        expect_close(resize(name.ends_with(".corner") ? corner : image, width, height, filter_of(filter)), expected,
+                     name);
+        ++compared;
+    }
+    EXPECT_EQ(compared, 12);
+    EXPECT_EQ(test::error_of([] { filter_of("cubic"); }),
+              "[image] found the interpolation 'cubic', expected one of bicubic, bilinear, lanczos");
+}
+
 // One pass at a time, for sizes around the passes' vector lengths. Rounding takes up to 1/2; a weight is off by at most
 // 2^-23, and times 255 for each of up to 401 weights that is less than 0.013. The result is clamped.
 TEST(Resize, OnePassIsTheDefinitionOfTheFilter) {
-    for (const Filter filter : {Filter::kBilinear, Filter::kBicubic})
+    for (const Filter filter : {Filter::kBilinear, Filter::kBicubic, Filter::kLanczos})
         for (const auto& [in_size, out_size, other] : std::vector<std::array<int, 3>>{
                  {1, 5, 3}, {2, 1, 4}, {7, 30, 11}, {40, 11, 21}, {9, 43, 1}, {64, 3, 33}, {100, 1, 2}, {33, 32, 22}}) {
             const Image image = random_image(in_size, other, mix_seed({7, static_cast<std::uint64_t>(in_size)}));

@@ -312,6 +312,34 @@ TEST(EvalTransform, IsResizeAndCentreCrop) {
                  center_crop(resize_short_side(image, 40), 20, 16));
 }
 
+TEST(EvalTransform, IsWhatPreprocessingSays) {
+    const Image image = speckled(60, 45);
+    Preprocessing preprocessing;
+    const auto prepared = [&] { return apply(eval_transform(preprocessing, 16, 20), image); };
+    expect_equal(prepared(), center_crop(resize_short_side(image, 18), 20, 16));  // int(16 / 0.875 = 18.29)
+    preprocessing.crop_pct = 0.5;
+    expect_equal(prepared(), center_crop(resize_short_side(image, 32), 20, 16));
+    preprocessing.interpolation = "bilinear";
+    expect_equal(prepared(), center_crop(resize_short_side(image, 32, Filter::kBilinear), 20, 16));
+    preprocessing.resize = 40;  // before a share of the crop
+    expect_equal(prepared(), center_crop(resize_short_side(image, 40, Filter::kBilinear), 20, 16));
+    preprocessing.resize = 0;
+    preprocessing.crop = kSquash;
+    expect_equal(prepared(), resize(image, 20, 16, Filter::kBilinear));
+    preprocessing.interpolation = "lanczos";
+    expect_equal(prepared(), resize(image, 20, 16, Filter::kLanczos));
+}
+
+TEST(TrainTransform, ResizesAsItsFilterDoes) {
+    const Image image = speckled(60, 45);
+    for (const Filter filter : {Filter::kBilinear, Filter::kBicubic, Filter::kLanczos}) {
+        const TrainTransform transform{.width = 20, .height = 16, .flip = 0, .filter = filter};
+        Random random(5), same_one(5);
+        const Window window = random_resized_crop(60, 45, transform, random);
+        expect_equal(apply(transform, image, same_one), resize(crop(image, window), 20, 16, filter));
+    }
+}
+
 TEST(EvalTransform, HasTheAskedSizeForAnyPicture) {
     for (const auto& [width, height] : {std::pair(1, 1), std::pair(1, 40), std::pair(300, 7), std::pair(224, 224)}) {
         const Image result = apply(EvalTransform{.width = 24, .height = 16}, speckled(width, height));

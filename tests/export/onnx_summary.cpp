@@ -26,6 +26,8 @@ OnnxSummary read_onnx(const std::filesystem::path& path) {
         return summary;
     }
     summary.opset = model.opset_import(0).version();
+    summary.doc = model.doc_string();
+    for (const auto& entry : model.metadata_props()) summary.metadata[entry.key()] = entry.value();
     for (const auto& input : model.graph().input()) summary.inputs[input.name()] = dimensions(input);
     for (const auto& output : model.graph().output()) summary.outputs[output.name()] = dimensions(output);
     for (const auto& node : model.graph().node()) ++summary.nodes[node.op_type()];

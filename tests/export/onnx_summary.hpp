@@ -16,6 +16,8 @@ struct OnnxTensor {
 
 struct OnnxSummary {
     std::int64_t opset = 0;
+    std::string doc;
+    std::map<std::string, std::string> metadata;
     std::map<std::string, std::vector<std::string>> inputs, outputs;  // dimensions: a number or a name
     std::map<std::string, OnnxTensor> initializers;
     std::map<std::string, int> nodes;  // how many of each type

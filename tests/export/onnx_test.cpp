@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "dynvit/core/config.hpp"
 #include "dynvit/core/files.hpp"
 #include "export_support.hpp"
 #include "onnx_summary.hpp"
@@ -38,6 +39,19 @@ TEST_F(Onnx, InputsAndOutputsOfAnyBatch) {
     EXPECT_EQ(found.nodes.at("GatherND"), 2);
     EXPECT_EQ(found.nodes.at("LayerNormalization"), 2 * 5 + 1 + 2);
     EXPECT_EQ(found.nodes.at("Softmax"), 5);
+}
+
+TEST_F(Onnx, SaysHowPicturesArePrepared) {
+    EXPECT_EQ(exported({}).doc, "images: " + describe({}, 96, 160));
+    ExportOptions options;
+    options.preprocessing.mean = options.preprocessing.std = {0.5, 0.5, 0.5};
+    options.preprocessing.crop = kSquash;
+    const test::OnnxSummary found = exported(options);
+    EXPECT_EQ(found.fault, "");
+    EXPECT_EQ(found.doc,
+              "images: RGB, (value / 255 - mean) / std, mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5); resized to 160 x 96 "
+              "(width x height), bicubic");
+    EXPECT_EQ(read_config<Preprocessing>({found.metadata.at("dynvit.preprocessing"), "it", {}}), options.preprocessing);
 }
 
 TEST_F(Onnx, KeptTokensOnRequest) {

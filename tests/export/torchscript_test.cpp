@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include "dynvit/core/config.hpp"
 #include "export_support.hpp"
 #include "photographs.hpp"
 
@@ -50,6 +51,18 @@ TEST_F(TorchScript, KeepsAndAnswersAsTheModelDoes) {
         for (const std::int64_t batch : {1, 3, 5})
             expect_same(module, model, test::random_images(model->settings(), batch), counts);
     }
+}
+
+TEST_F(TorchScript, SaysHowPicturesArePrepared) {
+    ExportOptions options;
+    options.preprocessing.mean = options.preprocessing.std = {0.5, 0.5, 0.5};
+    options.preprocessing.resize = 130;
+    exported(test::random_model(test::oblong_settings(), 3), options);
+    torch::jit::ExtraFilesMap files = {{"dynvit.preprocessing", ""}};
+    torch::jit::load((folder_ / "m.pt").string(), std::nullopt, files);
+    const std::string& text = files.at("dynvit.preprocessing");
+    EXPECT_EQ(text.rfind("# images: " + describe(options.preprocessing, 96, 160) + '\n', 0), 0u) << text;
+    EXPECT_EQ(read_config<Preprocessing>({text, "it", {}}), options.preprocessing);
 }
 
 TEST_F(TorchScript, OtherParts) {

@@ -54,11 +54,89 @@ TEST(Classifier, GivesWhatTheModelGives) {
     EXPECT_EQ(classifier.classify(given[0], 100).classes.size(), 10u) << "of ten classes";
 }
 
+// The same function of a picture in another scaling of its pixels, mean and std 0.5: x = (0.5 y + 0.5 - mean) / std
+// goes into the weights.
+DynamicVit folded(const DynamicVit& model) {
+    const torch::NoGradGuard no_grad;
+    DynamicVit made(model->settings(), test::generator());
+    EXPECT_TRUE(load_state_dict(*made, state_dict(*model)).clean());
+    at::Tensor weight = made->named_parameters()["patch_embed.proj.weight"],
+               bias = made->named_parameters()["patch_embed.proj.bias"];
+    const at::Tensor std = at::tensor(at::ArrayRef<double>(kImageNetStd), at::kFloat).view({1, 3, 1, 1}),
+                     mean = at::tensor(at::ArrayRef<double>(kImageNetMean), at::kFloat).view({1, 3, 1, 1});
+    bias.add_((weight * ((0.5 - mean) / std)).sum({1, 2, 3}));
+    weight.mul_(0.5 / std);
+    return made;
+}
+
+Preprocessing half() {
+    Preprocessing preprocessing;
+    preprocessing.mean = preprocessing.std = {0.5, 0.5, 0.5};
+    return preprocessing;
+}
+
+TEST(InferenceModel, ScalesBytesAsItIsTold) {
+    const DynamicVit model = test::tiny_student(), other = folded(model);
+    const at::Tensor bytes = at::randint(0, 256, {2, 3, 224, 224}, test::generator(1), at::kByte);
+    const PruningPlan plan{.tokens = {120, 50, 11}};
+    const SessionOutput expected = InferenceSession(*model, plan).run(bytes);
+    const InferenceSession session(*other, plan, at::kFloat, {}, half());
+    const SessionOutput found = session.run(bytes);
+    EXPECT_CLOSE(found.logits, expected.logits, 1e-4);
+    for (std::size_t s = 0; s < 3; ++s) EXPECT_TRUE(found.kept[s].equal(expected.kept[s])) << s;
+    EXPECT_CLOSE(session.run(normalize_images(bytes, at::kCPU, half())).logits, expected.logits, 1e-4);
+    const at::Tensor wrong = InferenceSession(*other, plan).run(bytes).logits;
+    EXPECT_GT((wrong - expected.logits).abs().max().item<double>(), 0.01) << "the test would not notice";
+
+    // What a policy learns from pictures too.
+    const PolicyInputs inputs{.pictures = bytes};
+    const PruningPlan learns{.policy = kPerImage, .tokens = {120, 50, 11}};
+    const InferenceSession thresholds(*model, learns, at::kFloat, inputs),
+        others(*other, learns, at::kFloat, inputs, half());
+    ASSERT_EQ(others.plan().thresholds.size(), 3u);
+    for (std::size_t s = 0; s < 3; ++s) {
+        EXPECT_NEAR(others.plan().thresholds[s], thresholds.plan().thresholds[s], 1e-4) << s;
+    }
+}
+
+TEST(Classifier, PreparesPicturesAsTheFileSaysOrAsItIsTold) {
+    const test::TemporaryFolder folder;
+    write_model_file(folder / "model.safetensors", *test::tiny_student());
+    const DynamicVit other = folded(test::tiny_student());
+    Preprocessing squashed = half();
+    squashed.crop = kSquash;
+    squashed.interpolation = "bilinear";
+    write_model_file(folder / "told.safetensors", *other, at::kFloat, squashed);
+    write_model_file(folder / "untold.safetensors", *other);
+    const PreprocessingChanges shape{.interpolation = "bilinear", .crop = kSquash};
+    const Image picture = noise(1, 300, 200);
+    const auto classify = [&](const char* file, const PreprocessingChanges& changes) {
+        return Classifier(folder / file, {.keep_ratio = 0.5, .preprocessing = changes}).classify(picture, 10);
+    };
+    const Classification expected = classify("model.safetensors", shape);
+    PreprocessingChanges all = shape;
+    all.mean = all.std = {0.5};
+    for (const Classification& found : {classify("told.safetensors", {}), classify("untold.safetensors", all)}) {
+        EXPECT_EQ(found.kept, expected.kept);
+        for (std::size_t i = 0; i < 10; ++i) {
+            EXPECT_EQ(found.classes[i].index, expected.classes[i].index);
+            EXPECT_NEAR(found.classes[i].probability, expected.classes[i].probability, 1e-5);
+        }
+    }
+    const at::Tensor bytes = stack_images({resize(picture, 224, 224, Filter::kBilinear)});
+    const PrunedOutput by_hand = test::prune(test::tiny_student(), normalize_images(bytes, at::kCPU),
+                                             tokens_per_stage(stage_ratios(0.5, 3), 196));
+    EXPECT_NEAR(expected.classes[0].probability, by_hand.logits.softmax(-1).max().item<double>(), 1e-5);
+    EXPECT_NE(classify("model.safetensors", {}).classes[0].probability, expected.classes[0].probability);
+    EXPECT_NE(test::error_of([&] { classify("model.safetensors", {.std = {0}}); }).find("std: found '0'"),
+              std::string::npos);
+}
+
 TEST(Classifier, TakesWhatABundleSays) {
     const test::TemporaryFolder folder;
     ExportOptions options;
     options.plan.tokens = {90, 40, 10};
-    options.resize = 230;
+    options.preprocessing.resize = 230;
     for (int i = 0; i < 10; ++i) options.class_names.push_back(str("name ", i));
     export_bundle(folder / "bundle.safetensors", test::tiny_student(), options);
     const Classifier classifier(folder / "bundle.safetensors");

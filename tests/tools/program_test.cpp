@@ -389,6 +389,76 @@ TEST_F(Program, InferSaysWhatEvalCounts) {
     EXPECT_EQ(kept, kValImages + 1);
 }
 
+// The command line before the config, the config before the model's file, the file before ImageNet's numbers: each key
+// by itself.
+TEST_F(Program, PicturesArePreparedByWhoeverSaysItFirst) {
+    Preprocessing own;
+    own.mean = {0.5, 0.4, 0.3};
+    own.std = {0.5, 0.25, 0.5};
+    own.crop = kSquash;
+    own.interpolation = "bilinear";
+    write_weights("untold.safetensors");
+    const ModelFile untold = read_model_file(folder_ / "untold.safetensors");
+    write_model_file(folder_ / "told.safetensors", untold.weights, untold.settings, std::nullopt, own);
+    write("a.yaml", kAlone);
+    write("b.yaml", replaced(kAlone, "  workers: 1\n", "  workers: 1\n  std: 0.3\n  mean: 0.1\n"));
+    Image picture(50, 40);
+    for (std::size_t i = 0; i < picture.pixels.size(); ++i) picture.pixels[i] = static_cast<std::uint8_t>(i * 11 % 253);
+    write_png(folder_ / "picture.png", picture);
+    const auto infer = [&](Words words) {
+        words.insert(words.begin(), {"infer", "picture.png", "-d", "cpu", "-k", "0.5", "--json", "-w"});
+        return json::parse(succeed(words)).at("top");
+    };
+    const Words shape = {"untold.safetensors", "--interpolation", "bilinear", "--crop", "squash"};
+    const auto by_hand = [&](const Words& more) {
+        Words words = shape;
+        words.insert(words.end(), more.begin(), more.end());
+        return infer(words);
+    };
+    const json of_file = by_hand({"--mean", "0.5,0.4,0.3", "--std", "0.5,0.25,0.5"}),
+               of_config = by_hand({"--mean", "0.1", "--std", "0.3"}),
+               of_line = by_hand({"--mean", "0.9", "--std", "0.3"});
+    EXPECT_EQ(infer({"told.safetensors"}), of_file);
+    EXPECT_EQ(infer({"told.safetensors", "-c", "a.yaml"}), of_file);
+    EXPECT_EQ(infer({"told.safetensors", "-c", "b.yaml"}), of_config);
+    EXPECT_EQ(infer({"told.safetensors", "-c", "b.yaml", "--mean", "0.9"}), of_line);
+    EXPECT_EQ(infer({"told.safetensors", "-c", "a.yaml", "-s", "data.std=0.3", "--mean", "0.9"}), of_line);
+    EXPECT_EQ(std::set<json>({of_file, of_config, of_line, infer({"untold.safetensors"})}).size(), 4u);
+
+    // What is trained or exported from it goes on saying so.
+    succeed({"export", "-w", "told.safetensors", "-f", "bundle", "-o", "bundle", "--mean", "0.1", "--crop-pct", "0.9"});
+    Preprocessing bundled = own;
+    bundled.mean = {0.1, 0.1, 0.1};
+    bundled.crop_pct = 0.9;
+    EXPECT_EQ(read_model_file(folder_ / "bundle").preprocessing, bundled);
+    succeed({"convert", "told.safetensors", "half.safetensors", "-p", "bfloat16"});
+    EXPECT_EQ(read_model_file(folder_ / "half.safetensors").preprocessing, own);
+    succeed({"train", "-c", "a.yaml", "-o", "run", "-s", "train.weights=told.safetensors", "-s", "train.max_steps=1",
+             "-s", "data.std=0.2"});
+    Preprocessing trained = own;
+    trained.std = {0.2, 0.2, 0.2};
+    EXPECT_EQ(read_model_file(folder_ / "run/checkpoints/last.safetensors").preprocessing, trained);
+    EXPECT_EQ(read_config<Experiment>(config_from_file(folder_ / "run/config.yaml")).data.preprocessing, trained);
+    succeed({"visualize", "-w", "told.safetensors", "-i", "picture.png", "-d", "cpu", "-k", "0.5", "-o", "drawn"});
+    const Image row = read_image(folder_ / "drawn/picture.png");
+    const Image squashed = resize(picture, kImageSize, kImageSize, Filter::kBilinear);
+    for (int x = 0; x < kPanel; ++x) {
+        const std::uint8_t* pixel = squashed.at(x * kImageSize / kPanel, 7);
+        ASSERT_TRUE(std::equal(pixel, pixel + 3, row.at(x, 7 * kPanel / kImageSize))) << x;
+    }
+
+    const Words bad = {"infer", "picture.png", "-w", "told.safetensors", "-d", "cpu"};
+    const auto refuses = [&](const Words& more, const std::string& text) {
+        Words words = bad;
+        words.insert(words.end(), more.begin(), more.end());
+        fail(words, {text});
+    };
+    refuses({"--std", "0"}, "std: found '0', expected a number above 0 and at most 1");
+    refuses({"--mean", "0.5,0.5"}, "[pictures] mean: found 2 numbers, expected one, or one a colour");
+    refuses({"--crop", "all"}, "crop: found 'all', expected one of center, squash");
+    refuses({"--resize", "40"}, "resize: found 40, expected 0 with crop squash");
+}
+
 TEST_F(Program, VisualizeDrawsWhatEachStageKeeps) {
     write_weights("w.safetensors");
     write_pictures("val");
@@ -596,13 +666,14 @@ TEST_F(Program, HelpNamesEveryOption) {
           "bench"}},
         {"infer", {"pictures", "--weights", "--keep-ratio", "--threshold", "--classes", "--top", "--json"}},
         {"train", {"--config", "--set", "--output", "--resume"}},
-        {"eval",
-         {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
-          "--precision", "--data", "--pictures", "--classes", "--resize", "--policy", "--threshold", "--gmacs",
-          "--batch-size", "--workers", "--json"}},
+        {"eval", {"--config",     "--set",       "--model",     "--weights",       "--image-size", "--pruning-loc",
+                  "--keep-ratio", "--device",    "--precision", "--data",          "--pictures",   "--classes",
+                  "--resize",     "--mean",      "--std",       "--interpolation", "--crop",       "--crop-pct",
+                  "--policy",     "--threshold", "--gmacs",     "--batch-size",    "--workers",    "--json"}},
         {"visualize",
          {"--config", "--set", "--model", "--weights", "--image-size", "--pruning-loc", "--keep-ratio", "--device",
-          "--precision", "--images", "--samples", "--policy", "--output"}},
+          "--precision", "--images", "--samples", "--resize", "--mean", "--std", "--interpolation", "--crop",
+          "--crop-pct", "--policy", "--output"}},
         {"config", {"--config", "--set"}},
         {"bench",
          {"loader", "--config", "--model", "--weights", "--keep-ratio", "--device", "--precision", "--policy",

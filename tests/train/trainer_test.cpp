@@ -491,6 +491,42 @@ TEST_F(Trainer, WeightsCarryTheirSettings) {
               write_config(e.model));
 }
 
+// Weights that are used to another scaling of pixels, with that scaling: the model and its teacher are the same.
+TEST_F(Trainer, PixelsAreScaledAsTheDataSays) {
+    Experiment e = experiment();
+    e.model.drop_path = 0;
+    e.model.pruning_loc = {};
+    train_to(1, e, "fresh");
+    ModelFile start = read_model_file(checkpoint("fresh", "last"));
+    at::Tensor &weight = start.weights.at("patch_embed.proj.weight"), &bias = start.weights.at("patch_embed.proj.bias");
+    weight = weight * 20;  // fresh ones hardly look at the picture, and hardly prefer a class
+    start.weights.at("head.weight").mul_(50);
+    e.train.loss.weights["kl"] = e.train.loss.weights["distill"] = 0.5;
+    const auto train_from = [&](const std::string& file, const std::string& run) {
+        write_model_file(folder_ / file, start.weights, start.settings);
+        e.train.weights = (folder_ / file).string();
+        train_to(1, e, run);
+        return metrics(run, "train").front();
+    };
+    const json plain = train_from("start.safetensors", "plain");
+    EXPECT_EQ(read_model_file(checkpoint("plain", "last")).preprocessing, Preprocessing());
+
+    const at::Tensor deviation = at::tensor(at::ArrayRef<double>(kImageNetStd), at::kFloat).view({1, 3, 1, 1}),
+                     mean = at::tensor(at::ArrayRef<double>(kImageNetMean), at::kFloat).view({1, 3, 1, 1});
+    bias = bias + (weight * ((0.5 - mean) / deviation)).sum({1, 2, 3});
+    weight = weight * (0.5 / deviation);
+    e.data.preprocessing.mean = e.data.preprocessing.std = {0.5, 0.5, 0.5};
+    const json half = train_from("folded.safetensors", "half");
+    for (const char* loss : {"classification", "kl", "distill"}) {
+        EXPECT_NEAR(half.at(loss).get<double>(), plain.at(loss).get<double>(), 1e-5) << loss;
+    }
+    EXPECT_EQ(read_model_file(checkpoint("half", "last")).preprocessing, e.data.preprocessing);
+    e.data.preprocessing = {};
+    const json wrong = train_from("folded.safetensors", "wrong");
+    EXPECT_GT(std::abs(wrong.at("classification").get<double>() - plain.at("classification").get<double>()), 1e-3)
+        << "the test would not notice";
+}
+
 TEST_F(Trainer, FrozenBackboneStays) {  // against the starting weights: only the prediction modules move
     Experiment e = experiment();
     e.train.schedule.warmup_epochs = 0;

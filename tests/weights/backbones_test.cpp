@@ -426,6 +426,32 @@ TEST(BackbonesBeside, EveryGoldenFamilyIsTested) {
     }
 }
 
+std::string preprocessing_of(const std::string& name) {
+    const ModelFile file = read_model_file(given(name), options_for(name));
+    if (!file.preprocessing) return "not known";
+    const Preprocessing& p = *file.preprocessing;
+    const std::int64_t side = file.settings->image_height();
+    return str(p.mean[0], ' ', p.std[0], ' ', p.interpolation, ' ', p.crop,
+               p.crop == kCenterCrop ? str(' ', short_side(p, side, side)) : "");
+}
+
+TEST(BackbonesBeside, PicturesArePreparedAsConfigsSay) {
+    const std::map<std::string, std::string> expected = {
+        {"vit_augreg", "0.5 0.5 bicubic center 44"},          // crop_pct 0.9 of 40
+        {"vit_augreg_bare", "not known"},
+        {"timm_deit3", "0.485 0.229 bicubic center 40"},
+        {"deit3", "0.485 0.229 bicubic center 45"},           // no config: the family's, 40 / 0.875
+        {"hf_vit", "0.5 0.5 bilinear squash"},
+        {"hf_deit", "0.5 0.5 bicubic center 46"},
+        {"hf_dinov2", "0.485 0.229 bicubic center 46"},
+        {"hf_clip", "0.481455 0.26863 bicubic center 40"},
+        {"openai_clip", "0.481455 0.26863 bicubic center 40"},
+        {"open_clip", "0.481455 0.26863 bicubic center 40"},
+        {"hf_siglip", "0.5 0.5 bicubic squash"},
+    };
+    for (const auto& [name, text] : expected) EXPECT_EQ(preprocessing_of(name), text) << name;
+}
+
 // DINOv2's hub has models of a backbone and a linear head on [CLS] beside the patches' mean.
 TEST(BackbonesBeside, Dinov2WithItsLinearHead) {
     const fs::path folder = folder_of("dinov2");

@@ -78,6 +78,34 @@ TEST(ModelFile, WeightsAndSettingsComeBack) {
     EXPECT_TRUE(without.weights.at("a").equal(at::arange(3)));
 }
 
+TEST(ModelFile, PreprocessingComesBack) {
+    const test::TemporaryFolder folder;
+    const TensorMap weights = {{"a", at::arange(3)}};
+    Preprocessing clip;
+    clip.mean = {0.48145466, 0.4578275, 0.40821073};
+    clip.std = {0.26862954, 0.26130258, 0.27577711};
+    clip.resize = 224;
+    write_model_file(folder / "with", weights, test::tiny_settings(), std::nullopt, clip);
+    write_model_file(folder / "without", weights, test::tiny_settings());
+    EXPECT_EQ(read_model_file(folder / "with").preprocessing, clip);
+    EXPECT_FALSE(read_model_file(folder / "without").preprocessing);
+
+    // A bundle from before had its short side alone.
+    BundleSettings bundle;
+    bundle.resize = 248;
+    write_model_file(folder / "bundle", weights, test::tiny_settings(), bundle);
+    Preprocessing resized;
+    resized.resize = 248;
+    EXPECT_EQ(read_model_file(folder / "bundle").preprocessing, resized);
+    write_model_file(folder / "newer", weights, test::tiny_settings(), bundle, clip);
+    EXPECT_EQ(read_model_file(folder / "newer").preprocessing, clip);
+
+    write_safetensors(folder / "bad", weights, {{"dynvit.preprocessing", "std: 0"}});
+    EXPECT_EQ(test::error_of([&] { read_model_file(folder / "bad"); }),
+              str("[config] ", (folder / "bad").string(),
+                  " (its dynvit.preprocessing):1: std: found '0', expected a number above 0 and at most 1"));
+}
+
 TEST(ModelFile, ErrorsNameTheFileAndWhatItIs) {
     const test::TemporaryFolder folder;
     const std::string path = (folder / "notes.pth").string();

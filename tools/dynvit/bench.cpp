@@ -141,7 +141,8 @@ std::vector<std::unique_ptr<Row>> make_rows(const Arguments& arguments, const Mo
     const PolicyInputs inputs{images.slice(0, 0, kCalibrationPictures)};
     std::vector<std::unique_ptr<Row>> kinds;  // without a batch
     for (const std::string& precision : arguments.precisions) {
-        const auto weights = std::make_shared<const InferenceModel>(*model, parse_inference_precision(precision));
+        const auto weights = std::make_shared<const InferenceModel>(*model, parse_inference_precision(precision),
+                                                                    choice.experiment.data.preprocessing);
         for (const auto& [plan, keep_ratio] : plans) {
             auto row = std::make_unique<Row>();
             row->policy = plan.dense() ? "dense" : plan.policy;

@@ -47,9 +47,11 @@ void ConfigArguments::add_to(CLI::App& command) {
         ->take_all();
 }
 
-Experiment ConfigArguments::read() const {
-    if (config.empty()) return read_config<Experiment>({"", "config", overrides});
-    return read_config<Experiment>(config_from_file(config, overrides));
+Experiment ConfigArguments::read(const std::optional<Preprocessing>& of_model) const {
+    Experiment defaults;
+    if (of_model) defaults.data.preprocessing = *of_model;
+    if (config.empty()) return read_config<Experiment>({"", "config", overrides}, defaults);
+    return read_config<Experiment>(config_from_file(config, overrides), defaults);
 }
 
 namespace {
@@ -77,8 +79,25 @@ void add_policy_option(CLI::App& command, std::vector<std::string>& policies, Po
     policy_option(command, policies, serves, "; several: predicted,random")->delimiter(',');
 }
 
+void add_preprocessing_options(CLI::App& command, PreprocessingChanges& changes) {
+    const auto colors = [&](const char* name, std::vector<double>& value, const char* description) {
+        command.add_option(name, value, description)->delimiter(',')->allow_extra_args(false);
+    };
+    colors("--mean", changes.mean,
+           "taken off each colour, in units of 1 = 255: one number, or red,green,blue; as the other options of how "
+           "pictures are prepared: in place of the config's, then the model file's, then ImageNet's");
+    colors("--std", changes.std, "what the rest is divided by, likewise");
+    command.add_option("--interpolation", changes.interpolation, "bicubic, bilinear or lanczos, as Pillow has them");
+    command.add_option("--crop", changes.crop,
+                       "center: the middle of a picture whose short side is resized; squash: all of it, at any aspect "
+                       "ratio");
+    command.add_option("--resize", changes.resize,
+                       "short side before the centre crop, pixels; 0: int(size / --crop-pct)");
+    command.add_option("--crop-pct", changes.crop_pct, "the centre crop's share of the short side");
+}
+
 void PictureArguments::add_to(CLI::App& command) {
-    command.add_option("--resize", resize, "short side before the centre crop, pixels; 0: size / 0.875");
+    add_preprocessing_options(command, preprocessing);
     command.add_option("-b,--batch-size", batch_size, "pictures at a time")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
@@ -87,7 +106,7 @@ void PictureArguments::add_to(CLI::App& command) {
 }
 
 void PictureArguments::change(DataSettings& data) const {
-    if (resize >= 0) data.resize = resize;
+    data.preprocessing = preprocessing.over(data.preprocessing);
     if (workers > 0) data.workers = workers;
 }
 
@@ -200,10 +219,14 @@ ModelArguments::Choice ModelArguments::choose() {
     if (!configured && !config.overrides.empty()) throw Error("config", "--set needs --config");
     if (configured && !model.empty()) throw Error("model", "give --config or --model, not both");
     Experiment experiment = configured ? config.read() : Experiment();
-    ModelFile file = weights.empty() ? ModelFile() : read_model_file(weights, reading);
+    ReadOptions options = reading;
+    options.known.normalization_known = configured || !model.empty();  // it is in the config; the zoo's are DeiTs
+    ModelFile file = weights.empty() ? ModelFile() : read_model_file(weights, options);
     if (!configured) {
         experiment.model = settings_without_config(file);
-        if (file.bundle) experiment.data.resize = file.bundle->resize;
+        experiment.data.preprocessing = file.preprocessing.value_or(Preprocessing());
+    } else if (file.preprocessing) {
+        experiment = config.read(file.preprocessing);
     }
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;

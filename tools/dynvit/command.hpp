@@ -28,7 +28,8 @@ struct ConfigArguments {
 
     void add_to(CLI::App& command);
     /// The experiment; defaults where no file is given.
-    Experiment read() const;
+    /// @param of_model how a model's file has pictures prepared: it holds for what the settings do not say
+    Experiment read(const std::optional<Preprocessing>& of_model = {}) const;
 };
 
 /// --policy: who selects, of those that the command serves; any other name is an Error when the command line is read.
@@ -36,9 +37,12 @@ struct ConfigArguments {
 void add_policy_option(CLI::App& command, std::string& policy, PolicyFilter serves);
 void add_policy_option(CLI::App& command, std::vector<std::string>& policies, PolicyFilter serves);
 
-/// --resize, --batch-size and --workers: how pictures are read.
+/// --mean, --std, --interpolation, --crop, --resize and --crop-pct: what is given takes the place of the settings'.
+void add_preprocessing_options(CLI::App& command, PreprocessingChanges& changes);
+
+/// Those, --batch-size and --workers: how pictures are read.
 struct PictureArguments {
-    std::int64_t resize = -1;  // as the settings have it
+    PreprocessingChanges preprocessing = {};
     std::int64_t batch_size = 64;
     std::int64_t workers = 0;
 

@@ -76,8 +76,11 @@ void run(Arguments& arguments) {
 
     const DynamicVit model = arguments.model.load(choice);
     EvalOptions options = arguments.model.options();
-    if (!arguments.baseline.empty())
-        options.baseline = load_dense(read_model_file(arguments.baseline), experiment.model, options.device);
+    if (!arguments.baseline.empty()) {
+        const ModelFile file = read_model_file(arguments.baseline);
+        options.baseline = load_dense(file, experiment.model, options.device);
+        warn_of_other_scaling(file, experiment.data.preprocessing, "the baseline");
+    }
     const std::vector<EvalCase> wanted = cases(arguments, choice);
     const std::vector<EvalResult> results =
         unlabelled ? evaluate_unlabelled(arguments, model, wanted, experiment.data, options)

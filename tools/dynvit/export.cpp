@@ -11,7 +11,7 @@ namespace {
 struct Arguments {
     ModelArguments model;
     std::string format, output, classes;
-    std::int64_t resize = -1;
+    PreprocessingChanges preprocessing;
     bool kept_tokens = false;
 };
 
@@ -20,9 +20,9 @@ void run(Arguments& arguments) {
         throw Error("export", "--precision: found ", arguments.model.precision, ", expected float32");
     }
     const ModelArguments::Choice choice = arguments.model.choose();
-    ExportOptions options{arguments.model.plan(choice), arguments.kept_tokens, choice.experiment.data.resize,
-                          choice.class_names(arguments.classes)};
-    if (arguments.resize >= 0) options.resize = arguments.resize;
+    const ExportOptions options{arguments.model.plan(choice), arguments.kept_tokens,
+                                arguments.preprocessing.over(choice.experiment.data.preprocessing),
+                                choice.class_names(arguments.classes)};
     DynamicVit model = arguments.model.load(choice);
     model->to(at::kCPU);
     export_model(arguments.output, model, options, arguments.format);
@@ -45,8 +45,7 @@ void add_export(CLI::App& program) {
     command->add_option("-o,--output", arguments->output, "file to write")->required();
     command->add_option("--classes", arguments->classes,
                         "bundle: file with a class's folder and name a line, in index order, for its class names");
-    command->add_option("--resize", arguments->resize,
-                        "bundle: short side of a picture before the centre crop, pixels; 0: size / 0.875");
+    add_preprocessing_options(*command, arguments->preprocessing);
     command->add_flag("--kept-tokens", arguments->kept_tokens,
                       "each stage's kept patches as further outputs: kept_1, kept_2, ... (places on the grid, "
                       "ascending; of tome in its order; the number of patches for a fused token)");

@@ -87,7 +87,7 @@ void run(Arguments& arguments) {
         make_transform(data, Split::kVal, settings.image_height(), settings.image_width());
     PolicyInputs inputs;
     if (needs_pictures(plan)) inputs.pictures = calibration_pictures(pictures, transform, loading);
-    const InferenceSession session(*model, plan, options.precision, inputs);
+    const InferenceSession session(*model, plan, options.precision, inputs, data.preprocessing);
     Loader loader(pictures, transform, loading);
     Progress bar("pictures", static_cast<std::int64_t>(pictures.size()));
     std::int64_t done = 0;

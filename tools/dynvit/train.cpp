@@ -48,9 +48,9 @@ class StagePictures {
                 samples_.emplace();
             }
         }
-        const InferenceSession session(model,
-                                       plan_for_shares(settings, experiment_.train.stage_targets(settings.stages())),
-                                       parse_precision(experiment_.train.precision));
+        const InferenceSession session(
+            model, plan_for_shares(settings, experiment_.train.stage_targets(settings.stages())),
+            parse_precision(experiment_.train.precision), {}, experiment_.data.preprocessing);
         std::vector<std::pair<std::string, Image>> drawn;
         for (const NamedImage& sample : *samples_) {
             drawn.emplace_back(sample.name, draw_stages(session, sample.image).row);
@@ -62,6 +62,15 @@ class StagePictures {
     const Experiment& experiment_;
     std::optional<std::vector<NamedImage>> samples_;  // read when they are first drawn
 };
+
+// The settings; where they do not say how pictures are prepared, as the weights that training starts from have it.
+Experiment read_experiment(const ConfigArguments& config) {
+    Experiment experiment = config.read();
+    const TrainSettings& train = experiment.train;
+    const std::string& start = train.weights.empty() ? train.teacher : train.weights;
+    if (start.empty() || !std::filesystem::exists(start)) return experiment;  // train() says what is missing
+    return config.read(read_model_file(start).preprocessing);
+}
 
 }  // namespace
 
@@ -85,7 +94,7 @@ void add_train(CLI::App& program) {
                 throw Error("train", "--config is missing; `dynvit config` prints a file to start from");
             config.config = (std::filesystem::path(arguments->output) / "config.yaml").string();
         }
-        const Experiment experiment = config.read();
+        const Experiment experiment = read_experiment(config);
         const TrainResult result = train(experiment, arguments->output, arguments->resume, StagePictures(experiment));
         std::cout << summary(result, arguments->output);
     });

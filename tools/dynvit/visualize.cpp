@@ -21,6 +21,7 @@ struct Arguments {
     ModelArguments model;
     std::vector<std::string> images;
     std::string output, policy;
+    PreprocessingChanges preprocessing;
     std::int64_t samples = 12;
 };
 
@@ -30,8 +31,8 @@ std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experime
     if (arguments.images.empty()) {
         pictures = sample_pictures(experiment.data, model, arguments.samples);
     } else {
-        const EvalTransform transform{static_cast<int>(model.image_width()), static_cast<int>(model.image_height()),
-                                      static_cast<int>(experiment.data.resize)};
+        const EvalTransform transform =
+            eval_transform(experiment.data.preprocessing, model.image_height(), model.image_width());
         for (const fs::path& path : find_pictures(arguments.images)) {
             pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
         }
@@ -50,7 +51,9 @@ at::Tensor calibration_pictures(const std::vector<NamedImage>& pictures) {
 }
 
 void run(Arguments& arguments) {
-    const ModelArguments::Choice choice = arguments.model.choose();
+    ModelArguments::Choice choice = arguments.model.choose();
+    Preprocessing& preprocessing = choice.experiment.data.preprocessing;
+    preprocessing = arguments.preprocessing.over(preprocessing);
     const Experiment& experiment = choice.experiment;
     const ModelSettings& settings = experiment.model;
     if (settings.stages() == 0) throw Error("visualize", "the model has no prediction modules: it keeps every token");
@@ -65,7 +68,8 @@ void run(Arguments& arguments) {
     const std::vector<NamedImage> pictures = read_pictures(arguments, experiment);
     PolicyInputs inputs;
     if (needs_pictures(plan)) inputs.pictures = calibration_pictures(pictures);
-    const InferenceSession session(*arguments.model.load(choice), plan, arguments.model.options().precision, inputs);
+    const InferenceSession session(*arguments.model.load(choice), plan, arguments.model.options().precision, inputs,
+                                   preprocessing);
     make_directory(arguments.output, "visualize");
     std::vector<Image> rows;
     std::vector<std::vector<std::int64_t>> counts(settings.pruning_loc.size(),
@@ -99,6 +103,7 @@ void add_visualize(CLI::App& program) {
     command->add_option("-n,--samples", arguments->samples, "how many validation pictures, where --images is not given")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    add_preprocessing_options(*command, arguments->preprocessing);
     add_policy_option(*command, arguments->policy, keeps_tokens);
     command->add_option("-o,--output", arguments->output, "folder for the PNG files")->required();
     command->callback([arguments] { run(*arguments); });

@@ -7,6 +7,7 @@
 #include "dynvit/core/fields.hpp"
 #include "dynvit/data/rand_augment.hpp"
 #include "dynvit/data/random_erasing.hpp"
+#include "dynvit/io/preprocessing.hpp"
 
 namespace dynvit {
 
@@ -27,8 +28,9 @@ struct Augmentation {
     RandomErasing erasing;
 };
 
+/// @param preprocessing whose mean colour fills gaps, and whose mean and standard deviation erasing's noise has
 /// Throws Error for a string that parse_rand_augment refuses, and for names of filters and modes that fields() refuses.
-Augmentation make_augmentation(const AugmentSettings& settings);
+Augmentation make_augmentation(const AugmentSettings& settings, const Preprocessing& preprocessing = {});
 
 /// Augments a cropped picture in timm's order: RandAugment, or colour jitter where it is off; erasing last. Keeps the
 /// size, not the geometry: an object mask no longer fits afterwards where RandAugment is on.

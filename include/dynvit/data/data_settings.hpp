@@ -20,7 +20,7 @@ struct DataSettings {
     bool strict = false;
     std::int64_t shuffle_window = 10000;
     std::int64_t repeats = 1;
-    std::int64_t resize = 0;
+    Preprocessing preprocessing;  // its keys stand among these
     std::vector<double> scale = {0.08, 1.0};
     std::vector<double> ratio = {0.75, 4.0 / 3.0};
     double flip = 0.5;
@@ -51,7 +51,7 @@ bool has_validation(const DataSettings& settings);
 /// and epoch are the caller's.
 LoaderOptions loader_options(const DataSettings& settings, Split split);
 
-/// What happens to each picture of a split: random crop, mirror and augmentation, or resize and centre crop. The
+/// What happens to each picture of a split: random crop, mirror and augmentation, or eval_transform's. The
 /// pictures of cluttered_shapes are drawn at the model's size and stay as they are, with their object masks. Training
 /// with `gpu_decode` throws Error where make_gpu_decoder does.
 SampleTransform make_transform(const DataSettings& settings, Split split, std::int64_t height, std::int64_t width);
@@ -59,8 +59,9 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
 /// Pictures of equal size as a batch: (B, 3, H, W), uint8.
 at::Tensor stack_images(const std::vector<Image>& pictures);
 
-/// A batch's pictures as the network takes them: on the device, ImageNet's mean taken off, divided by its standard
-/// deviation. @param images (B, 3, H, W) uint8 @return float32
-at::Tensor normalize_images(const at::Tensor& images, const at::Device& device);
+/// A batch's pictures as the network takes them: on the device, the mean taken off, divided by the standard deviation.
+/// @param images (B, 3, H, W) uint8 @return float32
+at::Tensor normalize_images(const at::Tensor& images, const at::Device& device,
+                            const Preprocessing& preprocessing = {});
 
 }  // namespace dynvit

@@ -8,6 +8,7 @@
 
 #include "dynvit/core/random.hpp"
 #include "dynvit/data/resize.hpp"
+#include "dynvit/data/rgb.hpp"
 
 namespace dynvit {
 
@@ -44,6 +45,7 @@ struct RandAugment {
     bool increasing = false;    // (inc) every operation does more at a higher level
     bool weighted = false;      // (tweights) timm's weights, and no operation twice; else all are equally likely
     std::optional<Filter> filter = {};  // of geometric operations; none: drawn each time
+    Rgb fill = kImageNetMeanRgb;        // of what comes from outside the picture
 };
 
 /// Reads timm's string: "rand", then sections between dashes, in any order, none twice: m, n, mmax with a whole number,
@@ -68,8 +70,9 @@ double draw_level(const RandAugment& augment, Random& random);
 ///     contrast, brightness and sharpness
 double level_argument(Operation operation, double level, bool increasing, bool negative);
 
-/// One operation with its argument; `filter` matters to geometric ones only. Keeps the size; gaps get ImageNet's mean.
-Image apply(Operation operation, double argument, Filter filter, Image image);
+/// One operation with its argument; `filter` and `fill`, the colour of gaps, matter to geometric ones only. Keeps the
+/// size.
+Image apply(Operation operation, double argument, Filter filter, Image image, Rgb fill = kImageNetMeanRgb);
 
 /// Applies random operations, each with its probability, at random levels and in random directions. Keeps the size.
 Image apply(const RandAugment& augment, Image image, Random& random);

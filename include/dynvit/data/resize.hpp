@@ -1,11 +1,16 @@
 // Resampling that gives Pillow's values: 8 bits a channel, fixed-point coefficients, rounding after each pass.
 #pragma once
 
+#include <string>
+
 #include "dynvit/io/image.hpp"
 
 namespace dynvit {
 
-enum class Filter { kBilinear, kBicubic };
+enum class Filter { kBilinear, kBicubic, kLanczos };
+
+/// The filter that Preprocessing::interpolation names.
+Filter filter_of(const std::string& interpolation);
 
 /// Copies a window. Parts outside the picture are black, as torchvision's crop leaves them.
 Image crop(const Image& image, const Window& window);

@@ -7,23 +7,26 @@
 #include "dynvit/data/dataset.hpp"
 #include "dynvit/data/resize.hpp"
 #include "dynvit/data/window_decoder.hpp"
+#include "dynvit/io/preprocessing.hpp"
 
 namespace dynvit {
 
-/// ImageNet's mean and standard deviation of each colour, in units of 1 (= 255).
-inline constexpr std::array<float, 3> kImageNetMean = {0.485f, 0.456f, 0.406f};
-inline constexpr std::array<float, 3> kImageNetStd = {0.229f, 0.224f, 0.225f};
-
-/// Evaluation: short side to `resize` pixels (0: int(min(width, height) / 0.875)), centre crop of width x height,
-/// bicubic.
+/// Evaluation: short side to `resize` pixels (0: int(min(width, height) / crop_pct)), centre crop of width x height; or
+/// `squash`, straight to width x height.
 struct EvalTransform {
     int width = 224;
     int height = 224;
     int resize = 0;
+    double crop_pct = 0.875;
+    bool squash = false;
+    Filter filter = Filter::kBicubic;
 };
 
-/// Training: a random window of `scale` of the area and an aspect ratio of `ratio`, resized (bicubic); mirrored with
-/// probability `flip`. As torchvision's RandomResizedCrop: ten tries, then the largest window of a legal shape.
+/// What evaluation does to pictures for a model of this size.
+EvalTransform eval_transform(const Preprocessing& preprocessing, std::int64_t height, std::int64_t width);
+
+/// Training: a random window of `scale` of the area and an aspect ratio of `ratio`, resized; mirrored with probability
+/// `flip`. As torchvision's RandomResizedCrop: ten tries, then the largest window of a legal shape.
 /// A window of at least twice the size asked for comes from a JPEG decoded at a reduced scale (see decode_window);
 /// every pixel is decoded, and the values are Pillow's, with `exact_decode`.
 struct TrainTransform {
@@ -33,6 +36,7 @@ struct TrainTransform {
     std::array<double, 2> ratio = {3.0 / 4.0, 4.0 / 3.0};
     double flip = 0.5;
     bool exact_decode = false;
+    Filter filter = Filter::kBicubic;
 };
 
 /// Returns the crop as the network takes it: 8-bit, transform.width x height, with as many colours as the image.

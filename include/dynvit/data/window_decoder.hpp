@@ -6,7 +6,7 @@
 #include <optional>
 #include <span>
 
-#include "dynvit/io/image.hpp"
+#include "dynvit/data/resize.hpp"
 
 namespace dynvit {
 
@@ -16,9 +16,9 @@ class WindowDecoder {
   public:
     virtual ~WindowDecoder() = default;
 
-    /// The window as resize() (bicubic) makes it of the window's pixels, at the size that the decoder was made for;
-    /// nothing where the decoder does not take this file, and the caller decodes it (and learns what is wrong with it).
-    /// May be called from many threads at once.
+    /// The window as resize() makes it of the window's pixels, at the size that the decoder was made for; nothing where
+    /// the decoder does not take this file, and the caller decodes it (and learns what is wrong with it). May be called
+    /// from many threads at once.
     virtual std::optional<Image> decode(std::span<const std::uint8_t> bytes, const Window& window, bool mirrored) = 0;
 };
 
@@ -27,6 +27,6 @@ class WindowDecoder {
 /// what two inverse DCTs round differently. Damage to compressed data that leaves the markers alone may go unnoticed.
 /// Throws Error naming data.gpu_decode: no such GPU, or a build without nvJPEG.
 /// @param width, height of the pictures it makes
-std::unique_ptr<WindowDecoder> make_gpu_decoder(int width, int height);
+std::unique_ptr<WindowDecoder> make_gpu_decoder(int width, int height, Filter filter = Filter::kBicubic);
 
 }  // namespace dynvit

@@ -9,8 +9,9 @@
 namespace dynvit {
 
 /// Writes a model of opset 17: input "images", its first dimension "batch"; outputs "logits" and, with kept_tokens,
-/// "kept_1", "kept_2", ... The weights are initializers with the names and shapes of published checkpoints. Reads the
-/// file again and runs ONNX's checker and shape inference on it.
+/// "kept_1", "kept_2", ... The weights are initializers with the names and shapes of published checkpoints. The
+/// doc string says in words how pictures are prepared, the metadata "dynvit.preprocessing" in YAML. Reads the file
+/// again and runs ONNX's checker and shape inference on it.
 /// @param model on the CPU, float32
 /// Throws Error naming the path where it can't be written or is refused (`path` is then unchanged), and where dynvit
 /// was built without libonnx.

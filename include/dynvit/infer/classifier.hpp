@@ -19,6 +19,8 @@ struct ClassifierOptions {
     /// See InferenceModel. With kQInt8 an answer depends a little on the pictures beside it, as they share one scale.
     at::ScalarType precision = at::kFloat;
     std::string model = {};  // of the zoo, for weights that dynvit did not write
+    /// In place of what the file says or, where it says nothing, of ImageNet's way.
+    PreprocessingChanges preprocessing = {};
 };
 
 struct ClassScore {
@@ -39,7 +41,7 @@ class Classifier {
     /// Throws Error naming the file and what is wrong with it or the options.
     explicit Classifier(const std::filesystem::path& file, const ClassifierOptions& options = {});
 
-    /// @param pictures of any size; each is scaled and cropped as evaluation does it @param top so many classes of each
+    /// @param pictures of any size; each is prepared as evaluation does it @param top so many classes of each
     std::vector<Classification> classify(const std::vector<Image>& pictures, std::int64_t top = 5) const;
     Classification classify(const Image& picture, std::int64_t top = 5) const;
 
@@ -49,7 +51,6 @@ class Classifier {
   private:
     std::unique_ptr<const InferenceSession> session_;
     std::vector<std::string> class_names_;
-    std::int64_t resize_ = 0;
 };
 
 }  // namespace dynvit

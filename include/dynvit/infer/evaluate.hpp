@@ -56,6 +56,7 @@ struct EvalOptions {
     std::uint64_t seed = 0;                 // of the random policy
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
     at::Tensor calibration = {};            // (M, 3, H, W), uint8: pictures that policies learn from; may be undefined
+    Preprocessing preprocessing = {};       // how pixels are scaled; evaluate_split takes the data's
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once. Pictures without labels (-1) tell how far

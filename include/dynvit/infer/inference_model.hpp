@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "dynvit/io/preprocessing.hpp"
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/inference_linear.hpp"
@@ -24,11 +25,14 @@ class InferenceModel {
     /// bits (see InferenceLinear: a batch shares one scale, so its images depend on each other a little);
     /// kFloat8_e4m3fn, on a GPU of compute capability 9.0 only: bfloat16 with the blocks' matrix products in float8, a
     /// scale for each token. Throws Error where the device can't do that.
-    explicit InferenceModel(const DynamicVitImpl& model, at::ScalarType precision = at::kFloat);
+    /// @param preprocessing how uint8 images are scaled
+    explicit InferenceModel(const DynamicVitImpl& model, at::ScalarType precision = at::kFloat,
+                            const Preprocessing& preprocessing = {});
 
     const ModelSettings& settings() const { return settings_; }
     at::Device device() const { return patch_positions_.device(); }
     at::ScalarType precision() const { return precision_; }
+    const Preprocessing& preprocessing() const { return preprocessing_; }
 
     /// @param images (B, 3, H, W): uint8, or normalized numbers @return (B, prefix + N, C), prefix tokens first
     at::Tensor embed(const at::Tensor& images) const;
@@ -111,6 +115,7 @@ class InferenceModel {
     ModelSettings settings_;
     VitParts parts_;
     at::ScalarType precision_;
+    Preprocessing preprocessing_;
     std::unordered_map<std::string, Norm> norms_;
     std::unordered_map<std::string, InferenceLinear> linears_;
     std::vector<PredictionHead> prediction_heads_;  // a stage

@@ -31,7 +31,7 @@ class InferenceSession {
                               const PolicyInputs& inputs = {});
     /// @param model whose weights are copied; see InferenceModel
     explicit InferenceSession(const DynamicVitImpl& model, PruningPlan plan = {}, at::ScalarType precision = at::kFloat,
-                              const PolicyInputs& inputs = {});
+                              const PolicyInputs& inputs = {}, const Preprocessing& preprocessing = {});
 
     ~InferenceSession();
     InferenceSession(const InferenceSession&) = delete;
@@ -48,6 +48,7 @@ class InferenceSession {
 
     const ModelSettings& settings() const { return model_->settings(); }
     at::Device device() const { return model_->device(); }
+    const Preprocessing& preprocessing() const { return model_->preprocessing(); }
 
     /// Multiply-accumulates of an image, 10^9. @param counts of per_image, where each image has its own cost: what it
     /// keeps at each stage; elsewhere the plan's, and none need be given

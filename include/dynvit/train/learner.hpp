@@ -31,6 +31,7 @@ struct Learner {
     std::optional<Ema> ema;
     std::optional<Blend> blend;
     std::vector<SourceFile> sources;
+    Preprocessing preprocessing = {};  // of the pictures that it learns from, and so the trained model's
 
     /// The model that is evaluated and saved: the student, or its blend with the starting weights as it stands now.
     DynamicVit outcome() { return blend ? blend->with(*student) : student; }

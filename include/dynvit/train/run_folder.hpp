@@ -2,7 +2,8 @@
 //
 //     RUN/config.yaml                    the resolved settings, with comments
 //     RUN/metrics.jsonl                  a line a log step and an evaluation
-//     RUN/checkpoints/last.safetensors   the weights, with the model's settings
+//     RUN/checkpoints/last.safetensors   the weights, with the model's settings and its
+//                                        Preprocessing
 //     RUN/checkpoints/ema.safetensors    their running average, where there is one
 //     RUN/checkpoints/best.safetensors   those (or the averages) with the best accuracy, as train.best_by says
 //     RUN/checkpoints/state.safetensors  all that training has moved, and hashes of the files that it started from:

@@ -14,6 +14,7 @@ struct BundleSettings {
 
     std::int64_t version = kVersion;
     PruningPlan plan;  // by the model's own policy, with counts; dense without any
+    /// The same as Preprocessing's, which holds where a file has both: older files have no other.
     std::int64_t resize = 0;
     std::vector<std::string> class_names;
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "dynvit/io/preprocessing.hpp"
+
 namespace dynvit {
 
 /// Of timm's config.json, of transformers' or of open_clip's open_clip_config.json; empty where one says nothing.
@@ -20,10 +22,13 @@ struct ModelConfig {
     std::string mlp;      // its activation, as ModelSettings has it
     std::string pooling;  // timm's: "token", "avg", "map"
     std::vector<std::string> class_names;
+    std::optional<Preprocessing> preprocessing;  // of pictures
+    std::int64_t picture_size = 0;               // that those are cropped to; 0: image_size
+    std::vector<std::string> notes;              // what of it dynvit does otherwise, a line each
 };
 
 /// Reads the file. Nothing where it describes something else than a model. Throws Error naming file and key for what is
-/// no JSON, or of another type than it should be.
+/// no JSON, or of another type than it should be. transformers has preprocessor_config.json beside it: read, too.
 std::optional<ModelConfig> read_model_config(const std::filesystem::path& path);
 
 }  // namespace dynvit

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "dynvit/io/preprocessing.hpp"
 #include "dynvit/io/pth.hpp"
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/weights/bundle_settings.hpp"
@@ -28,6 +29,8 @@ struct ModelFile {
     std::string incomplete = {};                // what of the settings is not known, as an error says it
     std::string description = {};               // of a recognized model: "vit 384 wide, 12 blocks, ..."
     std::vector<std::string> class_names = {};  // in index order, where config.json or a bundle has them
+    /// How its pictures are prepared; none: ImageNet's way.
+    std::optional<Preprocessing> preprocessing = {};
 };
 
 /// What to read of a file, and what is known of the model that the file may not say.
@@ -52,12 +55,17 @@ ModelSettings settings_of(const ModelFile& file, const std::string& model = {});
 /// Throws Error for a model that gives embeddings, not classes.
 void check_classifies(const ModelFile& file);
 
-/// Writes the weights, and the settings if there are any, beside `path` and renamed: a safetensors file.
+/// Writes the weights, and whatever settings there are, beside `path` and renamed: a safetensors file.
 void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
-                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle = {});
+                      const std::optional<ModelSettings>& settings, const std::optional<BundleSettings>& bundle = {},
+                      const std::optional<Preprocessing>& preprocessing = {});
 
 /// The same of a model. @param type what its weights are stored in
-void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type = at::kFloat);
+void write_model_file(const std::filesystem::path& path, const DynamicVitImpl& model, at::ScalarType type = at::kFloat,
+                      const std::optional<Preprocessing>& preprocessing = {});
+
+/// Says in the log where pixels are scaled otherwise than the file says of its weights. @param whose "the teacher"
+void warn_of_other_scaling(const ModelFile& file, const Preprocessing& given, const std::string& whose);
 
 /// A zoo model's settings with as many classes as the file's head has. Of a file whose model was recognized: what was
 /// recognized, with the zoo's size of pictures and stages.

@@ -51,7 +51,8 @@ NvjpegStream open_header(nvjpegHandle_t handle) {
 
 }  // namespace
 
-NvjpegDecoder::NvjpegDecoder(int width, int height) : width_(width), height_(height), handle_(open_decoder()) {
+NvjpegDecoder::NvjpegDecoder(int width, int height, Filter filter)
+    : width_(width), height_(height), filter_(filter), handle_(open_decoder()) {
     device_ = c10::cuda::current_device();
     for (auto& batch : batches_) batch = std::make_unique<JpegBatch>(handle_.get(), width, height);
     thread_ = std::thread([this] { run(); });
@@ -70,7 +71,7 @@ std::optional<Image> NvjpegDecoder::decode(std::span<const std::uint8_t> bytes, 
     const std::optional<PictureSize> size = plain_jpeg_size(bytes);
     if (!size || pixels(*size) > kMostPixels || !is_inside(window, *size) || !supports(bytes)) return std::nullopt;
     CropRequest request{
-        bytes, *size, window, bicubic_plan({window.width, window.height}, width_, height_, mirrored), {}};
+        bytes, *size, window, resize_plan({window.width, window.height}, width_, height_, filter_, mirrored), {}};
     std::future<std::optional<Crop>> result = request.result.get_future();
     {
         const std::scoped_lock lock(mutex_);

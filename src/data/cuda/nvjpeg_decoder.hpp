@@ -18,7 +18,7 @@ namespace dynvit::cuda {
 /// batch, and finishes the batch before while the GPU is at work on this one.
 class NvjpegDecoder : public WindowDecoder {
   public:
-    NvjpegDecoder(int width, int height);
+    NvjpegDecoder(int width, int height, Filter filter);
     ~NvjpegDecoder() override;
     std::optional<Image> decode(std::span<const std::uint8_t> bytes, const Window& window, bool mirrored) override;
 
@@ -29,6 +29,7 @@ class NvjpegDecoder : public WindowDecoder {
     NvjpegStream take_header();
 
     int width_, height_;
+    Filter filter_;
     c10::DeviceIndex device_;
     NvjpegHandle handle_;
     std::unique_ptr<JpegBatch> batches_[2];

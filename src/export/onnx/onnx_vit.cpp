@@ -3,6 +3,7 @@
 #include <limits>
 #include <numbers>
 
+#include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/bipartite.hpp"
@@ -15,9 +16,6 @@ constexpr std::int64_t kOpset = 17;     // the first with LayerNormalization
 constexpr std::int64_t kIrVersion = 8;  // opset 17 came with it
 constexpr auto kFloat = onnx::TensorProto::FLOAT, kInt64 = onnx::TensorProto::INT64;
 constexpr std::int64_t kEnd = std::numeric_limits<std::int64_t>::max(), kAxis1 = 1;
-
-constexpr const char* kInput =
-    "images: RGB, (value / 255 - mean) / std, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)";
 
 using Value = std::string;  // the name of a node's output
 using Ints = std::vector<std::int64_t>;
@@ -438,7 +436,10 @@ std::string onnx_model(const ModelSettings& settings, const ExportOptions& optio
     model.set_ir_version(kIrVersion);
     model.set_producer_name("dynvit");
     model.add_opset_import()->set_version(kOpset);
-    model.set_doc_string(kInput);
+    model.set_doc_string("images: " + describe(options.preprocessing, settings.image_height(), settings.image_width()));
+    onnx::StringStringEntryProto* preprocessing = model.add_metadata_props();
+    preprocessing->set_key("dynvit.preprocessing");
+    preprocessing->set_value(write_config(options.preprocessing, false));
     model.mutable_graph()->set_name(settings.name);
     VitGraph(settings, weights, *model.mutable_graph()).build(options);
     if (model.ByteSizeLong() > std::numeric_limits<std::int32_t>::max()) {
