@@ -168,7 +168,8 @@ Size size_in(const JsonFields& fields, const std::string& key, bool number_is_sh
         return number_is_shortest ? Size{side, 0, 0} : Size{0, side, side};
     }
     const JsonFields size = fields.section(key);
-    return {size.number("shortest_edge").value_or(0), size.number("height").value_or(0), size.number("width").value_or(0)};
+    return {size.number("shortest_edge").value_or(0), size.number("height").value_or(0),
+            size.number("width").value_or(0)};
 }
 
 void read_preprocessor(const JsonFields& fields, ModelConfig& config) {
@@ -193,8 +194,8 @@ void read_preprocessor(const JsonFields& fields, ModelConfig& config) {
     config.picture_size = crop.side();
     if (size.side() > 0) pictures.crop_pct = crop_share(crop.side(), std::max(size.side(), crop.side()));
     if (size.shortest == 0 && size.height > 0) {
-        config.notes.push_back(str("pictures keep their aspect ratio where transformers makes them ", size.height, " x ",
-                                   size.width, " before the crop"));
+        config.notes.push_back(str("pictures keep their aspect ratio where transformers makes them ", size.height,
+                                   " x ", size.width, " before the crop"));
     }
 }
 

@@ -89,12 +89,12 @@ RawFile read_all(const std::filesystem::path& path, const ModelFiles& files, con
     return whole;
 }
 
-void check_finite(const ModelFile& file) {
-    for (const auto& [name, tensor] : file.weights) {
+void check_finite(const TensorMap& weights, const std::filesystem::path& path) {
+    for (const auto& [name, tensor] : weights) {
         if (!tensor.is_floating_point() || tensor.numel() == 0) continue;
         const auto [least, most] = at::aminmax(tensor.to(at::kFloat));
         if (std::isfinite(least.item<float>()) && std::isfinite(most.item<float>())) continue;
-        throw Error("weights", file.path.string(), ": ", name, " holds numbers that are not finite");
+        throw Error("weights", path.string(), ": ", name, " holds numbers that are not finite");
     }
 }
 
@@ -162,6 +162,7 @@ void recognize_model(RawFile& raw, const ModelFiles& files, const ReadOptions& o
     std::optional<CanonicalWeights> weights = canonical_weights(file.weights, file.path.string(), options.prefix);
     if (!weights) return;
     check_unread(raw, *weights);
+    check_finite(weights->tensors, file.path);
     const std::optional<ModelConfig> config = find_config(files, *weights);
     RecognizedModel model = recognize(*weights, config, options.known, of_openai, file.path.string());
     if (config) weights->notes.insert(weights->notes.end(), config->notes.begin(), config->notes.end());
@@ -186,7 +187,7 @@ ModelFile read_model_file(const std::filesystem::path& path, const ReadOptions& 
     RawFile raw = read_all(path, files, options);
     if (!options.recognize) return std::move(raw.file);
     if (!raw.file.settings) recognize_model(raw, files, options);
-    check_finite(raw.file);
+    if (!raw.file.recognized) check_finite(raw.file.weights, raw.file.path);
     return std::move(raw.file);
 }
 

@@ -80,7 +80,7 @@ class Recognizer {
 
     const at::Tensor& tensor(const std::string& name) const {
         const auto found = t_.find(name);
-        if (found == t_.end()) fail("has no ", name, " (", weights_.naming->library, "'s names read as timm's)");
+        if (found == t_.end()) fail("has no ", name, " (", whose_names(), " read as timm's)");
         return found->second;
     }
 
@@ -329,7 +329,7 @@ class Recognizer {
         const bool norm = has("norm.weight"), fc_norm = has("fc_norm.weight");
         if (said == "avgmax" || said == "max") fail("pools by ", said, ", expected token, avg or map");
         if (norm && fc_norm) fail("has norm and fc_norm, expected one of them: which the head reads is not known");
-        if (!norm && !fc_norm) fail("has no norm.weight (", weights_.naming->library, "'s names read as timm's)");
+        if (!norm && !fc_norm) fail("has no norm.weight (", whose_names(), " read as timm's)");
         if (has("attn_pool.latent")) return read_attention_pooling();
         if (is_image_classifier_of_clip()) fail("CLIPForImageClassification is not supported: it reads no last norm");
         const bool mean = said == "avg" || (said != "token" && (fc_norm || !s_.class_token));
@@ -387,6 +387,8 @@ class Recognizer {
                                      .crop_pct = 1};
         } else if (library == "torchvision") {
             result_.preprocessing = {.interpolation = "bilinear"};
+        } else if (weights_.prefix.ends_with("deit.")) {
+            result_.preprocessing.emplace();
         } else if (s_.pooling == "map" || (library == "transformers" && !s_.layer_scale)) {
             result_.preprocessing = {.mean = {0.5, 0.5, 0.5}, .std = {0.5, 0.5, 0.5}, .crop = kSquash};
             assume_normalization("0.5", "as SigLIP and transformers' ViTs have it", "ImageNet's", "0.485,0.456,0.406",
@@ -402,14 +404,13 @@ class Recognizer {
     // Kinds of models that nobody trained otherwise: DINOv2, DeiT-III, distilled DeiT, MAE.
     bool is_surely_of_imagenet() const {
         const bool deit3 = s_.layer_scale && s_.class_token && s_.registers == 0;
-        return deit3 || s_.distillation_token || weights_.has_mask_token ||
-               weights_.has_decoder || s_.stages() > 0;
+        return deit3 || s_.distillation_token || weights_.has_mask_token || weights_.has_decoder || s_.stages() > 0;
     }
 
     void assume_normalization(const char* taken, const char* reason, const char* others, const char* mean,
                               const char* std) {
-        note("nothing says how pictures are normalized: mean and std are taken to be ", taken, ", ", reason, "; for ",
-             others, ": --mean ", mean, " --std ", std, ". The wrong ones cost about 7 points of top-1");
+        note("nothing says how pictures are normalized; without --mean and --std it is by ", taken, ", ", reason,
+             "; for ", others, ": --mean ", mean, " --std ", std, ". The wrong ones cost about 7 points of top-1");
     }
 
     // ---- In words ----
@@ -425,16 +426,20 @@ class Recognizer {
         return s_.name;
     }
 
+    std::string whose_names() const {
+        const std::string library(weights_.naming->library);
+        return library + (library.ends_with('s') ? "' names" : "'s names");
+    }
+
     std::string heads_text() const {
         if (!result_.incomplete.empty()) return "an unknown number of heads";
-        return str(s_.num_heads, s_.num_heads > 1 ? " heads" : " head",
-                   result_.heads_known ? "" : " (assumed: --num-heads changes it)");
+        return str(s_.num_heads, s_.num_heads > 1 ? " heads" : " head", result_.heads_known ? "" : " (assumed)");
     }
 
     std::string description() const {
         std::vector<std::string> parts = {str("vit ", s_.embed_dim, " wide"),
                                           str(s_.depth, s_.depth > 1 ? " blocks" : " block"), heads_text(),
-                                          str("patch ", s_.patch_size, " (", weights_.naming->library, "'s names)")};
+                                          str("patch ", s_.patch_size, " (", whose_names(), ')')};
         if (s_.registers > 0) parts.push_back(str(s_.registers, s_.registers > 1 ? " registers" : " register"));
         if (s_.distillation_token) parts.emplace_back("a distillation token");
         if (!s_.class_token) parts.emplace_back("no [CLS]");
@@ -446,7 +451,7 @@ class Recognizer {
         if (s_.pooling == "token_mean") parts.emplace_back("[CLS] beside the patches' mean");
         parts.push_back(join(s_.image_size, " x ") + " px");
         if (s_.stages() > 0) parts.push_back(str(s_.stages(), " prediction modules"));
-        parts.push_back(result_.classifies ? str(s_.num_classes, " classes")
+        parts.push_back(result_.classifies ? str(s_.num_classes, s_.num_classes > 1 ? " classes" : " class")
                                            : str("no classes: an embedding of ", s_.outputs()));
         return join(parts, ", ");
     }

@@ -437,10 +437,10 @@ std::string preprocessing_of(const std::string& name) {
 
 TEST(BackbonesBeside, PicturesArePreparedAsConfigsSay) {
     const std::map<std::string, std::string> expected = {
-        {"vit_augreg", "0.5 0.5 bicubic center 44"},          // crop_pct 0.9 of 40
+        {"vit_augreg", "0.5 0.5 bicubic center 44"},  // crop_pct 0.9 of 40
         {"vit_augreg_bare", "not known"},
         {"timm_deit3", "0.485 0.229 bicubic center 40"},
-        {"deit3", "0.485 0.229 bicubic center 45"},           // no config: the family's, 40 / 0.875
+        {"deit3", "0.485 0.229 bicubic center 45"},  // no config: the family's, 40 / 0.875
         {"hf_vit", "0.5 0.5 bilinear squash"},
         {"hf_deit", "0.5 0.5 bicubic center 46"},
         {"hf_dinov2", "0.485 0.229 bicubic center 46"},

@@ -15,17 +15,18 @@ namespace dynvit {
 struct KnownParts {
     std::int64_t num_heads = 0;   // 0: the file's, or assumed
     std::string activation = {};  // of the MLP; empty: likewise
-    bool normalization_known = false;  // that pictures are scaled ImageNet's way needs no word where nothing else is said
+    bool normalization_known =
+        false;  // that pictures are scaled ImageNet's way needs no word where nothing else is said
 };
 
 struct RecognizedModel {
     ModelSettings settings;
     std::optional<Preprocessing> preprocessing;  // of its pictures; none: nothing says it
-    bool classifies = false;         // its outputs are classes, not an embedding
-    std::string description;         // "vit 384 wide, 12 blocks, ..."
-    std::vector<std::string> notes;  // what was assumed, a line each
-    bool heads_known = true;         // otherwise their number was assumed, or is 1 and incomplete says why
-    std::string incomplete;          // what of the settings nobody knows, as an error says it; empty: nothing
+    bool classifies = false;                     // its outputs are classes, not an embedding
+    std::string description;                     // "vit 384 wide, 12 blocks, ..."
+    std::vector<std::string> notes;              // what was assumed, a line each
+    bool heads_known = true;                     // otherwise their number was assumed, or is 1 and incomplete says why
+    std::string incomplete;  // what of the settings nobody knows, as an error says it; empty: nothing
 };
 
 /// Takes from the weights what the model they are of does not have under those names: a position of [CLS] alone is
