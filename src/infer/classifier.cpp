@@ -11,12 +11,10 @@
 namespace dynvit {
 namespace {
 
-ModelSettings settings_of(const ModelFile& file, const std::string& model) {
-    if (file.settings) return *file.settings;
-    if (model.empty()) {
-        throw Error("model", file.path.string(), ": does not say which model it is of, expected its name beside it");
-    }
-    ModelSettings settings = zoo_settings(model, file);
+// A file's own go before a name; without prediction modules it has no stages.
+ModelSettings settings_in(const ModelFile& file, const std::string& model) {
+    if (file.settings && !file.recognized) return *file.settings;
+    ModelSettings settings = settings_of(file, model);
     const auto of_module = [](const auto& entry) { return is_of_prediction_module(entry.first); };
     if (std::ranges::none_of(file.weights, of_module)) settings.pruning_loc = {};
     return settings;
@@ -44,18 +42,18 @@ PruningPlan plan_of(const ModelFile& file, const ModelSettings& settings, const 
 }  // namespace
 
 Classifier::Classifier(const std::filesystem::path& file, const ClassifierOptions& options) {
-    const ModelFile read = read_model_file(file);
-    const ModelSettings settings = settings_of(read, options.model);
+    const ModelFile read = read_model_file(file, {.known = {.normalization_known = !options.model.empty()}});
+    check_classifies(read);
+    const ModelSettings settings = settings_in(read, options.model);
     DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
     load_weights(*model, read, Fit::kEvaluate);
     model->to(options.device);
     const Preprocessing preprocessing = options.preprocessing.over(read.preprocessing.value_or(Preprocessing()));
     session_ = std::make_unique<const InferenceSession>(*model, plan_of(read, settings, options), options.precision,
                                                         PolicyInputs(), preprocessing);
-    if (!read.bundle) return;
-    class_names_ = read.bundle->class_names;
+    class_names_ = read.class_names;
     if (!class_names_.empty() && std::ssize(class_names_) != settings.num_classes) {
-        throw Error("bundle", file.string(), ": names ", class_names_.size(), " classes, expected the model's ",
+        throw Error("weights", file.string(), ": names ", class_names_.size(), " classes, expected the model's ",
                     settings.num_classes);
     }
 }

@@ -121,6 +121,7 @@ bool is_known_to_one_image_kernel(ModelSettings settings) {
     settings.pruning_loc = known.pruning_loc;
     settings.norm_epsilon = known.norm_epsilon;
     settings.qkv_bias = known.qkv_bias;
+    settings.position_resampling = known.position_resampling;
     settings.layer_scale = known.layer_scale;  // it is part of the layers
     return settings == known;
 }

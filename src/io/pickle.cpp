@@ -292,8 +292,9 @@ class Machine {
     }
 
     void build() {
-        pop();  // the state
-        const PickleValue* target = top();
+        const PickleValue* state = pop();
+        PickleValue* target = top();
+        if (target->is(Kind::kObject) && target->items.size() == 2) target->items.push_back(state);
         if (!target->is(Kind::kObject) && !target->is(Kind::kDict) && !target->is(Kind::kPersistent)) {
             fail("gives a state to ", target->description());
         }

@@ -27,8 +27,8 @@ struct PickleValue {
         kTuple,   // items
         kDict,  // items: key, value, key, value ... as they were set, so the last of equal keys counts; OrderedDict too
         kGlobal,  // items: module, name; a class or function
-        kObject,  // items: the callable and a tuple of its arguments, or nothing for a set; what it is given later (its
-                  // state, its members) is skipped
+        kObject,  // items: the callable and a tuple of its arguments, then its state, if it is given one; nothing for a
+                  // set; its members are skipped
         kPersistent,  // items: the identity of something that stands outside of the pickle
     };
 

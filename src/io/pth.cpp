@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -65,21 +67,88 @@ bool is_state_dict(const PickleValue& value) {
     return false;
 }
 
-const PickleValue* find(const PickleValue& dict, const std::string& key) {
-    for (std::size_t i = dict.items.size(); i > 0; i -= 2) {
-        if (dict.items[i - 2]->is(Kind::kString) && dict.items[i - 2]->text == key) return dict.items[i - 1];
-    }
-    return nullptr;
-}
-
 std::string shown_key(const PickleValue& key) {
     if (key.is(Kind::kInt)) return std::to_string(key.integer);
     return key.is(Kind::kString) ? quoted(key.text) : key.description();
 }
 
-std::vector<std::string> part_names(WeightsPart part) {
-    if (part == WeightsPart::kEma) return {"model_ema", "state_dict_ema", "model_ema_state_dict"};
-    return {"model", "state_dict", "model_state_dict"};
+// Usual names of a model's weights and of their moving average, the likelier ones first.
+const std::vector<std::string> kPlainNames = {"model",   "state_dict", "model_state_dict", "module",     "net",
+                                              "network", "params",     "weights",          "model_state"};
+const std::vector<std::string> kEmaNames = {
+    "model_ema", "state_dict_ema", "model_ema_state_dict", "ema", "ema_model", "ema_state_dict", "params_ema"};
+
+// Dicts of tensors in these are no weights.
+const std::vector<std::string> kNoWeights = {"optimizer", "optimizers",    "optimizer_states", "lr_scheduler",
+                                             "scaler",    "lr_schedulers", "callbacks",        "hyper_parameters",
+                                             "loops",     "amp_scaler",    "rng_state",        "args"};
+
+bool is_one_of(const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// A dict of tensors, and the keys that lead to it.
+struct Part {
+    const PickleValue* dict;
+    std::vector<std::string> keys;
+
+    std::string name() const { return join(keys, "."); }
+    std::size_t tensors() const {
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < dict->items.size(); i += 2) {
+            count += is_tensor_entry(*dict->items[i], *dict->items[i + 1]) ? 1 : 0;
+        }
+        return count;
+    }
+    bool is_plain() const {
+        return std::all_of(keys.begin(), keys.end(), [](const auto& key) { return is_one_of(kPlainNames, key); });
+    }
+    bool is_ema() const {
+        return std::any_of(keys.begin(), keys.end(), [](const auto& key) { return is_one_of(kEmaNames, key); });
+    }
+};
+
+/// A dict's values under strings that may be names, in order; the last of equal keys counts.
+std::vector<std::pair<std::string, const PickleValue*>> named_values(const PickleValue& dict) {
+    constexpr std::size_t kLongestName = 200;
+    std::vector<std::pair<std::string, const PickleValue*>> values;
+    std::map<std::string, std::size_t> places;
+    for (std::size_t i = 0; i < dict.items.size(); i += 2) {
+        const PickleValue& key = *dict.items[i];
+        if (!key.is(Kind::kString) || key.text.size() > kLongestName) continue;
+        const auto [place, is_new] = places.try_emplace(key.text, values.size());
+        if (is_new) {
+            values.emplace_back(key.text, dict.items[i + 1]);
+        } else {
+            values[place->second].second = dict.items[i + 1];
+        }
+    }
+    return values;
+}
+
+/// @param seen dicts that were looked through: one may be in several others, or in itself
+void find_parts(const PickleValue& dict, const std::vector<std::string>& keys, std::set<const PickleValue*>& seen,
+                std::vector<Part>& found) {
+    constexpr std::size_t kMostKeys = 3;
+    if (!seen.insert(&dict).second) return;
+    if (is_state_dict(dict)) found.push_back({&dict, keys});
+    if (keys.size() == kMostKeys) return;
+    for (const auto& [key, value] : named_values(dict)) {
+        if (!value->is(Kind::kDict) || is_one_of(kNoWeights, key)) continue;
+        std::vector<std::string> inner = keys;
+        inner.push_back(key);
+        find_parts(*value, inner, seen, found);
+    }
+}
+
+/// The one whose first key stands first among the names.
+const Part* first_named(const std::vector<const Part*>& parts, const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+        for (const Part* part : parts) {
+            if (!part->keys.empty() && part->keys.front() == name) return part;
+        }
+    }
+    return parts.empty() ? nullptr : parts.front();
 }
 
 // ---- Reading it -----------------------------------------------------------------------------------------------------
@@ -96,22 +165,23 @@ class Reader {
   public:
     explicit Reader(const std::filesystem::path& path) : file_(path, "pth"), container_(read_pth_container(file_)) {}
 
-    Pth read(WeightsPart part) {
+    Pth read(WeightsPart wanted, const std::string& name) {
         const PickleValue& root = *container_.pickle.root;
+        if (container_.torchscript) return read_module(root);
         if (!root.is(Kind::kDict)) file_.fail("holds ", root.description(), ", expected a dict of tensors");
+        std::vector<Part> parts;
+        std::set<const PickleValue*> seen;
+        find_parts(root, {}, seen, parts);
+        const Part& part = name.empty() ? choose(parts, wanted) : named(parts, name);
         Pth result;
-        for (const std::string& name : part_names(part)) {
-            const PickleValue* found = find(root, name);
-            if (!found || !is_state_dict(*found)) continue;
-            result.part = name;
-            for (std::size_t i = 0; i < root.items.size(); i += 2) {
-                if (root.items[i]->text != name) skip(*root.items[i], result);
-            }
-            read_state_dict(*found, result);
-            return result;
+        result.part = part.name();
+        for (const Part& other : parts) {
+            if (&other != &part && !other.keys.empty()) result.other_parts.push_back(other.name());
         }
-        if (part == WeightsPart::kEma || !is_state_dict(root)) fail_without_weights(root, part);
-        read_state_dict(root, result);
+        for (std::size_t i = 0; !part.keys.empty() && i < root.items.size(); i += 2) {
+            if (root.items[i]->text != part.keys.front()) skip(*root.items[i], result);
+        }
+        read_state_dict(*part.dict, result);
         return result;
     }
 
@@ -121,16 +191,97 @@ class Reader {
         file_.fail("tensor ", quoted(key), ": ", parts...);
     }
 
-    [[noreturn]] void fail_without_weights(const PickleValue& root, WeightsPart part) const {
+    /// A compiled module's tensors by the attributes that lead to them, which is what its state dict has.
+    Pth read_module(const PickleValue& root) {
+        Pth result;
+        result.torchscript = true;
+        std::set<const PickleValue*> seen;
+        read_attributes(root, "", seen, result);
+        if (result.tensors.empty()) file_.fail("is a TorchScript archive without weights");
+        return result;
+    }
+
+    void read_attributes(const PickleValue& module, const std::string& prefix, std::set<const PickleValue*>& seen,
+                         Pth& result) {
+        constexpr std::size_t kLongestName = 500;
+        if (!is_module(module) || !seen.insert(&module).second || prefix.size() > kLongestName) return;
+        const PickleValue& state = *module.items[2];
+        for (std::size_t i = 0; i < state.items.size(); i += 2) {
+            if (!state.items[i]->is(Kind::kString)) continue;
+            const std::string name = prefix + state.items[i]->text;
+            if (is_tensor_entry(*state.items[i], *state.items[i + 1])) {
+                take_tensor(name, *tensor_call(*state.items[i + 1]), result);
+            } else {
+                read_attributes(*state.items[i + 1], name + ".", seen, result);
+            }
+        }
+    }
+
+    /// An object of a compiled class, with a dict of attributes.
+    static bool is_module(const PickleValue& value) {
+        return value.is(Kind::kObject) && value.items.size() == 3 && value.items[0]->is(Kind::kGlobal) &&
+               value.items[0]->items[0]->text.starts_with("__torch__") && value.items[2]->is(Kind::kDict);
+    }
+
+    void take_tensor(const std::string& name, const Call& call, Pth& result) {
+        if (const std::string reason = unknown_type(call); !reason.empty()) {
+            result.unread.insert_or_assign(name, reason);
+        } else {
+            result.tensors.insert_or_assign(name, read_tensor(name, call));
+        }
+    }
+
+    /// Plain weights under a usual name, all of the file, or the only ones that are there.
+    const Part& choose(const std::vector<Part>& parts, WeightsPart wanted) const {
+        std::vector<const Part*> plain, averages, others;
+        const Part* whole = nullptr;
+        for (const Part& part : parts) {
+            if (part.keys.empty()) {
+                whole = &part;
+            } else {
+                (part.is_ema() ? averages : part.is_plain() ? plain : others).push_back(&part);
+            }
+        }
+        if (wanted == WeightsPart::kEma) {
+            if (averages.empty()) fail_without_weights(wanted);
+            return *first_named(averages, kEmaNames);
+        }
+        if (!plain.empty()) return *first_named(plain, kPlainNames);
+        if (others.empty()) others = averages;
+        const auto has_more = [&](const Part* other) { return other->tensors() > whole->tensors(); };
+        if (whole && std::none_of(others.begin(), others.end(), has_more)) return *whole;
+        if (others.empty()) fail_without_weights(wanted);
+        if (others.size() > 1) fail_ambiguous(others);
+        return *others.front();
+    }
+
+    const Part& named(const std::vector<Part>& parts, const std::string& name) const {
+        std::vector<std::string> names;
+        for (const Part& part : parts) {
+            if (part.name() == name) return part;
+            if (!part.keys.empty()) names.push_back(part.name());
+        }
+        file_.fail("holds no dict of tensors under ", quoted(name), ", expected one of ",
+                   names.empty() ? "none: the file is one" : join(names, ", "));
+    }
+
+    [[noreturn]] void fail_ambiguous(const std::vector<const Part*>& parts) const {
+        std::vector<std::string> names;
+        for (const Part* part : parts) names.push_back(part->name());
+        file_.fail("holds weights under ", join(names, ", "), ", expected one of them: --weights-part");
+    }
+
+    [[noreturn]] void fail_without_weights(WeightsPart wanted) const {
         constexpr std::size_t kMostKeys = 12;
+        const PickleValue& root = *container_.pickle.root;
+        const bool ema = wanted == WeightsPart::kEma;
         std::vector<std::string> found;
         for (std::size_t i = 0; i < root.items.size() && found.size() < kMostKeys; i += 2) {
             found.push_back(str(shown_key(*root.items[i]), " (", kind_of(*root.items[i + 1]), ')'));
         }
         if (root.items.size() > 2 * kMostKeys) found.push_back("...");
-        file_.fail("holds no ", part == WeightsPart::kEma ? "EMA weights" : "weights",
-                   "; expected a dict of tensors under ", join(part_names(part), ", "),
-                   part == WeightsPart::kEma ? "" : ", or as the whole file", "; found ",
+        file_.fail("holds no ", ema ? "EMA weights" : "weights", "; expected a dict of tensors under ",
+                   join(ema ? kEmaNames : kPlainNames, ", "), ema ? "" : ", or as the whole file", "; found ",
                    found.empty() ? "nothing" : join(found, ", "));
     }
 
@@ -147,13 +298,24 @@ class Reader {
     void read_state_dict(const PickleValue& dict, Pth& result) {
         for (std::size_t i = 0; i < dict.items.size(); i += 2) {
             const PickleValue &key = *dict.items[i], &value = *dict.items[i + 1];
-            if (is_tensor_entry(key, value)) {
-                result.tensors.insert_or_assign(key.text, read_tensor(key.text, *tensor_call(value)));
-            } else {
+            if (!is_tensor_entry(key, value)) {
                 skip(key, result);
+                continue;
             }
+            take_tensor(key.text, *tensor_call(value), result);
+        }
+        if (result.tensors.empty() && !result.unread.empty()) {
+            fail_tensor(result.unread.begin()->first, result.unread.begin()->second);
         }
         result.tensors = without_wrapper_prefixes(std::move(result.tensors));
+    }
+
+    /// Why LibTorch has no such tensor; empty where it has.
+    std::string unknown_type(const Call& call) const {
+        const Values& arguments = *call.arguments;
+        if (arguments.empty() || !storage_id(*arguments[0])) return "its storage is of no known type";
+        if (!call.of("_rebuild_tensor_v3") || arguments.size() < 7 || known_dtype(*arguments[6])) return "";
+        return str("its type is ", arguments[6]->description(), ", which is not known");
     }
 
     at::Tensor read_tensor(const std::string& key, const Call& call) {
@@ -193,9 +355,13 @@ class Reader {
                 numbers(key, "sizes", *arguments[2]), numbers(key, "strides", *arguments[3])};
     }
 
-    at::ScalarType dtype(const std::string& key, const PickleValue& value) const {
+    static std::optional<at::ScalarType> known_dtype(const PickleValue& value) {
         const bool named = value.is(Kind::kGlobal) && value.items[0]->text == "torch";
-        const auto type = named ? type_of_dtype(value.items[1]->text) : std::nullopt;
+        return named ? type_of_dtype(value.items[1]->text) : std::nullopt;
+    }
+
+    at::ScalarType dtype(const std::string& key, const PickleValue& value) const {
+        const auto type = known_dtype(value);
         if (!type) fail_tensor(key, "its type is ", value.description(), ", which is not known");
         return *type;
     }
@@ -313,8 +479,8 @@ class Reader {
 
 }  // namespace
 
-Pth read_pth(const std::filesystem::path& path, WeightsPart part) {
-    return Reader(path).read(part);
+Pth read_pth(const std::filesystem::path& path, WeightsPart part, const std::string& name) {
+    return Reader(path).read(part, name);
 }
 
 TensorMap without_wrapper_prefixes(TensorMap tensors) {

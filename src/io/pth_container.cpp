@@ -17,7 +17,7 @@ struct TypeName {
     at::ScalarType type;
 };
 
-constexpr std::array<TypeName, 22> kTypes = {{
+constexpr std::array<TypeName, 25> kTypes = {{
     {"DoubleStorage", "float64", at::kDouble},
     {"FloatStorage", "float32", at::kFloat},
     {"HalfStorage", "float16", at::kHalf},
@@ -40,6 +40,9 @@ constexpr std::array<TypeName, 22> kTypes = {{
     {"", "float8_e5m2", at::kFloat8_e5m2},
     {"", "uint16", at::kUInt16},
     {"", "uint32", at::kUInt32},
+    {"", "uint64", at::kUInt64},
+    {"", "float8_e4m3fnuz", at::ScalarType::Float8_e4m3fnuz},
+    {"", "float8_e5m2fnuz", at::ScalarType::Float8_e5m2fnuz},
 }};
 
 std::optional<at::ScalarType> type_of(const char* TypeName::*column, const std::string& name) {
@@ -51,15 +54,17 @@ std::optional<at::ScalarType> type_of(const char* TypeName::*column, const std::
 
 // Since PyTorch 1.6: a zip archive of NAME/data.pkl, NAME/byteorder and NAME/data/KEY for each storage.
 
+bool is_torchscript(const ZipDirectory& directory) {
+    const auto of_it = [](const auto& entry) { return entry.first.ends_with("/constants.pkl"); };
+    return std::any_of(directory.files.begin(), directory.files.end(), of_it);
+}
+
 /// The archive's name with '/', which all its files start with.
 std::string archive_prefix(const InputFile& file, const ZipDirectory& directory) {
-    for (const auto& [name, extent] : directory.files) {
-        if (name.ends_with("/constants.pkl")) {
-            file.fail("is a TorchScript archive, expected a state dict that torch.save wrote");
-        }
-    }
-    if (!directory.packed.empty()) {
-        file.fail("is a zip archive in which ", quoted(*directory.packed.begin()),
+    const bool torchscript = is_torchscript(directory);
+    for (const std::string& name : directory.packed) {
+        if (torchscript && name.find("/code/") != std::string::npos) continue;  // which nobody reads
+        file.fail("is a zip archive in which ", quoted(name),
                   " is compressed or encrypted; torch.save stores files as they are");
     }
     for (const auto& [name, extent] : directory.files) {
@@ -85,6 +90,7 @@ PthContainer read_zip(InputFile& file) {
     }
 
     PthContainer container;
+    container.torchscript = is_torchscript(directory);
     const Extent& pickle = files.at(prefix + "data.pkl");
     contents(file, pickle, prefix + "data.pkl");  // compares the checksum
     container.pickle = read_pickle(file.stream_at(pickle.offset), pickle.bytes, file.path() + ": data.pkl");

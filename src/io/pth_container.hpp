@@ -17,6 +17,7 @@ namespace dynvit {
 struct PthContainer {
     Pickle pickle;
     std::map<std::string, Extent> storages;  // by key; all lie inside of the file
+    bool torchscript = false;                // the pickle is of a compiled module, not of what torch.save was given
 };
 
 /// What the pickle says of a storage.

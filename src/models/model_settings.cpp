@@ -94,6 +94,11 @@ void ModelSettings::fields(FieldVisitor& v) {
     v.field("registers", registers, "further tokens between those and the patches; never pruned", at_least(0));
     v.field("absolute_positions", absolute_positions, "there is a pos_embed, which is added to the tokens");
     v.field("prefix_positions", prefix_positions, "pos_embed has places for the tokens before the patches");
+    v.field(
+        "position_resampling", position_resampling,
+        "pos_embed for pictures of another size: bicubic and antialiased (timm), not antialiased (transformers, DeiT), "
+        "or that scaled by a tenth of a patch more (offset: DINOv2)",
+        std::vector<std::string>{"antialiased", "bicubic", "offset"});
     v.field("rope", rope, "rotary positions of the patch tokens", std::vector<std::string>{"none", "dinov3", "eva02"});
     v.field("rope_grid", rope_grid, "eva02: patches along a side of the grid that the angles were made for",
             at_least(1));

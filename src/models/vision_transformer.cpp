@@ -197,13 +197,31 @@ VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStre
     return {logits, normed.slice(1, prefix)};
 }
 
+namespace {
+
+// A grid's values, (1, C, h, w). DINOv2 scales by a tenth of a patch more than what it wants, which moves where it
+// reads.
+at::Tensor resample(const at::Tensor& grid, std::int64_t height, std::int64_t width, const std::string& resampling) {
+    if (resampling == "antialiased") return at::_upsample_bicubic2d_aa(grid, {height, width}, false);
+    if (resampling == "bicubic") return at::upsample_bicubic2d(grid, {height, width}, false);
+    constexpr double kOffset = 0.1;
+    const auto scale = [](std::int64_t to, std::int64_t from) {
+        return (static_cast<double>(to) + kOffset) / static_cast<double>(from);
+    };
+    return at::upsample_bicubic2d(grid, {height, width}, false, scale(height, grid.size(2)),
+                                  scale(width, grid.size(3)));
+}
+
+}  // namespace
+
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,
-                            std::int64_t to_height, std::int64_t to_width, std::int64_t prefix) {
+                            std::int64_t to_height, std::int64_t to_width, std::int64_t prefix,
+                            const std::string& resampling) {
     TORCH_CHECK(pos_embed.dim() == 3 && pos_embed.size(1) == prefix + from_height * from_width,
                 "pos_embed must be (1, ", prefix, " + ", from_height * from_width, ", C), found ", pos_embed.sizes());
     const std::int64_t channels = pos_embed.size(2);
     const at::Tensor grid = pos_embed.slice(1, prefix).to(at::kFloat).reshape({1, from_height, from_width, channels});
-    const at::Tensor resized = at::_upsample_bicubic2d_aa(grid.permute({0, 3, 1, 2}), {to_height, to_width}, false);
+    const at::Tensor resized = resample(grid.permute({0, 3, 1, 2}), to_height, to_width, resampling);
     const at::Tensor patches = resized.permute({0, 2, 3, 1}).reshape({1, to_height * to_width, channels});
     return at::cat({pos_embed.slice(1, 0, prefix), patches.to(pos_embed.scalar_type())}, 1);
 }

@@ -16,9 +16,15 @@ namespace {
 constexpr const char* kParameter = "parameter.";
 constexpr const char* kEma = "ema.";
 
+const ReadOptions kOptions = {.known = {.normalization_known = true}};  // data.mean and data.std say it
+
 DynamicVit make_student(const Experiment& e, const at::Device& device) {
     DynamicVit model(e.model, at::make_generator<at::CPUGeneratorImpl>(seed_for(e.train.seed, SeedUse::kWeights)));
-    if (!e.train.weights.empty()) load_weights(*model, read_model_file(e.train.weights), Fit::kFineTune);
+    if (!e.train.weights.empty()) {
+        const ModelFile file = read_model_file(e.train.weights, kOptions);
+        load_weights(*model, file, Fit::kFineTune);
+        warn_of_other_scaling(file, e.data.preprocessing, "the start");
+    }
     model->to(device);
     for (auto& item : model->named_parameters()) {  // no gradient where nobody would use it
         item.value().requires_grad_(e.train.optimizer.trains(item.key()));
@@ -29,7 +35,7 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
 std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at::Device& device) {
     if (!e.train.loss.need_teacher()) return nullptr;
     const bool is_start = e.train.teacher.empty();
-    const ModelFile file = read_model_file(is_start ? e.train.weights : e.train.teacher);
+    const ModelFile file = read_model_file(is_start ? e.train.weights : e.train.teacher, kOptions);
     try {
         const DynamicVit model = load_dense(file, e.model, device);
         warn_of_other_scaling(file, e.data.preprocessing, "the teacher");

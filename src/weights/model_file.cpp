@@ -1,13 +1,16 @@
 #include "dynvit/weights/model_file.hpp"
 
+#include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/io/weights_format.hpp"
+#include "dynvit/weights/model_files.hpp"
 
 namespace dynvit {
 namespace {
@@ -17,22 +20,30 @@ constexpr const char* kBundleKey = "dynvit.bundle";
 constexpr const char* kPreprocessingKey = "dynvit.preprocessing";
 
 bool of_head(const std::string& key) {
-    return key.starts_with("head.");
+    return key.starts_with("head.") || key.starts_with("head_dist.");
 }
 
-ModelFile read_checkpoint(const std::filesystem::path& path, WeightsPart part) {
-    Pth read = read_pth(path, part);
-    return {path, std::nullopt, std::move(read.tensors), std::move(read.part), std::move(read.skipped)};
+/// A file's tensors as they stand there, and what is known of them.
+struct RawFile {
+    ModelFile file;
+    std::map<std::string, std::string> unread;  // tensors of types that are not read, and why
+    std::vector<std::string> other_parts;
+    bool torchscript = false;
+};
+
+RawFile read_checkpoint(const std::filesystem::path& path, const ReadOptions& options) {
+    const bool ema = options.part == "ema";
+    Pth read = read_pth(path, ema ? WeightsPart::kEma : WeightsPart::kPlain, ema ? "" : options.part);
+    return {{path, std::nullopt, std::move(read.tensors), std::move(read.part), std::move(read.skipped)},
+            std::move(read.unread),
+            std::move(read.other_parts),
+            read.torchscript};
 }
 
-}  // namespace
-
-ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part) {
-    if (weights_format(path) == WeightsFormat::kPth) return read_checkpoint(path, part);
-    if (part == WeightsPart::kEma) {
-        throw Error("weights", path.string(),
-                    ": is a safetensors file, which holds one set of weights; "
-                    "EMA weights are read from PyTorch checkpoints");
+RawFile read_safetensors_model(const std::filesystem::path& path, const ReadOptions& options) {
+    if (!options.part.empty()) {
+        throw Error("weights", path.string(), ": is a safetensors file, which holds one set of weights; ",
+                    options.part == "ema" ? "EMA weights" : "parts", " are read from PyTorch checkpoints");
     }
     Safetensors read = read_safetensors(path);
     ModelFile file{path, std::nullopt, without_wrapper_prefixes(std::move(read.tensors))};
@@ -52,7 +63,150 @@ ModelFile read_model_file(const std::filesystem::path& path, WeightsPart part) {
         file.bundle->plan.policy = own_policy(*file.settings);
         check_plan(file.bundle->plan, *file.settings, path.string());
     }
-    return file;
+    if (file.bundle) file.class_names = file.bundle->class_names;
+    if (file.settings) file.classifies = file.settings->num_classes > 0;
+    return {std::move(file), std::move(read.unread), {}, false};
+}
+
+RawFile read_one(const std::filesystem::path& path, const ReadOptions& options) {
+    if (weights_format(path) == WeightsFormat::kPth) return read_checkpoint(path, options);
+    return read_safetensors_model(path, options);
+}
+
+// The parts that an index lists are one model's.
+RawFile read_all(const std::filesystem::path& path, const ModelFiles& files, const ReadOptions& options) {
+    RawFile whole = read_one(files.weights.front(), options);
+    for (std::size_t i = 1; i < files.weights.size(); ++i) {
+        RawFile part = read_one(files.weights[i], options);
+        whole.file.weights.merge(part.file.weights);
+        whole.unread.merge(part.unread);
+        if (!part.file.weights.empty()) {
+            throw Error("weights", files.weights[i].string(), ": ", part.file.weights.begin()->first,
+                        " is in another part of the same model, too");
+        }
+    }
+    if (files.weights.size() > 1) whole.file.path = path;
+    return whole;
+}
+
+void check_finite(const TensorMap& weights, const std::filesystem::path& path) {
+    for (const auto& [name, tensor] : weights) {
+        if (!tensor.is_floating_point() || tensor.numel() == 0) continue;
+        const auto [least, most] = at::aminmax(tensor.to(at::kFloat));
+        if (std::isfinite(least.item<float>()) && std::isfinite(most.item<float>())) continue;
+        throw Error("weights", path.string(), ": ", name, " holds numbers that are not finite");
+    }
+}
+
+// ---- Which model it is ----
+
+// config.json of the library that the names are of; none where it is of another model.
+bool may_be_of(const ModelConfig& config, const CanonicalWeights& weights) {
+    const std::string_view names = weights.naming->library;
+    if (config.library == "open_clip")
+        return names == "OpenAI" || (names == "timm" && weights.prefix.ends_with("trunk."));
+    return config.library == names;
+}
+
+std::optional<ModelConfig> find_config(const ModelFiles& files, const CanonicalWeights& weights) {
+    for (const char* name : {"config.json", "open_clip_config.json"}) {
+        const std::filesystem::path path = files.folder / name;
+        if (!std::filesystem::exists(path)) continue;
+        try {
+            const std::optional<ModelConfig> config = read_model_config(path);
+            if (!config || !may_be_of(*config, weights)) continue;
+            const std::string other = disagreement(*config, weights);
+            if (other.empty()) return config;
+            throw Error("weights", path.string(), ": is of another model than the weights: ", other);
+        } catch (const Error& error) {
+            if (files.is_folder) throw;  // beside a file that was named it may be anything
+            log::warn(str("passed over: ", error.what()));
+        }
+    }
+    return std::nullopt;
+}
+
+// Nothing that the model needs may be of a type that was not read.
+void check_unread(const RawFile& raw, const CanonicalWeights& weights) {
+    for (const auto& [name, reason] : raw.unread) {
+        if (!name.starts_with(weights.prefix)) continue;
+        const std::string inner = name.substr(weights.prefix.size());
+        const auto known = renamed(inner, weights.naming->renamings), head = renamed(inner, head_names());
+        if (!(known && !known->empty()) && !head) continue;
+        throw Error("weights", raw.file.path.string(), ": tensor ", name, ": ", reason);
+    }
+}
+
+// A state dict of OpenAI's has numbers of its own beside the weights. What it publishes are TorchScript archives.
+bool is_of_openai(const TensorMap& tensors) {
+    return tensors.contains("input_resolution") && tensors.contains("context_length");
+}
+
+void say_what_was_found(const RawFile& raw, CanonicalWeights& weights, const RecognizedModel& model) {
+    const ModelFile& file = raw.file;
+    const std::string path = file.path.string();
+    log::info(str(path, ": ", model.description));
+    for (const std::string& note : weights.notes) log::info(str(path, ": ", note));
+    if (!raw.other_parts.empty()) {
+        log::info(str(path, ": the weights under \"", file.part,
+                      "\" were taken; beside them: ", join(raw.other_parts, ", "), " (--weights-part)"));
+    }
+    for (const auto& [name, reason] : raw.unread) weights.passed_over.push_back(name);
+    if (!weights.passed_over.empty()) log::info(str(path, ": ", describe_passed_over(weights.passed_over)));
+    for (const std::string& note : model.notes) log::warn(str(path, ": ", note));
+}
+
+void recognize_model(RawFile& raw, const ModelFiles& files, const ReadOptions& options) {
+    ModelFile& file = raw.file;
+    const bool of_openai = raw.torchscript || is_of_openai(file.weights);
+    std::optional<CanonicalWeights> weights = canonical_weights(file.weights, file.path.string(), options.prefix);
+    if (!weights) return;
+    check_unread(raw, *weights);
+    check_finite(weights->tensors, file.path);
+    const std::optional<ModelConfig> config = find_config(files, *weights);
+    RecognizedModel model = recognize(*weights, config, options.known, of_openai, file.path.string());
+    if (config) weights->notes.insert(weights->notes.end(), config->notes.begin(), config->notes.end());
+    say_what_was_found(raw, *weights, model);
+    file.recognized = true;
+    file.settings = model.settings;
+    file.preprocessing = model.preprocessing;
+    file.classifies = model.classifies;
+    file.heads_known = model.heads_known;
+    file.incomplete = model.incomplete;
+    file.description = model.description;
+    file.weights = std::move(weights->tensors);
+    if (config && model.classifies && std::ssize(config->class_names) == model.settings.num_classes) {
+        file.class_names = config->class_names;
+    }
+}
+
+}  // namespace
+
+ModelFile read_model_file(const std::filesystem::path& path, const ReadOptions& options) {
+    const ModelFiles files = find_model_files(path);
+    RawFile raw = read_all(path, files, options);
+    if (!options.recognize) return std::move(raw.file);
+    if (!raw.file.settings) recognize_model(raw, files, options);
+    if (!raw.file.recognized) check_finite(raw.file.weights, raw.file.path);
+    return std::move(raw.file);
+}
+
+ModelSettings settings_of(const ModelFile& file, const std::string& model) {
+    if (!model.empty()) return zoo_settings(model, file);
+    if (!file.incomplete.empty()) throw Error("weights", file.path.string(), ": ", file.incomplete);
+    if (file.settings) return *file.settings;
+    std::vector<std::string> names;
+    for (const auto& [name, tensor] : file.weights) {
+        if (names.size() < 3) names.push_back(name);
+    }
+    throw Error("weights", file.path.string(), ": holds no Vision Transformer that dynvit knows, found ",
+                file.weights.size(), " tensors: ", join(names, ", "), file.weights.size() > names.size() ? " ..." : "");
+}
+
+void check_classifies(const ModelFile& file) {
+    if (file.classifies) return;
+    throw Error("weights", file.path.string(), ": has no head for classes: its outputs are an embedding of ",
+                file.settings->outputs(), " numbers, expected a model that classifies");
 }
 
 void write_model_file(const std::filesystem::path& path, const TensorMap& weights,
@@ -82,13 +236,42 @@ void warn_of_other_scaling(const ModelFile& file, const Preprocessing& given, co
 
 ModelSettings zoo_settings(const std::string& name, const ModelFile& file) {
     ModelSettings settings = model_settings(name);
+    if (file.recognized) {
+        ModelSettings recognized = *file.settings;
+        if (!file.heads_known) recognized.num_heads = settings.num_heads;
+        if (const std::string difference = difference_from_zoo(recognized, name); !difference.empty()) {
+            throw Error("weights", file.path.string(), ": is no ", name, ", as --model says: ", difference, " (it is ",
+                        file.description, ')');
+        }
+        recognized.image_size = settings.image_size;
+        recognized.pruning_loc = settings.pruning_loc;
+        return recognized;
+    }
     const auto head = file.weights.find("head.weight");
     if (head != file.weights.end() && head->second.dim() == 2) settings.num_classes = head->second.size(0);
     return settings;
 }
 
+namespace {
+
+// What no tensor's shape tells: a model that computes otherwise than the weights' own takes them without a word.
+void warn_of_other_numerics(const ModelSettings& model, const ModelFile& file) {
+    const ModelSettings& own = *file.settings;
+    std::vector<std::string> found;
+    const auto compare = [&](const char* what, const auto& is, const auto& expected) {
+        if (is != expected) found.push_back(str(what, ' ', is, ", the weights' own model has ", expected));
+    };
+    compare("mlp", model.mlp, own.mlp);
+    compare("norm_epsilon", model.norm_epsilon, own.norm_epsilon);
+    if (file.heads_known) compare("num_heads", model.num_heads, own.num_heads);
+    compare("pooling", model.pooling, own.pooling);
+    if (!found.empty()) log::warn(str(file.path.string(), ": the model differs: ", join(found, "; ")));
+}
+
+}  // namespace
+
 void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
-    LoadReport report = load_state_dict(model, file.weights);
+    LoadReport report = load_state_dict(model, file.weights, file.settings);
     const std::size_t missing = report.missing.size();
     if (fit != Fit::kTeacher) std::erase_if(report.missing, is_of_prediction_module);
     if (report.missing.size() < missing) {
@@ -102,11 +285,16 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     const bool predicts = model.settings().stages() > 0 && model.settings().predicts();
     if (fit == Fit::kTeacher || !predicts) std::erase_if(report.unexpected, is_of_prediction_module);
     if (fit == Fit::kFineTune) {
-        for (const std::string& key : report.mis_shaped) {
-            if (of_head(key)) log::info(str("starting the head anew: ", key));
+        for (const auto* keys : {&report.mis_shaped, &report.missing}) {
+            for (const std::string& key : *keys) {
+                if (of_head(key)) log::info(str("starting the head anew: ", key));
+            }
         }
         std::erase_if(report.mis_shaped, of_head);
+        std::erase_if(report.missing, of_head);
+        if (model.settings().num_classes == 0) std::erase_if(report.unexpected, of_head);
     }
+    if (file.recognized) warn_of_other_numerics(model.settings(), file);
     if (!report.clean()) throw Error("weights", file.path.string(), ": does not fit the model: ", report.text());
     if (report.pos_embed_resized) {
         log::info(str("pos_embed resized to a grid of ", model.settings().grid_height(), " x ",

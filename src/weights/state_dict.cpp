@@ -10,14 +10,35 @@
 namespace dynvit {
 namespace {
 
-// The embedding for the model's grid, where the stored one is that of a square.
-at::Tensor fit_pos_embed(const at::Tensor& stored, const ModelSettings& settings) {
+struct Grid {
+    std::int64_t height, width;
+};
+
+std::optional<Grid> square_of(std::int64_t patches) {
+    const auto side =
+        static_cast<std::int64_t>(std::lround(std::sqrt(static_cast<double>(std::max<std::int64_t>(patches, 0)))));
+    if (side < 1 || side * side != patches) return std::nullopt;
+    return Grid{side, side};
+}
+
+// The embedding for the model's grid, where the stored one is that of its own model's, or of a square.
+at::Tensor fit_pos_embed(const at::Tensor& stored, const ModelSettings& settings,
+                         const std::optional<ModelSettings>& own) {
     if (stored.dim() != 3 || stored.size(0) != 1 || stored.size(2) != settings.embed_dim) return stored;
     const std::int64_t prefix = settings.prefix_positions ? settings.prefix_tokens() : 0;
     const std::int64_t patches = stored.size(1) - prefix;
-    const auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(std::max<std::int64_t>(patches, 0))));
-    if (side < 1 || side * side != patches) return stored;
-    return resize_pos_embed(stored, side, side, settings.grid_height(), settings.grid_width(), prefix);
+    std::optional<Grid> grid = square_of(patches);
+    if (own && own->patches() == patches) grid = Grid{own->grid_height(), own->grid_width()};
+    if (!grid) return stored;
+    return resize_pos_embed(stored, grid->height, grid->width, settings.grid_height(), settings.grid_width(), prefix,
+                            settings.position_resampling);
+}
+
+// Whether the embedding is of another grid: of another shape, or of one of as many patches.
+bool is_of_other_grid(const at::Tensor& stored, const at::Tensor& wanted, const ModelSettings& settings,
+                      const std::optional<ModelSettings>& own) {
+    if (stored.sizes() != wanted.sizes()) return true;
+    return own && (own->grid_height() != settings.grid_height() || own->grid_width() != settings.grid_width());
 }
 
 }  // namespace
@@ -53,7 +74,7 @@ std::string shape_text(at::IntArrayRef shape) {
     return '(' + join(shape, ", ") + ')';
 }
 
-LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights) {
+LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights, const std::optional<ModelSettings>& own) {
     const torch::NoGradGuard no_grad;
     LoadReport report;
     std::set<std::string> known;
@@ -65,8 +86,8 @@ LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights) {
             continue;
         }
         at::Tensor stored = found->second;
-        if (key == "pos_embed" && stored.sizes() != tensor.sizes()) {
-            stored = fit_pos_embed(stored, model.settings());
+        if (key == "pos_embed" && is_of_other_grid(stored, tensor, model.settings(), own)) {
+            stored = fit_pos_embed(stored, model.settings(), own);
             report.pos_embed_resized = stored.sizes() == tensor.sizes();
         }
         if (stored.sizes() != tensor.sizes()) {

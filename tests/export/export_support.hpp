@@ -2,8 +2,10 @@
 #pragma once
 
 #include "dynvit/export/export_model.hpp"
+#include "dynvit/weights/model_file.hpp"
 #include "inference_support.hpp"
 #include "models/golden_model.hpp"
+#include "support.hpp"
 
 namespace dynvit::test {
 
@@ -79,6 +81,28 @@ inline DynamicVit random_model(const ModelSettings& settings, std::uint64_t seed
     at::Generator random = generator(seed + 1);
     for (at::Tensor& parameter : model->parameters()) parameter.add_(at::randn(parameter.sizes(), random), 0.1);
     return model;
+}
+
+/// Small models of other libraries, with a stage whose scores lie apart: [CLS] beside the mean, registers, attention
+/// pooling, QuickGELU behind a norm, a distillation token.
+inline std::vector<DynamicVit> models_of_other_libraries() {
+    std::vector<DynamicVit> models;
+    for (const char* name : {"hf_dinov2", "vit_reg4", "siglip_timm", "timm_clip_quickgelu", "timm_deit_distilled"}) {
+        const ModelFile file = read_model_file(golden(str("backbones/", name)));
+        ModelSettings settings = *file.settings;
+        settings.pruning_loc = {1};
+        DynamicVit model(settings, generator(1));
+        load_weights(*model, file, Fit::kEvaluate);
+        const torch::NoGradGuard no_grad;
+        at::Generator random = generator(2);
+        for (const auto& item : model->named_parameters()) {
+            if (!is_of_prediction_module(item.key())) continue;
+            at::Tensor parameter = item.value();
+            parameter.add_(at::randn(parameter.sizes(), random), 0.3);
+        }
+        models.push_back(model);
+    }
+    return models;
 }
 
 inline at::Tensor random_images(const ModelSettings& settings, std::int64_t batch, std::uint64_t seed = 7) {

@@ -53,6 +53,12 @@ TEST_F(OnnxRuntime, OtherParts) {
     }
 }
 
+TEST_F(OnnxRuntime, ModelsOfOtherLibraries) {
+    for (const DynamicVit& model : test::models_of_other_libraries()) {
+        compare(model, {17}, test::random_images(model->settings(), 5));
+    }
+}
+
 TEST_F(OnnxRuntime, NoPatchIsLeft) {
     ModelSettings settings = test::oblong_settings();
     settings.pruning_loc = {1, 2, 3};

@@ -65,6 +65,13 @@ TEST_F(TorchScript, SaysHowPicturesArePrepared) {
     EXPECT_EQ(read_config<Preprocessing>({text, "it", {}}), options.preprocessing);
 }
 
+TEST_F(TorchScript, ModelsOfOtherLibraries) {
+    for (const DynamicVit& model : test::models_of_other_libraries()) {
+        torch::jit::Module module = exported(model, {.plan = test::plan_of(model, {17}), .kept_tokens = true});
+        expect_same(module, model, test::random_images(model->settings(), 3), {17});
+    }
+}
+
 TEST_F(TorchScript, OtherParts) {
     for (const ModelSettings& settings : test::settings_of_other_parts()) {
         DynamicVit model = test::random_model(settings, 3);

@@ -150,7 +150,9 @@ TEST(Classifier, TakesWhatABundleSays) {
 TEST(Classifier, FilesAndOptionsThatDoNotFit) {
     const std::filesystem::path bare = test::golden("model/tiny_teacher.safetensors");  // no settings in it
     EXPECT_EQ(test::error_of([&] { Classifier classifier(bare); }),
-              str("[model] ", bare.string(), ": does not say which model it is of, expected its name beside it"));
+              str("[weights] ", bare.string(),
+                  ": the number of heads is in no tensor's shape, and 32 channels are no multiple of 64, expected "
+                  "config.json beside the weights, or --num-heads"));
     const test::TemporaryFolder folder;
     write_model_file(folder / "dense.safetensors", *test::tiny_teacher());
     const std::string dense = (folder / "dense.safetensors").string();

@@ -292,15 +292,49 @@ TEST_F(PthTest, PartsByName) {
     const auto value = [&](const std::string& object, WeightsPart part = WeightsPart::kPlain) {
         return read(archive(pickle(object), {{"0", floats(4)}}), part).tensors.at("w").item<float>();
     };
-    for (const char* name : {"model", "state_dict", "model_state_dict"}) {
+    for (const char* name : {"model", "state_dict", "model_state_dict", "net", "params"}) {
         EXPECT_EQ(value(dict({{name, one(2)}, {"epoch", "K\3"}})), 2) << name;
         EXPECT_EQ(value(dict({{"model_ema", one(1)}, {name, one(2)}})), 2) << name;
     }
-    for (const char* name : {"model_ema", "state_dict_ema", "model_ema_state_dict"}) {
+    for (const char* name : {"model_ema", "state_dict_ema", "model_ema_state_dict", "ema"}) {
         EXPECT_EQ(value(dict({{"model", one(2)}, {name, one(1)}}), WeightsPart::kEma), 1) << name;
     }
     EXPECT_EQ(value(dict({{"model", one(1)}, {"model", one(3)}})), 3) << "the last of equal keys, as in Python";
     EXPECT_EQ(value(dict({{"model", dict({{"lr", "N"}})}, {"state_dict", one(3)}})), 3) << "a dict without tensors";
+    EXPECT_EQ(value(dict({{"optimizer", one(1)}, {"state_dict", dict({{"model", one(2)}})}})), 2) << "one in another";
+    EXPECT_EQ(value(dict({{"a_name", one(2)}, {"epoch", "K\3"}})), 2) << "the only one";
+    EXPECT_EQ(value(dict({{"ema", one(2)}})), 2) << "nothing but the average";
+}
+
+TEST_F(PthTest, PartsByKey) {
+    const auto one = [](std::int64_t offset) {
+        return dict({{"w", tensor(storage("FloatStorage", "0", 4), offset, {1}, {1})}});
+    };
+    const std::string object = dict({{"student", one(1)}, {"teacher", dict({{"model", one(2)}})}});
+    const std::string bytes = archive(pickle(object), {{"0", floats(4)}});
+    EXPECT_EQ(error(bytes), "[pth] " + path().string() +
+                                ": holds weights under student, teacher.model, expected one of them: --weights-part");
+    const Pth teacher = read_pth(path(), WeightsPart::kPlain, "teacher.model");
+    EXPECT_EQ(teacher.tensors.at("w").item<float>(), 2);
+    EXPECT_EQ(teacher.part, "teacher.model");
+    EXPECT_EQ(join(teacher.other_parts, " "), "student");
+    EXPECT_EQ(error_of([&] { read_pth(path(), WeightsPart::kPlain, "teacher"); }),
+              "[pth] " + path().string() +
+                  ": holds no dict of tensors under \"teacher\", expected one of student, teacher.model");
+}
+
+TEST_F(PthTest, TensorsOfUnknownTypesAreLeftUnread) {
+    const std::string odd = tensor(storage("NoStorage", "1", 4), 0, {4}, {1});
+    const Pth file = read(archive(pickle(dict({{"odd", odd}, {"w", plain_tensor(4)}})), {{"0", floats(4)}}));
+    EXPECT_EQ(file.tensors.size(), 1u);
+    EXPECT_EQ(file.unread.at("odd"), "its storage is of no known type");
+}
+
+TEST_F(PthTest, TorchScriptArchive) {
+    const Pth file = read_pth(test::golden("backbones/openai_clip_jit/model.pt"));
+    EXPECT_TRUE(file.torchscript);
+    EXPECT_EQ(file.tensors.at("visual.conv1.weight").sizes(), at::IntArrayRef({64, 3, 8, 8}));
+    EXPECT_EQ(file.tensors.at("visual.conv1.weight").scalar_type(), at::kHalf);
 }
 
 TEST_F(PthTest, WithoutWeightsTheErrorSaysWhatIsThere) {
@@ -308,13 +342,14 @@ TEST_F(PthTest, WithoutWeightsTheErrorSaysWhatIsThere) {
     EXPECT_EQ(error(archive(pickle(dict({{"model", model}, {"epoch", "K\3"}})), {{"0", floats(4)}}), WeightsPart::kEma),
               "[pth] " + path().string() +
                   ": holds no EMA weights; expected a dict of tensors under model_ema, state_dict_ema, "
-                  "model_ema_state_dict; found \"model\" (a dict of tensors), \"epoch\" (an int)");
-    EXPECT_EQ(error(archive(pickle(dict({{"net", model}, {"model", global("models", "Vit") + ")\x81"}})),
+                  "model_ema_state_dict, ema, ema_model, ema_state_dict, params_ema; found \"model\" (a dict of "
+                  "tensors), \"epoch\" (an int)");
+    EXPECT_EQ(error(archive(pickle(dict({{"optimizer", model}, {"model", global("models", "Vit") + ")\x81"}})),
                             {{"0", floats(4)}})),
               "[pth] " + path().string() +
-                  ": holds no weights; expected a dict of tensors under model, state_dict, "
-                  "model_state_dict, or as the whole file; found \"net\" (a dict of tensors), \"model\" (an object of "
-                  "\"models.Vit\")");
+                  ": holds no weights; expected a dict of tensors under model, state_dict, model_state_dict, module, "
+                  "net, network, params, weights, model_state, or as the whole file; found \"optimizer\" (a dict of "
+                  "tensors), \"model\" (an object of \"models.Vit\")");
     expect_error(archive(pickle(dict({}))), "found nothing");
     expect_error(archive(pickle("N")), "holds None, expected a dict of tensors");
     expect_error(archive(pickle(global("models", "Vit") + ")\x81}b")), "holds an object of \"models.Vit\"");

@@ -35,7 +35,7 @@ TEST(ModelFile, CheckpointsGiveTheOutputsOfSafetensors) {
     const Outputs expected = outputs(read_model_file(test::golden("model/tiny_student.safetensors")));
     for (const char* name : {"model/tiny_student_zip.pth", "model/tiny_student_legacy.pth"}) {
         const ModelFile file = read_model_file(test::golden(name));
-        EXPECT_FALSE(file.settings);
+        EXPECT_TRUE(file.recognized);
         EXPECT_EQ(file.part, "model");
         const Outputs found = outputs(file);
         EXPECT_TRUE(found.dense.equal(expected.dense)) << name;
@@ -115,7 +115,7 @@ TEST(ModelFile, ErrorsNameTheFileAndWhatItIs) {
     EXPECT_EQ(test::error_of([&] { read_model_file(folder / "none.pth"); }),
               "[weights] " + (folder / "none.pth").string() + ": no such file");
     const std::string student = test::golden("model/tiny_student.safetensors").string();
-    EXPECT_EQ(test::error_of([&] { read_model_file(student, WeightsPart::kEma); }),
+    EXPECT_EQ(test::error_of([&] { read_model_file(student, {.part = "ema"}); }),
               "[weights] " + student +
                   ": is a safetensors file, which holds one set of weights; EMA weights are read from "
                   "PyTorch checkpoints");

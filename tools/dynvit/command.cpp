@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <iostream>
 #include <utility>
 
@@ -112,11 +113,20 @@ void PictureArguments::change(DataSettings& data) const {
 void ModelArguments::add_dense_to(CLI::App& command) {
     command.add_option("-m,--model", model,
                        "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
-                       "deit_base_384; not needed for weights that dynvit wrote");
+                       "deit_base_384; not needed, since weights are recognized: then it is checked");
     command
         .add_option("-w,--weights", weights,
-                    "safetensors file or PyTorch checkpoint (.pth), a published one or one of dynvit's")
+                    "safetensors file or PyTorch checkpoint (.pth), or a folder as it was downloaded: of dynvit, timm, "
+                    "transformers, DeiT, MAE, DINOv2, CLIP, open_clip, torchvision")
         ->required();
+    command.add_option("--weights-part", reading.part,
+                       "which weights of a PyTorch checkpoint: a key of it such as teacher, or ema");
+    command.add_option("--weights-prefix", reading.prefix,
+                       "what the wanted model's names begin with, where a file holds several");
+    command.add_option("--num-heads", reading.known.num_heads, "attention heads, where no file says how many")
+        ->check(CLI::PositiveNumber);
+    command.add_option("--activation", reading.known.activation, "of the MLPs, where no file says which")
+        ->check(CLI::IsMember({"gelu", "gelu_tanh", "quick_gelu"}));
     command.add_option("--image-size", image_size, "pixels, or height,width; the position embedding is resized")
         ->delimiter(',');
     command.add_option("--pruning-loc", pruning_loc, "blocks that have a stage, from 0")->delimiter(',');
@@ -156,18 +166,27 @@ void ModelArguments::add_to(CLI::App& command) {
         ->capture_default_str();
 }
 
+bool ModelArguments::asks_for_stages() const {
+    const auto prunes = [](double ratio) { return ratio < 1; };
+    return !tokens.empty() || !gmacs.empty() || std::ranges::any_of(keep_ratios, prunes);
+}
+
 ModelSettings ModelArguments::settings_without_config(const ModelFile& file) const {
-    if (!model.empty()) return zoo_settings(model, file);
-    if (file.settings) return *file.settings;
-    throw Error("model", weights, ": does not say which model it is of; give --model or --config");
+    ModelSettings settings = settings_of(file, model);
+    if (file.recognized && model.empty() && settings.pruning_loc.empty() && asks_for_stages()) {
+        constexpr std::int64_t kStages = 3;  // as DynamicViT has them: at every quarter of the blocks
+        for (std::int64_t i = 1; i <= kStages; ++i) settings.pruning_loc.push_back(settings.depth * i / (kStages + 1));
+        log::info(str("stages at blocks ", join(settings.pruning_loc, ", "), "; --pruning-loc places them elsewhere"));
+    }
+    return settings;
 }
 
 std::vector<std::string> ModelArguments::Choice::class_names(const std::string& list) const {
     std::vector<std::string> names;
     if (!list.empty()) {
         names = read_class_list(list).names;
-    } else if (file.bundle) {
-        names = file.bundle->class_names;
+    } else {
+        names = file.class_names;
     }
     if (!names.empty() && std::ssize(names) != experiment.model.num_classes) {
         throw Error("classes", list.empty() ? file.path.string() : list, ": names ", names.size(),
@@ -204,7 +223,9 @@ ModelArguments::Choice ModelArguments::choose() {
     if (!configured && !config.overrides.empty()) throw Error("config", "--set needs --config");
     if (configured && !model.empty()) throw Error("model", "give --config or --model, not both");
     Experiment experiment = configured ? config.read() : Experiment();
-    ModelFile file = weights.empty() ? ModelFile() : read_model_file(weights);
+    ReadOptions options = reading;
+    options.known.normalization_known = configured || !model.empty();  // it is in the config; the zoo's are DeiTs
+    ModelFile file = weights.empty() ? ModelFile() : read_model_file(weights, options);
     if (!configured) {
         experiment.model = settings_without_config(file);
         experiment.data.preprocessing = file.preprocessing.value_or(Preprocessing());

@@ -56,6 +56,7 @@ struct ModelArguments {
     ConfigArguments config;
     std::string model;
     std::string weights;  // empty, where a command does not need any: drawn
+    ReadOptions reading;  // what of that file is meant, and what it may not say
     std::vector<std::int64_t> image_size;
     std::vector<std::int64_t> pruning_loc;
     std::string reduction;    // of tokens that are not kept; empty: the model's own
@@ -107,6 +108,7 @@ struct ModelArguments {
   private:
     std::vector<Asked> plans_of(const ModelSettings& settings, const std::string& policy) const;
     ModelSettings settings_without_config(const ModelFile& file) const;
+    bool asks_for_stages() const;
 };
 
 }  // namespace dynvit::tool

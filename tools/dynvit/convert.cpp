@@ -36,7 +36,7 @@ std::int64_t parameters(const TensorMap& weights) {
 }
 
 void run(const Arguments& arguments) {
-    ModelFile file = read_model_file(arguments.in, arguments.ema ? WeightsPart::kEma : WeightsPart::kPlain);
+    ModelFile file = read_model_file(arguments.in, {.part = arguments.ema ? "ema" : "", .recognize = false});
     if (!arguments.precision.empty()) convert_precision(file, arguments.precision);
     write_model_file(arguments.out, file.weights, file.settings, std::nullopt, file.preprocessing);
     std::cout << arguments.out << ": " << file.weights.size() << " tensors, " << parameters(file.weights)

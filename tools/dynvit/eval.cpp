@@ -59,6 +59,7 @@ std::vector<EvalResult> evaluate_unlabelled(const Arguments& arguments, const Dy
 
 void run(Arguments& arguments) {
     ModelArguments::Choice choice = arguments.model.choose();
+    check_classifies(choice.file);
     Experiment& experiment = choice.experiment;
     const bool unlabelled = !arguments.pictures.empty();
     if (!unlabelled && arguments.data.empty() && arguments.model.config.config.empty()) {

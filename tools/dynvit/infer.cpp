@@ -69,6 +69,7 @@ std::string as_text(const nlohmann::json& line) {
 
 void run(Arguments& arguments) {
     const ModelArguments::Choice choice = arguments.model.choose();
+    check_classifies(choice.file);
     const ModelSettings& settings = choice.experiment.model;
     const std::vector<std::string> names = choice.class_names(arguments.classes);
     const PruningPlan plan = plan_of(arguments, choice);

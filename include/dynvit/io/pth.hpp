@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,8 @@ namespace dynvit {
 
 /// Which of a checkpoint's weights are meant.
 enum class WeightsPart {
-    kPlain,  // of the model as it was trained: under "model", "state_dict" or "model_state_dict", or all of the file
-    kEma,    // their moving average: under "model_ema", "state_dict_ema" or "model_ema_state_dict"
+    kPlain,  // of the model as it was trained: under "model", "state_dict" or another usual name, or all of the file
+    kEma,    // their moving average: under "model_ema", "state_dict_ema" or another usual name
 };
 
 /// What a checkpoint holds.
@@ -22,17 +23,22 @@ struct Pth {
     /// Contiguous CPU tensors in the stored type, by name without "module." and "_orig_mod." where all names have them.
     /// Tensors that share memory in the file do so here.
     TensorMap tensors;
-    std::string part;  // the key that they stood under; "" for a bare state dict
+    std::string part;  // the key that they stood under, "a.b" for b in a; "" for a bare state dict
     std::vector<std::string>
         skipped;  // keys of what else is there (optimizer, epoch ...), up to 100, quoted for printing
+    std::vector<std::string> other_parts = {};       // further dicts of tensors, by their keys
+    std::map<std::string, std::string> unread = {};  // tensors of types that LibTorch lacks, and why
+    bool torchscript = false;                        // of a compiled module, whose tensors these are
 };
 
-/// Reads one state dict of a checkpoint. Parameters, views and tensors of any device are understood; what is no dense
-/// tensor is skipped. Every size, offset and stride is checked against the file before it is used, and memory stays in
-/// proportion to the file's size. Throws Error("pth", path ...) for a missing, truncated or damaged file (the zip
-/// archive's checksums are compared), one of another format (TorchScript, the tar files before PyTorch 0.2,
-/// big-endian), one that lies, or one without such weights: then the error lists what is there.
-Pth read_pth(const std::filesystem::path& path, WeightsPart part = WeightsPart::kPlain);
+/// Reads one state dict of a checkpoint, or the tensors of a TorchScript archive. Parameters, views and tensors of any
+/// device are understood; what is no dense tensor is skipped. Every size, offset and stride is checked against the file
+/// before it is used, and memory stays in proportion to the file's size. Throws Error("pth", path ...) for a missing,
+/// truncated or damaged file (the zip archive's checksums are compared), one of another format (the tar files before
+/// PyTorch 0.2, big-endian), one that lies, or one without such weights, or with several dicts of them of which none
+/// has a usual name: then the error lists what is there.
+/// @param name in place of `part`: the key of a dict of tensors, "a.b" for b in a
+Pth read_pth(const std::filesystem::path& path, WeightsPart part = WeightsPart::kPlain, const std::string& name = {});
 
 /// Takes "module." (DataParallel) and "_orig_mod." (torch.compile) off the names, where all of them start so.
 TensorMap without_wrapper_prefixes(TensorMap tensors);

@@ -33,6 +33,8 @@ struct ModelSettings {
     std::int64_t registers = 0;       // further prefix tokens, behind those
     bool absolute_positions = true;   // there is a pos_embed
     bool prefix_positions = true;     // it has places for the prefix tokens
+    std::string position_resampling =
+        "antialiased";                // for pictures of another size: "antialiased", "bicubic", "offset"
     std::string rope = "none";        // rotary positions of patch tokens, as "dinov3" or "eva02" has them
     std::int64_t rope_grid = 16;      // eva02: patches along a side of the grid that the angles were made for
     bool rope_bfloat16 = false;       // dinov3: the periods are rounded, as in DINOv3's own files

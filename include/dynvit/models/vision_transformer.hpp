@@ -84,12 +84,13 @@ at::Tensor counted_mean(const at::Tensor& patches, const at::Tensor& counts);
 /// Throws where images are not (B, 3, H, W) of the model's size.
 void check_images(const at::Tensor& images, const ModelSettings& settings);
 
-/// A position embedding for another grid: the prefix tokens' places stay, the patches' are resampled (bicubic,
-/// antialiased), as timm does.
+/// A position embedding for another grid: the prefix tokens' places stay, the patches' are resampled: bicubic, as
+/// ModelSettings::position_resampling says.
 /// @param pos_embed (1, prefix + from_height * from_width, C), any float type
 /// @param prefix places of prefix tokens, in front
 /// @return (1, prefix + to_height * to_width, C)
 at::Tensor resize_pos_embed(const at::Tensor& pos_embed, std::int64_t from_height, std::int64_t from_width,
-                            std::int64_t to_height, std::int64_t to_width, std::int64_t prefix = 1);
+                            std::int64_t to_height, std::int64_t to_width, std::int64_t prefix = 1,
+                            const std::string& resampling = "antialiased");
 
 }  // namespace dynvit

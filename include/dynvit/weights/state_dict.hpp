@@ -1,6 +1,7 @@
 // A model's weights as tensors by name, the names being those of published checkpoints.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,7 +33,9 @@ TensorMap state_dict(const torch::nn::Module& module);
 std::string shape_text(at::IntArrayRef shape);
 
 /// Copies weights into the model, converting their type. A position embedding of another grid is resampled (see
-/// resize_pos_embed); its grid is a square. What doesn't fit is left as it was and reported.
-LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights);
+/// resize_pos_embed). What doesn't fit is left as it was and reported.
+/// @param own the settings of the model that the weights are of, which say its grid; none: a square
+LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights,
+                           const std::optional<ModelSettings>& own = {});
 
 }  // namespace dynvit
