@@ -83,7 +83,10 @@ ModelConfig timm_config(const JsonFields& root) {
     const std::vector<std::int64_t> input = pretrained.numbers("input_size");  // colours, height, width
     if (input.size() == 3) config.image_size = {input[1], input[2]};
     const bool clip = config.architecture.find("clip") != std::string::npos;
-    config.norm_epsilon = clip && !config.architecture.starts_with("eva") ? 1e-5 : 1e-6;
+    const bool dinov3 = config.architecture.find("dinov3") != std::string::npos;
+    config.norm_epsilon = dinov3 || (clip && !config.architecture.starts_with("eva")) ? 1e-5 : 1e-6;
+    const std::vector<std::int64_t> grid = arguments.numbers("ref_feat_shape");
+    if (!grid.empty()) config.rope_grid = grid.front();
     config.mlp = timm_activation(config.architecture);
     config.pooling = root.text("global_pool");
     if (!config.num_heads && config.architecture.starts_with("vit_base_patch16_gap_")) config.num_heads = 16;
@@ -212,6 +215,10 @@ ModelConfig transformers_config(const JsonFields& root) {
     config.patch_size = vision.number("patch_size");
     config.image_size = vision.numbers("image_size");
     config.norm_epsilon = vision.real("layer_norm_eps").value_or(defaults.norm_epsilon);
+    constexpr double kRotaryBase = 100;
+    if (const double base = vision.real("rope_theta").value_or(kRotaryBase); base != kRotaryBase) {
+        throw Error("weights", vision.file(), ": rope_theta: found ", base, ", expected ", kRotaryBase);
+    }
     const std::string activation = vision.text("hidden_act");
     config.mlp = activation_here(activation.empty() ? std::string(defaults.activation) : activation, vision);
     config.class_names = labels(root);

@@ -25,6 +25,8 @@ constexpr HeadsOfWidth kOtherHeads[] = {
     {1664, 16},  // ViT-G
 };
 
+constexpr std::int64_t kRotarySize = 224;  // pixels, where nothing tells
+
 constexpr std::int64_t kGiantOptWidth = 1536, kGiantOptHeads = 16;  // SigLIP's giant; DINOv2's has heads of 64
 
 // timm's architectures that have these names and do something else with them.
@@ -51,7 +53,7 @@ class Recognizer {
         s_.pruning_loc = {};
         read_stem();
         read_blocks();
-        refuse_rotary_positions();
+        read_rotary_positions();
         read_positions();
         read_numerics();
         read_head();
@@ -155,16 +157,35 @@ class Recognizer {
         s_.qkv_bias = has("blocks.0.attn.qkv.bias");
         s_.qk_norm = has("blocks.0.attn.q_norm.weight");
         s_.layer_scale = has("blocks.0.ls1.gamma");
+        s_.attention_norm = has("blocks.0.attn.norm.weight");
+        s_.mlp_norm = has("blocks.0.mlp.norm.weight");
     }
 
     // DINOv3 has rotary positions alone; EVA-02 has them beside pos_embed, which only its blocks tell.
-    void refuse_rotary_positions() const {
+    void read_rotary_positions() {
         const bool dinov3 = has("rope.periods") || !has("pos_embed");
-        const bool inner_norms = has("blocks.0.attn.norm.weight") || has("blocks.0.mlp.norm.weight");
-        const bool eva02 = architecture().starts_with("eva02") || inner_norms ||
+        const bool eva02 = architecture().starts_with("eva02") || s_.attention_norm || s_.mlp_norm ||
                            (is_timm() && weights_.queries_apart && s_.mlp == "swiglu");
         if (!dinov3 && !eva02) return;
-        fail("is of ", dinov3 ? "DINOv3's" : "EVA-02's", " kind: a rotary position embedding is not supported yet");
+        s_.rope = dinov3 ? "dinov3" : "eva02";
+        s_.absolute_positions = !dinov3;
+        if (eva02 && !dinov3 && config_ && config_->rope_grid) s_.rope_grid = *config_->rope_grid;
+        if (dinov3) read_periods();
+    }
+
+    // DINOv3's own files have its periods, 100^(k / n), rounded to bfloat16; other libraries' compute them.
+    void read_periods() {
+        const auto found = t_.find("rope.periods");
+        if (found == t_.end()) return;
+        const at::Tensor periods = found->second.to(at::kDouble).flatten();
+        const at::Tensor computed =
+            at::pow(100, at::arange(periods.numel(), at::kDouble) / static_cast<double>(periods.numel()));
+        s_.rope_bfloat16 = at::equal(periods, computed.to(at::kBFloat16).to(at::kDouble));
+        constexpr double kFloatRounding = 1e-5;
+        if (!s_.rope_bfloat16 && !at::allclose(periods, computed, kFloatRounding)) {
+            fail("rope_embed.periods: found others than DINOv3's, 100^(k / ", periods.numel(), "), expected those");
+        }
+        t_.erase(found);
     }
 
     // ---- Positions ----
@@ -201,6 +222,14 @@ class Recognizer {
     }
 
     void read_positions() {
+        if (!s_.absolute_positions) {
+            s_.image_size = config_ && !config_->image_size.empty() ? config_->image_size : std::vector{kRotarySize};
+            if (s_.image_size.front() == s_.image_size.back()) s_.image_size.resize(1);
+            if (!config_ || config_->image_size.empty()) {
+                note("pictures of any size are taken: assumed ", kRotarySize, " pixels (--image-size)");
+            }
+            return;
+        }
         const at::Tensor& positions = tensor("pos_embed", 3);
         if (positions.size(0) != 1 || positions.size(2) != s_.embed_dim) {
             fail("pos_embed: found ", shape_text(positions.sizes()), ", expected (1, tokens, ", s_.embed_dim, ')');
@@ -247,7 +276,7 @@ class Recognizer {
     }
 
     double epsilon() const {
-        if (is_clip()) return 1e-5;
+        if (is_clip() || s_.rope == "dinov3") return 1e-5;
         const bool hugging_face_vit = weights_.naming->library == "transformers" && s_.class_token && !s_.layer_scale;
         return hugging_face_vit ? 1e-12 : 1e-6;
     }
@@ -445,6 +474,7 @@ class Recognizer {
         if (!s_.class_token) parts.emplace_back("no [CLS]");
         if (s_.layer_scale) parts.emplace_back("LayerScale");
         if (s_.qk_norm) parts.emplace_back("norms of queries and keys");
+        if (s_.rope != "none") parts.push_back(str("rotary positions as ", s_.rope));
         if (s_.mlp != "gelu") parts.push_back(s_.mlp);
         if (s_.pooling == "mean") parts.emplace_back("mean of the patches");
         if (s_.pooling == "map") parts.emplace_back("attention pooling");

@@ -36,7 +36,10 @@ struct Arguments {
     bool print_config = false;
 };
 
-constexpr std::int64_t kBatches[] = {1, 32};
+// Batch sizes that speed is measured at; a large one on a GPU, which small ones do not fill.
+std::vector<std::int64_t> timed_batches(const at::Device& device) {
+    return device.is_cuda() ? std::vector<std::int64_t>{1, 32, 256} : std::vector<std::int64_t>{1, 32};
+}
 
 std::atomic<bool> interrupted = false;
 
@@ -50,7 +53,7 @@ void on_interrupt(int) {
 struct Row {
     EvalResult result;
     PruningPlan plan;
-    std::vector<double> speedup;  // a batch of kBatches: times the dense model's pace; empty: not measured
+    std::vector<double> speedup;  // a timed batch: times the dense model's pace; empty: not measured
 
     double agreement() const { return result.classifies ? result.agreement() / 100 : result.cosine; }
 };
@@ -58,7 +61,9 @@ struct Row {
 Experiment make_experiment(const Arguments& arguments, const ModelArguments::Choice& choice, bool on_gpu) {
     LabelFreeInputs inputs;
     inputs.model = choice.experiment.model;
-    if (!choice.file.settings) inputs.model.pruning_loc = {};  // the zoo's stages, which the weights do not have
+    const auto of_module = [](const auto& item) { return is_of_prediction_module(item.first); };
+    const bool has_modules = std::ranges::any_of(choice.file.weights, of_module);
+    if (choice.file.recognized && !has_modules) inputs.model.pruning_loc = {};  // a zoo model's stages are not there
     inputs.preprocessing = arguments.preprocessing.over(choice.experiment.data.preprocessing);
     inputs.weights = arguments.model.weights;
     inputs.pictures = arguments.images;
@@ -134,7 +139,8 @@ void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const Dynam
     }
     Progress bar("measuring speed", 1000);
     double done = 0;
-    for (const std::int64_t batch : kBatches) {
+    const std::vector<std::int64_t> batches = timed_batches(options.device);
+    for (const std::int64_t batch : batches) {
         const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
                                             at::make_generator<at::CPUGeneratorImpl>(0))
                                       .to(options.device, options.precision);
@@ -142,7 +148,8 @@ void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const Dynam
         for (const auto& session : sessions) calls.emplace_back([&session, &images] { session->run(images); });
         const TimingOptions timing{options.device, seconds, 5};
         const std::vector<Timing> times = time_interleaved(calls, timing, [&](double share) {
-            bar.update(static_cast<std::int64_t>(1000 * (done + share) / std::size(kBatches)), str("batch ", batch));
+            bar.update(static_cast<std::int64_t>(1000 * (done + share) / static_cast<double>(batches.size())),
+                       str("batch ", batch));
         });
         ++done;
         for (std::size_t i = 0; i < timed.size(); ++i) {
@@ -155,7 +162,7 @@ void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const Dynam
     }
 }
 
-// The fastest that agrees as far as was asked for; null where none does.
+// The fastest, at the largest batch, that agrees as far as was asked for; null where none does.
 const Row* find_recommended(const std::vector<Row>& rows, double agreement) {
     const Row* best = nullptr;
     for (const Row& row : rows) {
@@ -165,38 +172,44 @@ const Row* find_recommended(const std::vector<Row>& rows, double agreement) {
     return best;
 }
 
-std::string table(const std::vector<Row>& rows, const EvalResult& dense, const Row* chosen) {
-    const bool classifies = dense.classifies;
-    const auto line = [&](const std::string& policy, const std::string& ratio, const std::string& gmacs,
-                          const std::string& agree, const std::string& kl, const std::string& cosine,
-                          const std::string& first, const std::string& second, const std::string& note) {
-        char text[192];
-        if (classifies) {
-            std::snprintf(text, sizeof text, "%-14s %6s %7s %8s %9s %8s %9s  %s", policy.c_str(), ratio.c_str(),
-                          gmacs.c_str(), agree.c_str(), kl.c_str(), first.c_str(), second.c_str(), note.c_str());
-        } else {
-            std::snprintf(text, sizeof text, "%-14s %6s %7s %8s %8s %9s  %s", policy.c_str(), ratio.c_str(),
-                          gmacs.c_str(), cosine.c_str(), first.c_str(), second.c_str(), note.c_str());
-        }
-        std::string row = text;
-        row.erase(row.find_last_not_of(' ') + 1);
-        return row + '\n';
+// Columns as wide as they are by number, the first to the left.
+std::string table_line(const std::vector<std::string>& cells) {
+    std::string line;
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+        constexpr std::size_t kFirst = 14, kOther = 11;
+        const std::size_t width = i == 0 ? kFirst : kOther;
+        const std::string space(width - std::min(width, cells[i].size()), ' ');
+        line += i == 0 ? cells[i] + space : space + cells[i];
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    return line + '\n';
+}
+
+std::string table(const std::vector<Row>& rows, const EvalResult& dense, const Row* chosen,
+                  const std::vector<std::int64_t>& batches) {
+    const auto cells = [&](const std::string& policy, const std::string& ratio, double gmacs) {
+        return std::vector{policy, ratio, fixed(gmacs, 3)};
     };
-    std::string text = line("policy", "ratio", "GMACs", "agree %", "KL, nats", "cosine", str("x batch ", kBatches[0]),
-                            str("x batch ", kBatches[1]), "");
-    text += line("dense", "1.00", fixed(dense.gmacs, 3), "", "", "", "", "", "");
+    std::vector<std::string> heading = {"policy", "ratio", "GMACs"};
+    if (dense.classifies) heading.insert(heading.end(), {"agree %", "KL, nats"});
+    if (!dense.classifies) heading.emplace_back("cosine");
+    for (const std::int64_t batch : batches) heading.push_back(str("x batch ", batch));
+    std::string text = table_line(heading) + table_line(cells("dense", "1.00", dense.gmacs));
     for (const Row& row : rows) {
         const EvalResult& r = row.result;
-        const auto speed = [&](std::size_t i) { return i < row.speedup.size() ? fixed(row.speedup[i], 2) : ""; };
-        text += line(r.policy, fixed(r.keep_ratio, 2), fixed(r.gmacs, 3), fixed(r.agreement(), 2), fixed(r.kl, 4),
-                     fixed(r.cosine, 4), speed(0), speed(1), &row == chosen ? "<- written" : "");
+        std::vector<std::string> line = cells(r.policy, fixed(r.keep_ratio, 2), r.gmacs);
+        if (r.classifies) line.insert(line.end(), {fixed(r.agreement(), 2), fixed(r.kl, 4)});
+        if (!r.classifies) line.push_back(fixed(r.cosine, 4));
+        for (const double speedup : row.speedup) line.push_back(fixed(speedup, 2));
+        if (&row == chosen) line.emplace_back("<- written");
+        text += table_line(line);
     }
     return text;
 }
 
-nlohmann::json to_json(const Row& row) {
+nlohmann::json to_json(const Row& row, const std::vector<std::int64_t>& batches) {
     nlohmann::json json = eval_json(row.result);
-    for (std::size_t i = 0; i < row.speedup.size(); ++i) json[str("speedup_batch_", kBatches[i])] = row.speedup[i];
+    for (std::size_t i = 0; i < row.speedup.size(); ++i) json[str("speedup_batch_", batches[i])] = row.speedup[i];
     return json;
 }
 
@@ -242,6 +255,7 @@ int run(Arguments& arguments) {
         device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}};
     std::vector<Row> rows = measure_agreement(pruned, dense, experiment, table_ratios(arguments, settings), options);
     measure_speed(rows, pruned, dense, options, arguments.seconds);
+    const std::vector<std::int64_t> batches = timed_batches(device);
     const Row* recommended = find_recommended(rows, arguments.agreement);
     const Row* chosen = recommended;
     if (asked) {
@@ -263,7 +277,7 @@ int run(Arguments& arguments) {
     const std::string kind = dense_result.classifies ? "names the same class" : "has this cosine to its embedding";
     std::cout << str("Beside the dense model, on ", rows.front().result.images, " pictures held back: how often it ",
                      kind, ", and how many times as fast on ", device.str(), ", ", experiment.train.precision, ":\n",
-                     table(rows, dense_result, chosen));
+                     table(rows, dense_result, chosen, batches));
     if (recommended && asked && recommended != chosen) {
         std::cout << str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n');
     }
@@ -279,7 +293,7 @@ int run(Arguments& arguments) {
                                  {"steps", trained.steps},
                                  {"tokens_per_stage", kept},
                                  {"rows", nlohmann::json::array()}};
-        for (const Row& row : rows) report["rows"].push_back(to_json(row));
+        for (const Row& row : rows) report["rows"].push_back(to_json(row, batches));
         if (recommended) report["recommended_keep_ratio"] = recommended->result.keep_ratio;
         write_file_atomically(arguments.json, report.dump(2) + "\n", "prune");
     }

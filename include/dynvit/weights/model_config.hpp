@@ -17,7 +17,8 @@ struct ModelConfig {
     std::string library;       // "timm", "transformers" or "open_clip"
     std::string architecture;  // timm's name of it, or transformers' model_type
     std::optional<std::int64_t> embed_dim, depth, num_heads, patch_size;
-    std::vector<std::int64_t> image_size;  // height, width
+    std::vector<std::int64_t> image_size;   // height, width
+    std::optional<std::int64_t> rope_grid;  // as ModelSettings has it
     std::optional<double> norm_epsilon;
     std::string mlp;      // its activation, as ModelSettings has it
     std::string pooling;  // timm's: "token", "avg", "map"
