@@ -9,6 +9,7 @@
 #include "dynvit/runtime/device.hpp"
 #include "dynvit/train/seed_use.hpp"
 #include "dynvit/weights/model_file.hpp"
+#include "dynvit/weights/model_files.hpp"
 
 namespace dynvit {
 namespace {
@@ -51,7 +52,11 @@ std::vector<SourceFile> source_files(const TrainSettings& settings) {
     const bool teaches = settings.loss.need_teacher();
     std::vector<SourceFile> files;
     const auto add = [&](const char* setting, const std::string& path, bool stays) {
-        files.push_back({setting, path, sha256_of_file(path, "train"), stays});
+        std::vector<std::string> hashes;  // of a folder's weights, which may be in several files
+        for (const std::filesystem::path& part : find_model_files(path).weights) {
+            hashes.push_back(sha256_of_file(part, "train"));
+        }
+        files.push_back({setting, path, join(hashes, "+"), stays});
     };
     if (!settings.weights.empty()) {
         add("weights", settings.weights, settings.blend < 1 || (teaches && settings.teacher.empty()));

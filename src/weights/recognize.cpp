@@ -348,7 +348,8 @@ class Recognizer {
 
     // CLIP's projection stands where a head does, and gives an embedding.
     bool is_projection() const {
-        const bool tower = is_clip() || weights_.prefix.ends_with("trunk.");  // open_clip's name of a model of timm's
+        const bool tower = is_clip() || architecture().find("_clip_") != std::string::npos ||
+                           weights_.prefix.ends_with("trunk.");  // open_clip's name of a model of timm's
         return tower &&
                (!has("head.bias") || t_.at("head.bias").eq(0).all().item<bool>());  // timm adds a bias of zeros
     }

@@ -75,6 +75,19 @@ TEST_F(Prune, WritesABundleAndATable) {
     EXPECT_TRUE(fs::exists(folder_ / "pruned.run/checkpoints/last.safetensors"));
 }
 
+// As it was downloaded: the weights under another library's names, and what their shapes do not tell beside them.
+TEST_F(Prune, TakesAFolderOfAnotherLibrary) {
+    const fs::path given = test::golden("backbones/hf_dinov2_backbone");
+    const Outcome outcome = prune(str("-w '", given.string(), "' --images pictures --steps 2 --image-size 32"));
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const ModelFile bundle = read("pruned.safetensors");
+    EXPECT_TRUE(bundle.settings->layer_scale);
+    EXPECT_EQ(bundle.settings->num_classes, 0);
+    EXPECT_EQ(bundle.settings->pruning_loc, std::vector<std::int64_t>{1});  // of two blocks
+    ASSERT_TRUE(bundle.preprocessing);
+    EXPECT_NEAR(bundle.preprocessing->mean[0], 0.485, 1e-6);
+}
+
 TEST_F(Prune, TheRatioAskedForIsWritten) {
     write_dense("dense.safetensors", 10);
     const Outcome outcome =
@@ -136,6 +149,8 @@ TEST_F(Prune, BadInputIsOneLine) {
     EXPECT_NE(error_of("-w dense.safetensors --images nowhere").find("nowhere"), std::string::npos);
     EXPECT_NE(error_of("-w nothing.safetensors --images pictures").find("nothing.safetensors"), std::string::npos);
     EXPECT_NE(error_of("-w dense.safetensors --images pictures -k 1.5").find("[keep-ratio] found 1.5"),
+              std::string::npos);
+    EXPECT_NE(error_of("-w dense.safetensors --images pictures -k 1").find("nothing would be pruned"),
               std::string::npos);
     fs::create_directories(folder_ / "one");
     fs::copy(folder_ / "pictures/some/0.png", folder_ / "one/0.png");

@@ -349,7 +349,6 @@ const std::map<std::string, Family>& families() {
               [](S& s) {
                   of_dinov3_itself(s);
                   s.mlp = "swiglu";
-                  s.qkv_bias = false;
               },
               0),
           false}},
@@ -358,6 +357,7 @@ const std::map<std::string, Family>& families() {
               [](S& s) {
                   of_dinov3_itself(s);
                   s.mlp = "swiglu";
+                  s.qkv_bias = false;
               },
               0),
           false}},
@@ -365,6 +365,7 @@ const std::map<std::string, Family>& families() {
          {small_with(
               [](S& s) {
                   of_dinov3(s);
+                  s.image_size = {256};  // config.json says it
                   s.pooling = "mean";
               },
               0),
@@ -373,6 +374,7 @@ const std::map<std::string, Family>& families() {
          {small_with(
               [](S& s) {
                   of_dinov3(s);
+                  s.image_size = {256};
                   s.pooling = "mean";
                   s.mlp = "swiglu";
                   s.qkv_bias = false;
@@ -385,6 +387,7 @@ const std::map<std::string, Family>& families() {
               [](S& s) {
                   of_dinov3(s);
                   s.mlp = "swiglu";
+                  s.mlp_ratio = 1.5;
               },
               0),
           false}},
@@ -401,13 +404,12 @@ const std::map<std::string, Family>& families() {
          })}},
         {"eva02_clip",
          {small_with(
-              [](S& s) {
-                  of_eva02(s);
-                  s.mlp_norm = true;
-                  s.attention_norm = true;
-              },
-              16),
-          false}},
+             [](S& s) {
+                 of_eva02(s);
+                 s.mlp_norm = true;
+                 s.attention_norm = true;
+             },
+             16)}},
     };
     return all;
 }

@@ -213,90 +213,115 @@ nlohmann::json to_json(const Row& row, const std::vector<std::int64_t>& batches)
     return json;
 }
 
-void write_bundle(const Arguments& arguments, const DynamicVit& pruned, const PruningPlan& plan,
-                  const ModelArguments::Choice& choice, const Experiment& experiment) {
-    ExportOptions options{
-        .plan = plan, .preprocessing = experiment.data.preprocessing, .class_names = choice.class_names({})};
-    options.plan.policy = own_policy(pruned->settings());
-    export_bundle(arguments.output, pruned, options);
+// Everything that a run has to do with.
+struct Run {
+    const Arguments& arguments;
+    ModelArguments::Choice choice;
+    Experiment experiment;
+    EvalOptions options;  // of what is measured
+    std::string folder;
+
+    void write_bundle(DynamicVit pruned, const PruningPlan& plan) const {
+        ExportOptions exported{
+            .plan = plan, .preprocessing = experiment.data.preprocessing, .class_names = choice.class_names({})};
+        exported.plan.policy = own_policy(pruned->settings());
+        pruned->to(at::kCPU);
+        export_bundle(arguments.output, pruned, exported);
+    }
+};
+
+Run prepare(const Arguments& arguments, ModelArguments::Choice choice) {
+    for (const double ratio : arguments.model.keep_ratios) {
+        if (ratio == 1) throw Error("keep-ratio", "found 1, expected a number below 1: nothing would be pruned");
+    }
+    const at::Device device = parse_device(arguments.model.device);
+    Experiment experiment = make_experiment(arguments, choice, device.is_cuda());
+    const std::string beside = std::filesystem::path(arguments.output).replace_extension("run").string();
+    return {arguments,
+            std::move(choice),
+            experiment,
+            {device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}},
+            arguments.run.empty() ? beside : arguments.run};
+}
+
+DynamicVit load_trained(const Run& run) {
+    DynamicVit pruned(run.experiment.model, at::make_generator<at::CPUGeneratorImpl>(0));
+    const std::filesystem::path last = std::filesystem::path(run.folder) / "checkpoints/last.safetensors";
+    load_weights(*pruned, read_model_file(last), Fit::kEvaluate);
+    pruned->eval();
+    return pruned;
+}
+
+std::vector<Row> measure(const Run& run, DynamicVit pruned) {
+    const DynamicVit dense = load_dense(run.choice.file, run.experiment.model, run.options.device);
+    pruned->to(run.options.device);
+    std::vector<Row> rows = measure_agreement(pruned, dense, run.experiment,
+                                              table_ratios(run.arguments, run.experiment.model), run.options);
+    measure_speed(rows, pruned, dense, run.options, run.arguments.seconds);
+    return rows;
+}
+
+// The row whose plan is written: of the ratio that was asked for, or the recommended one, or else the most careful.
+const Row& choose_row(const Run& run, const std::vector<Row>& rows, const PruningPlan& wanted, const Row* recommended) {
+    if (!wanted.dense()) {
+        const auto same = std::ranges::find_if(rows, [&](const Row& row) { return row.plan.tokens == wanted.tokens; });
+        return *same;  // table_ratios has it
+    }
+    if (recommended) return *recommended;
+    log::warn(str("no keep ratio agrees with the dense model as far as --agreement ", run.arguments.agreement, ": ",
+                  run.arguments.output, " keeps the most tokens of the table"));
+    return rows.front();
+}
+
+void tell(const Run& run, const TrainResult& trained, const std::vector<Row>& rows, const Row& chosen,
+          const Row* recommended) {
+    const ModelSettings& settings = run.experiment.model;
+    EvalResult dense;
+    dense.classifies = settings.num_classes > 0;
+    dense.gmacs = 1e-9 * static_cast<double>(count_macs(settings));
+    const std::vector<std::int64_t> batches = timed_batches(run.options.device);
+    std::cout << str("Beside the dense model, on ", rows.front().result.images, " pictures held back: how often it ",
+                     dense.classifies ? "names the same class" : "has this cosine to its embedding",
+                     ", and how many times as fast on ", run.options.device.str(), ", ", run.experiment.train.precision,
+                     ":\n", table(rows, dense, &chosen, batches));
+    if (recommended && recommended != &chosen) {
+        std::cout << str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n');
+    }
+    std::cout << str(run.arguments.output, ": keeps ", join(chosen.plan.tokens, "/"), " of ", settings.patches(),
+                     " patches; trained in ", clock_text(trained.seconds), ", ", run.folder, '\n');
+    if (run.arguments.json.empty()) return;
+    nlohmann::json report = {{"weights", run.arguments.model.weights}, {"output", run.arguments.output},
+                             {"device", run.options.device.str()},     {"precision", run.experiment.train.precision},
+                             {"train_seconds", trained.seconds},       {"steps", trained.steps},
+                             {"tokens_per_stage", chosen.plan.tokens}, {"rows", nlohmann::json::array()}};
+    for (const Row& row : rows) report["rows"].push_back(to_json(row, batches));
+    if (recommended) report["recommended_keep_ratio"] = recommended->result.keep_ratio;
+    write_file_atomically(run.arguments.json, report.dump(2) + "\n", "prune");
 }
 
 // @return the exit code
 int run(Arguments& arguments) {
-    const bool asked = arguments.model.asks_for_plans();
-    ModelArguments::Choice choice = arguments.model.choose();
-    const at::Device device = parse_device(arguments.model.device);
-    const Experiment experiment = make_experiment(arguments, choice, device.is_cuda());
+    const Run run = prepare(arguments, arguments.model.choose());
     if (arguments.print_config) {
-        std::cout << write_config(experiment);
+        std::cout << write_config(run.experiment);
         return 0;
     }
-    const ModelSettings& settings = experiment.model;
-    const PruningPlan wanted = asked ? arguments.model.plan({.experiment = experiment}) : PruningPlan();
-    const std::string folder = arguments.run.empty()
-                                   ? std::filesystem::path(arguments.output).replace_extension("run").string()
-                                   : arguments.run;
+    const bool asked = arguments.model.asks_for_plans();
+    const PruningPlan wanted = asked ? arguments.model.plan({.experiment = run.experiment}) : PruningPlan();
     std::signal(SIGINT, on_interrupt);
-    const TrainResult trained = train(experiment, folder, false, {}, [] { return interrupted.load(); });
+    const TrainResult trained = train(run.experiment, run.folder, false, {}, [] { return interrupted.load(); });
 
-    const std::filesystem::path last = std::filesystem::path(folder) / "checkpoints/last.safetensors";
-    DynamicVit pruned(settings, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*pruned, read_model_file(last), Fit::kEvaluate);
-    const PruningPlan first = asked ? wanted : plan_for_ratio(settings, kDefaultKeepRatio);
-    write_bundle(arguments, pruned, first, choice, experiment);  // before anything else can go wrong
+    const DynamicVit pruned = load_trained(run);
+    // Before anything else can go wrong.
+    run.write_bundle(pruned, asked ? wanted : plan_for_ratio(run.experiment.model, kDefaultKeepRatio));
     if (trained.interrupted) {
         log::warn(str("stopped at step ", trained.steps, ": ", arguments.output, " holds what was learnt so far"));
     }
-
-    pruned->to(device);
-    pruned->eval();
-    const DynamicVit dense = load_dense(choice.file, settings, device);
-    const EvalOptions options{
-        device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}};
-    std::vector<Row> rows = measure_agreement(pruned, dense, experiment, table_ratios(arguments, settings), options);
-    measure_speed(rows, pruned, dense, options, arguments.seconds);
-    const std::vector<std::int64_t> batches = timed_batches(device);
+    const std::vector<Row> rows = measure(run, pruned);
     const Row* recommended = find_recommended(rows, arguments.agreement);
-    const Row* chosen = recommended;
-    if (asked) {
-        const auto same = std::ranges::find_if(rows, [&](const Row& row) { return row.plan.tokens == wanted.tokens; });
-        chosen = same == rows.end() ? nullptr : &*same;
-    } else if (!recommended) {
-        chosen = &rows.front();
-        log::warn(str("no keep ratio agrees with the dense model as far as --agreement ", arguments.agreement, ": ",
-                      arguments.output, " keeps the most tokens of the table"));
-    }
-    if (chosen && !asked) {
-        pruned->to(at::kCPU);
-        write_bundle(arguments, pruned, chosen->plan, choice, experiment);
-    }
-
-    EvalResult dense_result;
-    dense_result.classifies = settings.num_classes > 0;
-    dense_result.gmacs = 1e-9 * static_cast<double>(count_macs(settings));
-    const std::string kind = dense_result.classifies ? "names the same class" : "has this cosine to its embedding";
-    std::cout << str("Beside the dense model, on ", rows.front().result.images, " pictures held back: how often it ",
-                     kind, ", and how many times as fast on ", device.str(), ", ", experiment.train.precision, ":\n",
-                     table(rows, dense_result, chosen, batches));
-    if (recommended && asked && recommended != chosen) {
-        std::cout << str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n');
-    }
-    const std::vector<std::int64_t>& kept = chosen && !asked ? chosen->plan.tokens : first.tokens;
-    std::cout << str(arguments.output, ": keeps ", join(kept, "/"), " of ", settings.patches(), " patches; trained in ",
-                     clock_text(trained.seconds), ", ", folder, '\n');
-    if (!arguments.json.empty()) {
-        nlohmann::json report = {{"weights", arguments.model.weights},
-                                 {"output", arguments.output},
-                                 {"device", device.str()},
-                                 {"precision", experiment.train.precision},
-                                 {"train_seconds", trained.seconds},
-                                 {"steps", trained.steps},
-                                 {"tokens_per_stage", kept},
-                                 {"rows", nlohmann::json::array()}};
-        for (const Row& row : rows) report["rows"].push_back(to_json(row, batches));
-        if (recommended) report["recommended_keep_ratio"] = recommended->result.keep_ratio;
-        write_file_atomically(arguments.json, report.dump(2) + "\n", "prune");
-    }
+    const Row& chosen = choose_row(run, rows, wanted, recommended);
+    run.write_bundle(pruned, chosen.plan);
+    tell(run, trained, rows, chosen, recommended);
     constexpr int kInterrupted = 130;
     return trained.interrupted ? kInterrupted : 0;
 }
