@@ -17,12 +17,15 @@ namespace {
 constexpr const char* kParameter = "parameter.";
 constexpr const char* kEma = "ema.";
 
-const ReadOptions kOptions = {.known = {.normalization_known = true}};  // data.mean and data.std say it
+// What the start is was said when the experiment was read; data.mean and data.std say how pictures are normalized.
+ReadOptions reading(bool is_start) {
+    return {.known = {.normalization_known = true}, .quiet = is_start};
+}
 
 DynamicVit make_student(const Experiment& e, const at::Device& device) {
     DynamicVit model(e.model, at::make_generator<at::CPUGeneratorImpl>(seed_for(e.train.seed, SeedUse::kWeights)));
     if (!e.train.weights.empty()) {
-        const ModelFile file = read_model_file(e.train.weights, kOptions);
+        const ModelFile file = read_model_file(e.train.weights, reading(true));
         load_weights(*model, file, Fit::kFineTune);
         warn_of_other_scaling(file, e.data.preprocessing, "the start");
     }
@@ -36,7 +39,7 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
 std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at::Device& device) {
     if (!e.train.loss.need_teacher()) return nullptr;
     const bool is_start = e.train.teacher.empty();
-    const ModelFile file = read_model_file(is_start ? e.train.weights : e.train.teacher, kOptions);
+    const ModelFile file = read_model_file(is_start ? e.train.weights : e.train.teacher, reading(is_start));
     try {
         const DynamicVit model = load_dense(file, e.model, device);
         warn_of_other_scaling(file, e.data.preprocessing, "the teacher");

@@ -108,7 +108,7 @@ bool may_be_of(const ModelConfig& config, const CanonicalWeights& weights) {
     return config.library == names;
 }
 
-std::optional<ModelConfig> find_config(const ModelFiles& files, const CanonicalWeights& weights) {
+std::optional<ModelConfig> find_config(const ModelFiles& files, const CanonicalWeights& weights, bool quiet) {
     for (const char* name : {"config.json", "open_clip_config.json"}) {
         const std::filesystem::path path = files.folder / name;
         if (!std::filesystem::exists(path)) continue;
@@ -120,7 +120,7 @@ std::optional<ModelConfig> find_config(const ModelFiles& files, const CanonicalW
             throw Error("weights", path.string(), ": is of another model than the weights: ", other);
         } catch (const Error& error) {
             if (files.is_folder) throw;  // beside a file that was named it may be anything
-            log::warn(str("passed over: ", error.what()));
+            if (!quiet) log::warn(str("passed over: ", error.what()));
         }
     }
     return std::nullopt;
@@ -163,10 +163,10 @@ void recognize_model(RawFile& raw, const ModelFiles& files, const ReadOptions& o
     if (!weights) return;
     check_unread(raw, *weights);
     check_finite(weights->tensors, file.path);
-    const std::optional<ModelConfig> config = find_config(files, *weights);
+    const std::optional<ModelConfig> config = find_config(files, *weights, options.quiet);
     RecognizedModel model = recognize(*weights, config, options.known, of_openai, file.path.string());
     if (config) weights->notes.insert(weights->notes.end(), config->notes.begin(), config->notes.end());
-    say_what_was_found(raw, *weights, model);
+    if (!options.quiet) say_what_was_found(raw, *weights, model);
     file.recognized = true;
     file.settings = model.settings;
     file.preprocessing = model.preprocessing;
@@ -262,7 +262,10 @@ void warn_of_other_numerics(const ModelSettings& model, const ModelFile& file) {
         if (is != expected) found.push_back(str(what, ' ', is, ", the weights' own model has ", expected));
     };
     compare("mlp", model.mlp, own.mlp);
-    compare("norm_epsilon", model.norm_epsilon, own.norm_epsilon);
+    constexpr double kLost = 1e-6;  // beside the variance of any token of a trained model
+    if (std::max(model.norm_epsilon, own.norm_epsilon) > kLost) {
+        compare("norm_epsilon", model.norm_epsilon, own.norm_epsilon);
+    }
     if (file.heads_known) compare("num_heads", model.num_heads, own.num_heads);
     compare("pooling", model.pooling, own.pooling);
     if (!found.empty()) log::warn(str(file.path.string(), ": the model differs: ", join(found, "; ")));

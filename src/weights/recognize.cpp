@@ -283,7 +283,7 @@ class Recognizer {
 
     std::string activation() {
         if (!known_.activation.empty()) return known_.activation;
-        if (of_openai_ && is_clip()) return "quick_gelu";
+        if (of_openai_ && weights_.naming->library == "OpenAI") return "quick_gelu";
         if (config_ && !config_->mlp.empty()) return config_->mlp;
         const bool transformers = weights_.naming->library == "transformers";
         if (transformers && has("attn_pool.latent")) return "gelu_tanh";  // SigLIP

@@ -815,7 +815,7 @@ TEST_F(BadInput, TextNamedLikeAPicture) {
 
 TEST_F(BadInput, WeightsThatAreNone) {
     fs::create_directories(folder_ / "folder");
-    fail({"eval", "-w", "folder", "--data", "."}, {"folder: is a folder"});
+    fail({"eval", "-w", "folder", "--data", "."}, {"folder: holds no weights"});
     fail({"eval", "-w", "nowhere.safetensors", "--data", "."}, {"nowhere.safetensors", "no such file"});
     write("text.safetensors", "This is no safetensors file.\n");
     fail({"eval", "-w", "text.safetensors", "--data", "."}, {"text.safetensors"});

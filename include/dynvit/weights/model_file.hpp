@@ -39,6 +39,7 @@ struct ReadOptions {
     std::string prefix = {};  // of the wanted model's names, where several are there
     KnownParts known = {};
     bool recognize = true;  // otherwise names stay as they are, without "module." where all have it
+    bool quiet = false;     // nothing is said in the log: the same file was read before
 };
 
 /// Reads the weights of a Vision Transformer as people have them: a safetensors file or a PyTorch checkpoint, whichever
