@@ -142,7 +142,7 @@ Tally prepare_case(const EvalCase& one, const Engine& model, const EvalOptions& 
     tally.result.keep_ratio = plan.dense() ? 1.0 : one.keep_ratio;
     tally.result.tokens_per_stage = plan.tokens;
     tally.result.thresholds = plan.thresholds;
-    tally.result.classifies = model->settings().num_classes > 0;
+    tally.result.classifies = model->settings().classifies();
     tally.result.gmacs = tally.session->gmacs();
     tally.result.gmacs_per_stage = tally.session->gmacs_per_stage();
     if (tally.session->policy().selects == Selects::kAveraged) {
@@ -205,8 +205,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
     double object_total = 0;
     while (std::optional<Batch> batch = loader.next()) {
         if (batch->images.size(0) == 0) continue;
-        const bool classifies = settings.num_classes > 0;
-        const bool labelled = classifies && batch->labels.ne(kNoLabel).any().item<bool>();
+        const bool labelled = settings.classifies() && batch->labels.ne(kNoLabel).any().item<bool>();
         if (labelled) check_labels(batch->labels, settings.num_classes);
         const at::Tensor inputs =
             normalize_images(batch->images, options.device, options.preprocessing);  // once for all cases

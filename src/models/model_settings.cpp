@@ -108,6 +108,7 @@ void ModelSettings::fields(FieldVisitor& v) {
             std::vector<std::string>{"token", "mean", "token_mean", "map"});
     v.field("norm_after_pooling", norm_after_pooling, "the last norm is of the patches' mean, not of each token");
     v.field("head_bias", head_bias, "the head has a bias");
+    v.field("projection", projection, "the head's outputs are an embedding (CLIP), not classes");
     v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));
     v.field("pruning_loc", pruning_loc,
             "a stage (with a prediction module, but for tome) at each of these blocks, from 0; []: dense");

@@ -100,9 +100,9 @@ void check_needs(FieldVisitor& v, const Experiment& e) {
         if (loss.needs_teacher && e.train.weights.empty() && e.train.teacher.empty()) {
             v.reject(key, found + "0, or a teacher: give train.weights or train.teacher");
         }
-        if (loss.needs_head && *loss.needs_head != (e.model.num_classes > 0)) {
+        if (loss.needs_head && *loss.needs_head != e.model.classifies()) {
             v.reject(key, str(found, "0 where model.num_classes is ", e.model.num_classes,
-                              *loss.needs_head ? ": there is no head" : ": the head's outputs are no embedding"));
+                              *loss.needs_head ? ": the outputs are an embedding" : ": the outputs are classes"));
         }
     }
 }

@@ -76,7 +76,7 @@ Experiment label_free_recipe(const LabelFreeInputs& inputs) {
     train.schedule.backbone_lr_scale = 0.025;
     train.schedule.backbone_freeze_epochs = 0;
     train.optimizer.frozen_blocks = e.model.pruning_loc.front();
-    const bool classifies = e.model.num_classes > 0;
+    const bool classifies = e.model.classifies();
     train.loss.weights = {{"classification", 0},
                           {"kl", classifies ? 2 : 0},
                           {"embedding", classifies ? 0 : 30},

@@ -64,7 +64,6 @@ RawFile read_safetensors_model(const std::filesystem::path& path, const ReadOpti
         check_plan(file.bundle->plan, *file.settings, path.string());
     }
     if (file.bundle) file.class_names = file.bundle->class_names;
-    if (file.settings) file.classifies = file.settings->num_classes > 0;
     return {std::move(file), std::move(read.unread), {}, false};
 }
 
@@ -170,12 +169,11 @@ void recognize_model(RawFile& raw, const ModelFiles& files, const ReadOptions& o
     file.recognized = true;
     file.settings = model.settings;
     file.preprocessing = model.preprocessing;
-    file.classifies = model.classifies;
     file.heads_known = model.heads_known;
     file.incomplete = model.incomplete;
     file.description = model.description;
     file.weights = std::move(weights->tensors);
-    if (config && model.classifies && std::ssize(config->class_names) == model.settings.num_classes) {
+    if (config && model.settings.classifies() && std::ssize(config->class_names) == model.settings.num_classes) {
         file.class_names = config->class_names;
     }
 }
@@ -204,7 +202,7 @@ ModelSettings settings_of(const ModelFile& file, const std::string& model) {
 }
 
 void check_classifies(const ModelFile& file) {
-    if (file.classifies) return;
+    if (!file.settings || file.settings->classifies()) return;
     throw Error("weights", file.path.string(), ": has no head for classes: its outputs are an embedding of ",
                 file.settings->outputs(), " numbers, expected a model that classifies");
 }

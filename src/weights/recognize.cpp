@@ -343,7 +343,7 @@ class Recognizer {
             fail("head.weight: found ", shape_text(t_.at("head.weight").sizes()), ", expected ", s_.embedding_dim(),
                  " inputs", s_.pooling == "token" ? str(" or ", 2 * s_.embed_dim) : "");
         }
-        result_.classifies = !is_projection();
+        s_.projection = is_projection();
     }
 
     // CLIP's projection stands where a head does, and gives an embedding.
@@ -482,8 +482,8 @@ class Recognizer {
         if (s_.pooling == "token_mean") parts.emplace_back("[CLS] beside the patches' mean");
         parts.push_back(join(s_.image_size, " x ") + " px");
         if (s_.stages() > 0) parts.push_back(str(s_.stages(), " prediction modules"));
-        parts.push_back(result_.classifies ? str(s_.num_classes, s_.num_classes > 1 ? " classes" : " class")
-                                           : str("no classes: an embedding of ", s_.outputs()));
+        parts.push_back(s_.classifies() ? str(s_.num_classes, s_.num_classes > 1 ? " classes" : " class")
+                                        : str("no classes: an embedding of ", s_.outputs()));
         return join(parts, ", ");
     }
 

@@ -816,10 +816,11 @@ TEST(TrainSettings, LossesWhoseNeedsAreNotGiven) {
               "[config] a.yaml:5: train.loss.distill: found 0.5, expected 0, or a teacher: give train.weights or "
               "train.teacher");
     EXPECT_EQ(fault_of("model: {num_classes: 0}\n" + shapes + "train: {weights: w, loss: {classification: 0}}\n"),
-              "[config] a.yaml: train.loss.kl: found 0.5, expected 0 where model.num_classes is 0: there is no head");
+              "[config] a.yaml: train.loss.kl: found 0.5, expected 0 where model.num_classes is 0: the outputs are an "
+              "embedding");
     EXPECT_EQ(fault_of(shapes + weights, {"train.loss.embedding=2"}),
               "[config] --set train.loss.embedding=2: train.loss.embedding: found 2, expected 0 where "
-              "model.num_classes is 1000: the head's outputs are no embedding");
+              "model.num_classes is 1000: the outputs are classes");
 }
 
 TEST(TrainSettings, SettingsThatDoNotGoTogether) {

@@ -59,9 +59,9 @@ std::vector<EvalResult> evaluate_unlabelled(const Arguments& arguments, const Dy
 
 void run(Arguments& arguments) {
     ModelArguments::Choice choice = arguments.model.choose();
-    check_classifies(choice.file);
     Experiment& experiment = choice.experiment;
     const bool unlabelled = !arguments.pictures.empty();
+    if (!unlabelled) check_classifies(choice.file);  // without labels it is agreement that is told, of embeddings too
     if (!unlabelled && arguments.data.empty() && arguments.model.config.config.empty()) {
         throw Error("eval", "--data is missing: the folder that holds val/; or --pictures, without labels");
     }

@@ -277,7 +277,7 @@ void tell(const Run& run, const TrainResult& trained, const std::vector<Row>& ro
           const Row* recommended) {
     const ModelSettings& settings = run.experiment.model;
     EvalResult dense;
-    dense.classifies = settings.num_classes > 0;
+    dense.classifies = settings.classifies();
     dense.gmacs = 1e-9 * static_cast<double>(count_macs(settings));
     const std::vector<std::int64_t> batches = timed_batches(run.options.device);
     std::cout << str("Beside the dense model, on ", rows.front().result.images, " pictures held back: how often it ",

@@ -42,6 +42,7 @@ struct ModelSettings {
                                       // "token_mean" (both, side by side), "map" (attention pooling over all tokens)
     bool norm_after_pooling = false;  // the last norm is of the patches' mean
     bool head_bias = true;
+    bool projection = false;  // the head's outputs are an embedding (CLIP), not classes
     double drop_path = 0.0;
     std::vector<std::int64_t> pruning_loc = {3, 6, 9};
     std::string stage_place = "before_block";  // a stage stands before its block, or in it "after_attention"
@@ -81,6 +82,8 @@ struct ModelSettings {
     std::int64_t embedding_dim() const { return pooling == "token_mean" ? 2 * embed_dim : embed_dim; }
     /// Numbers that the model gives for a picture.
     std::int64_t outputs() const { return num_classes > 0 ? num_classes : embedding_dim(); }
+    /// Whether those are of classes, and no embedding.
+    bool classifies() const { return num_classes > 0 && !projection; }
 };
 
 /// The zoo's names, in order of size.

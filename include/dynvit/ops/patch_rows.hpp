@@ -12,8 +12,8 @@ struct PixelScaling {
     std::array<float, 3> scale = {1, 1, 1}, shift = {0, 0, 0};
 };
 
-/// The width of a row that write_patch_rows() fills: 3 P P pixels, and zeros up to a multiple of 8, so that tensor cores
-/// take it. @param patch_size P
+/// The width of a row that write_patch_rows() fills: 3 P P pixels, and zeros up to a multiple of 8, so that tensor
+/// cores take it. @param patch_size P
 inline std::int64_t patch_row_width(std::int64_t patch_size) {
     return (3 * patch_size * patch_size + 7) / 8 * 8;
 }

@@ -24,7 +24,6 @@ struct ModelFile {
     std::vector<std::string> skipped = {};      // of a PyTorch checkpoint: what else is there, quoted
     std::optional<BundleSettings> bundle = {};  // of a file that `dynvit export --format bundle` wrote
     bool recognized = false;                    // the settings are what names, shapes and config.json say
-    bool classifies = true;                     // the outputs are classes; else an embedding
     bool heads_known = true;                    // the number of heads was not assumed
     std::string incomplete = {};                // what of the settings is not known, as an error says it
     std::string description = {};               // of a recognized model: "vit 384 wide, 12 blocks, ..."

@@ -22,7 +22,6 @@ struct KnownParts {
 struct RecognizedModel {
     ModelSettings settings;
     std::optional<Preprocessing> preprocessing;  // of its pictures; none: nothing says it
-    bool classifies = false;                     // its outputs are classes, not an embedding
     std::string description;                     // "vit 384 wide, 12 blocks, ..."
     std::vector<std::string> notes;              // what was assumed, a line each
     bool heads_known = true;                     // otherwise their number was assumed, or is 1 and incomplete says why
