@@ -59,6 +59,15 @@ std::vector<fs::path> of_split(std::vector<fs::path> pictures, double hold_out, 
     return chosen;
 }
 
+// At most so many, from all over the list; 0: all.
+std::vector<fs::path> spread(std::vector<fs::path> pictures, std::int64_t most) {
+    const auto count = static_cast<std::size_t>(most);
+    if (most == 0 || pictures.size() <= count) return pictures;
+    std::vector<fs::path> chosen;
+    for (std::size_t i = 0; i < count; ++i) chosen.push_back(std::move(pictures[i * pictures.size() / count]));
+    return chosen;
+}
+
 int worker_count(const DataSettings& settings, Split split) {
     if (settings.workers > 0) return static_cast<int>(settings.workers);
     constexpr int kWaiting = 4;  // threads a core, of which most wait for the GPU
@@ -77,9 +86,13 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("train_folders", train_folders,
             "folders below root to train on; of image_folder several only where nothing is labelled");
     v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
-    v.field("hold_out", hold_out,
-            "share of those pictures that training leaves out, for `dynvit prune` to measure on; needs labelled: false",
-            between(0, 0.5));
+    v.field(
+        "hold_out", hold_out,
+        "share of those pictures, every so many (0.1: every tenth), that training leaves out and evaluation has; needs "
+        "labelled: false",
+        between(0, 0.5));
+    v.field("max_images", max_images, "of those that are trained on, from all over the list; 0: all; needs hold_out",
+            at_least(0));
     v.field("strict", strict, "true: a corrupt picture is an error; false: replaced (training) or left out");
     v.field("shuffle_window", shuffle_window, "tar_shards: pictures among which training shuffles; 0: all",
             at_least(0));
@@ -107,6 +120,8 @@ void DataSettings::fields(FieldVisitor& v) {
         v.reject("train_folders", str("found ", train_folders.size(), " folders, expected ",
                                       train_folders.empty() ? "at least one" : "one; several need labelled: false"));
     }
+    if (max_images > 0 && hold_out == 0)
+        v.reject("max_images", str("found ", max_images, ", expected 0 without hold_out"));
     if (hold_out > 0 && (labelled || kind != kFolder)) {
         v.reject("hold_out", str("found ", hold_out, ", expected 0, or kind ", kFolder, " with labelled: false"));
     }
@@ -131,7 +146,9 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
     }
     if (settings.hold_out > 0) {
         const std::vector<fs::path> all = pictures_of_folders(split_folders(settings, Split::kTrain));
-        return std::make_unique<PictureList>(of_split(all, settings.hold_out, split));
+        const double share = split == Split::kTrain ? 1 : settings.hold_out;
+        const auto most = static_cast<std::int64_t>(std::ceil(share * static_cast<double>(settings.max_images)));
+        return std::make_unique<PictureList>(spread(of_split(all, settings.hold_out, split), most));
     }
     const std::vector<fs::path> folders = split_folders(settings, split);
     const bool labelled = split == Split::kVal || settings.labelled;
@@ -142,7 +159,7 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
 }
 
 bool has_validation(const DataSettings& settings) {
-    return settings.kind == kShapes || fs::is_directory(val_folder(settings));
+    return settings.kind == kShapes || settings.hold_out > 0 || fs::is_directory(val_folder(settings));
 }
 
 LoaderOptions loader_options(const DataSettings& settings, Split split) {

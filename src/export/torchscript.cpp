@@ -149,6 +149,7 @@ class Script {
     }
     std::string patch_mean(const std::string& x) {
         const std::string patches = str(x, "[:, ", settings_.prefix_tokens(), ":]");
+        if (tokens_ == 0) return patches + ".sum([1])";  // zeros, as counted_mean has them
         if (!merged_) return patches + ".mean([1])";
         line("counted", str("sizes[:, ", settings_.prefix_tokens(), ":].unsqueeze(2)"));
         return value(str("(", patches, " * counted).sum([1]) / counted.sum([1]).clamp_min(1)"));

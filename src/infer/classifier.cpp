@@ -15,8 +15,7 @@ namespace {
 ModelSettings settings_in(const ModelFile& file, const std::string& model) {
     if (file.settings && !file.recognized) return *file.settings;
     ModelSettings settings = settings_of(file, model);
-    const auto of_module = [](const auto& entry) { return is_of_prediction_module(entry.first); };
-    if (std::ranges::none_of(file.weights, of_module)) settings.pruning_loc = {};
+    if (!has_prediction_modules(file)) settings.pruning_loc = {};
     return settings;
 }
 

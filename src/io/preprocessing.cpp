@@ -60,7 +60,7 @@ Preprocessing PreprocessingChanges::over(Preprocessing base) const {
     change("std", std, base.std);
     if (!interpolation.empty()) base.interpolation = interpolation;
     if (!crop.empty()) base.crop = crop;
-    if (crop == kSquash) base.resize = 0;
+    if (crop == kSquash || crop_pct) base.resize = 0;
     if (resize) base.resize = *resize;
     if (crop_pct) base.crop_pct = *crop_pct;
     return read_config<Preprocessing>({write_config(base, false), "the pictures' settings", {}});  // checks them

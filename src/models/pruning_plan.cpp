@@ -14,6 +14,15 @@ std::string own_policy(const ModelSettings& settings) {
     return settings.predicts() ? kPredicted : kSimilarity;
 }
 
+std::vector<std::int64_t> default_stages(std::int64_t depth) {
+    std::vector<std::int64_t> blocks;
+    for (const std::int64_t quarter : {1, 2, 3}) {
+        const std::int64_t block = std::max<std::int64_t>(1, quarter * depth / 4);
+        if (block < depth && (blocks.empty() || block > blocks.back())) blocks.push_back(block);
+    }
+    return blocks;
+}
+
 std::vector<double> stage_shares(const std::vector<double>& given, std::int64_t stages) {
     return std::ssize(given) == stages ? given : stage_ratios(given.front(), stages);
 }

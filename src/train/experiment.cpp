@@ -15,8 +15,9 @@ void TrainSettings::fields(FieldVisitor& v) {
             above_up_to(0, 1));
     v.field("target_gmacs", target_gmacs,
             "in place of keep_ratio: the largest rho of at most so many GMACs; 0: keep_ratio", at_least(0));
-    v.field("weights", weights, "start from this safetensors or .pth file; '': from random weights");
-    v.field("teacher", teacher, "dense teacher's safetensors or .pth file; '': the starting weights");
+    v.field("weights", weights,
+            "start from these weights, a file or a folder as --weights takes them; '': random ones");
+    v.field("teacher", teacher, "the dense teacher's, likewise; '': the starting weights");
     v.field("blend", blend,
             "what is saved and evaluated: this share of the way from the starting weights to the trained ones, which "
             "forgets less; 1: the trained ones",

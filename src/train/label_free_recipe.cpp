@@ -12,57 +12,67 @@ namespace {
 // What the recipe was found with: DeiT-Ti, 3,420 photographs, on a GPU.
 constexpr std::int64_t kSteps = 1560, kBatch = 256, kLeastImages = 64;
 constexpr double kRate = 2e-3, kWidth = 192, kActivations = 197.0 * 768 * 12;  // of an image: DeiT-B fits as well
+constexpr double kLeastRatio = 0.5, kLeastMatched = 0.6;  // matching leaves half of the tokens at least
 // On a processor minutes, not hours.
 constexpr std::int64_t kProcessorSteps = 300, kProcessorBatch = 64;
 
-std::vector<std::int64_t> stage_blocks(std::int64_t depth) {
-    std::vector<std::int64_t> blocks;
-    for (const std::int64_t quarter : {1, 2, 3}) {
-        const std::int64_t block = std::max<std::int64_t>(1, quarter * depth / 4);
-        if (block < depth && (blocks.empty() || block > blocks.back())) blocks.push_back(block);
+std::int64_t step_count(const LabelFreeInputs& inputs) {
+    if (inputs.steps > 0) return inputs.steps;
+    return inputs.on_gpu ? kSteps : kProcessorSteps;
+}
+
+void place_stages(ModelSettings& model, const StageWishes& wishes) {
+    if (model.stages() == 0) {
+        model.pruning_loc = default_stages(model.depth);
+        model.stage_place = "after_attention";
+        model.reduction = "merge";
+        model.merge_threshold = -1;
     }
-    return blocks;
+    if (!wishes.pruning_loc.empty()) model.pruning_loc = wishes.pruning_loc;
+    if (!wishes.stage_place.empty()) model.stage_place = wishes.stage_place;
+    if (!wishes.reduction.empty()) model.reduction = wishes.reduction;
+    if (model.stages() == 0) throw Error("prune", "found a model of one block, expected two at least");
 }
 
 // Images of a step at a time: as many as the recipe has, or as fit into the memory of as many of a DeiT-B.
-std::int64_t batch_size(const LabelFreeInputs& inputs) {
+std::int64_t fitting_batch(const LabelFreeInputs& inputs) {
     const ModelSettings& s = inputs.model;
     const double activations = static_cast<double>((s.prefix_tokens() + s.patches()) * s.embed_dim * s.depth);
     const std::int64_t most = inputs.on_gpu ? kBatch : kProcessorBatch;
     const auto fitting = static_cast<std::uint64_t>(
         std::clamp(static_cast<double>(kBatch) * kActivations / activations, 1.0, static_cast<double>(most)));
-    return std::min(static_cast<std::int64_t>(std::bit_floor(fitting)), inputs.count);
+    return static_cast<std::int64_t>(std::bit_floor(fitting));
 }
 
 }  // namespace
+
+DataSettings label_free_data(const LabelFreeInputs& inputs) {
+    DataSettings data;
+    data.preprocessing = inputs.preprocessing;
+    data.root = inputs.pictures;
+    data.labelled = false;
+    data.train_folders = {"."};
+    data.hold_out = 0.1;
+    data.max_images = step_count(inputs) * std::max(kLeastImages, fitting_batch(inputs));
+    data.scale = {0.25, 1};
+    data.flip = 0.5;
+    return data;
+}
 
 Experiment label_free_recipe(const LabelFreeInputs& inputs) {
     if (inputs.count < 1) throw Error("prune", inputs.pictures, ": found no picture to train on");
     Experiment e;
     e.model = inputs.model;
     e.model.drop_path = 0;
-    if (e.model.stages() == 0) {
-        e.model.pruning_loc = stage_blocks(e.model.depth);
-        e.model.stage_place = "after_attention";
-        e.model.reduction = "merge";
-        e.model.merge_threshold = -1;
-    }
-    if (e.model.stages() == 0) throw Error("prune", "found a model of one block, expected two at least");
-
-    e.data.preprocessing = inputs.preprocessing;
-    e.data.root = inputs.pictures;
-    e.data.labelled = false;
-    e.data.train_folders = {"."};
-    e.data.hold_out = kHeldBack;
-    e.data.scale = {0.25, 1};
-    e.data.flip = 0.5;
+    place_stages(e.model, inputs.stages);
+    e.data = label_free_data(inputs);
 
     TrainSettings& train = e.train;
     train.weights = inputs.weights;
-    train.batch_size = batch_size(inputs);
+    train.batch_size = std::min(fitting_batch(inputs), inputs.count);
     train.accumulate = std::max<std::int64_t>(1, std::min(kLeastImages, inputs.count) / train.batch_size);
     const std::int64_t an_epoch = inputs.count / (train.batch_size * train.accumulate);
-    const std::int64_t steps = inputs.steps > 0 ? inputs.steps : inputs.on_gpu ? kSteps : kProcessorSteps;
+    const std::int64_t steps = step_count(inputs);
     train.epochs = std::max<std::int64_t>(1, (steps + an_epoch - 1) / an_epoch);
     train.max_steps = inputs.steps;
     train.precision = inputs.on_gpu ? "bfloat16" : "float32";
@@ -84,7 +94,7 @@ Experiment label_free_recipe(const LabelFreeInputs& inputs) {
                           {"ratio", 0},
                           {"saliency", e.model.predicts() ? 1 : 0}};
     train.selection.deterministic_from = 0;
-    train.selection.keep_ratio_range = {0.5, 0.95};
+    train.selection.keep_ratio_range = {e.model.matches() ? kLeastMatched : kLeastRatio, 0.95};
     return e;
 }
 

@@ -169,7 +169,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
         if (pictures.validation && evaluates_after(settings, length, progress.step)) {
             const Evaluated evaluated = evaluate_learner(learner, experiment, *pictures.validation, eval_options,
                                                          progress.step, run_log, result);
-            if (evaluated.top1 > progress.best_top1) {
+            const bool judged = !result.last_eval.empty() && result.last_eval.front().labelled;
+            if (judged && evaluated.top1 > progress.best_top1) {
                 best = evaluated.model;
                 progress.best_top1 = evaluated.top1;
             }

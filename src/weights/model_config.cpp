@@ -14,9 +14,6 @@ namespace {
 
 // ---- Pictures -------------------------------------------------------------------------------------------------------
 
-constexpr std::array<double, 3> kClipMean = {0.48145466, 0.4578275, 0.40821073};
-constexpr std::array<double, 3> kClipStd = {0.26862954, 0.26130258, 0.27577711};
-
 void read_colors(const JsonFields& fields, const std::string& key, std::array<double, 3>& value) {
     const std::vector<double> found = fields.reals(key);
     if (found.empty()) return;

@@ -201,6 +201,10 @@ ModelSettings settings_of(const ModelFile& file, const std::string& model) {
                 file.weights.size(), " tensors: ", join(names, ", "), file.weights.size() > names.size() ? " ..." : "");
 }
 
+bool has_prediction_modules(const ModelFile& file) {
+    return std::ranges::any_of(file.weights, [](const auto& item) { return is_of_prediction_module(item.first); });
+}
+
 void check_classifies(const ModelFile& file) {
     if (!file.settings || file.settings->classifies()) return;
     throw Error("weights", file.path.string(), ": has no head for classes: its outputs are an embedding of ",

@@ -305,6 +305,10 @@ class Recognizer {
         } else if (s_.qk_norm) {
             const std::int64_t width = tensor("blocks.0.attn.q_norm.weight").numel();
             if (width > 0) s_.num_heads = s_.embed_dim / width;
+            if (config_ && config_->num_heads && *config_->num_heads != s_.num_heads) {
+                fail("blocks.0.attn.q_norm is ", width, " wide, expected ", s_.embed_dim / *config_->num_heads,
+                     ", for the ", *config_->num_heads, " heads of its config.json");
+            }
         } else if (config_ && config_->num_heads) {
             s_.num_heads = *config_->num_heads;
         } else {
@@ -412,9 +416,7 @@ class Recognizer {
         }
         const std::string_view library = weights_.naming->library;
         if (is_clip()) {
-            result_.preprocessing = {.mean = {0.48145466, 0.4578275, 0.40821073},
-                                     .std = {0.26862954, 0.26130258, 0.27577711},
-                                     .crop_pct = 1};
+            result_.preprocessing = {.mean = kClipMean, .std = kClipStd, .crop_pct = 1};
         } else if (library == "torchvision") {
             result_.preprocessing = {.interpolation = "bilinear"};
         } else if (weights_.prefix.ends_with("deit.")) {

@@ -70,6 +70,12 @@ TEST(DataSettings, ATenthIsHeldBackFromTraining) {
     EXPECT_EQ(train.size(), 20u);
     for (const std::string& name : names(*held_back, root.path())) EXPECT_EQ(std::ranges::count(train, name), 0);
 
+    DataSettings few = data;
+    few.max_images = 5;
+    EXPECT_EQ(make_dataset(few, Split::kTrain, 8, 8)->size(), 5u);
+    EXPECT_EQ(make_dataset(few, Split::kVal, 8, 8)->size(), 1u);  // as much of those held back
+    EXPECT_TRUE(has_validation(data));
+
     EXPECT_EQ(error_of([] { settings("root: x\nhold_out: 0.1\n"); }),
               "[config] a.yaml:2: hold_out: found 0.1, expected 0, or kind image_folder with labelled: false");
 }

@@ -99,6 +99,34 @@ TEST_F(Prune, TheRatioAskedForIsWritten) {
     EXPECT_NE(outcome.out.find("p.safetensors: keeps 12/9/6 of 16 patches"), std::string::npos) << outcome.out;
 }
 
+TEST_F(Prune, MatchesTokensWhereNobodyChooses) {
+    write_dense("dense.safetensors", 10);
+    const Outcome outcome = prune("-w dense.safetensors --images pictures --steps 2 --reduction tome --json r.json");
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ(read("pruned.safetensors").settings->reduction, "tome");
+    for (const json& row : report("r.json").at("rows")) EXPECT_EQ(row.at("policy"), "similarity");
+}
+
+// Another set of weights than the first that the file has is what training starts from, too.
+TEST_F(Prune, LearnsFromTheWeightsThatWereMeant) {
+    const fs::path golden = test::golden("model");
+    const Outcome outcome = prune(str("-w '", (golden / "tiny_student_zip.pth").string(),
+                                      "' --weights-part model --num-heads 2 --images pictures --steps 1"));
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_TRUE(fs::exists(folder_ / "pruned.dense.safetensors"));
+    EXPECT_EQ(read("pruned.safetensors").settings->num_heads, 2);
+}
+
+TEST_F(Prune, AnEarlierRunIsLeftAlone) {
+    write_dense("dense.safetensors", 10);
+    fs::create_directories(folder_ / "pruned.run");
+    const Outcome outcome = prune("-w dense.safetensors --images pictures");
+    EXPECT_EQ(outcome.code, 1);
+    EXPECT_EQ(outcome.err,
+              "error: [prune] pruned.run: is there already, expected no folder: another --output or --run, "
+              "or remove it\n");
+}
+
 TEST_F(Prune, WithoutAHeadTheCosineIsTold) {
     write_dense("dense.safetensors", 0);
     const Outcome outcome = prune("-w dense.safetensors --images pictures --steps 3 --json r.json");
@@ -150,8 +178,9 @@ TEST_F(Prune, BadInputIsOneLine) {
     EXPECT_NE(error_of("-w nothing.safetensors --images pictures").find("nothing.safetensors"), std::string::npos);
     EXPECT_NE(error_of("-w dense.safetensors --images pictures -k 1.5").find("[keep-ratio] found 1.5"),
               std::string::npos);
-    EXPECT_NE(error_of("-w dense.safetensors --images pictures -k 1").find("nothing would be pruned"),
-              std::string::npos);
+    EXPECT_NE(
+        error_of("-w dense.safetensors --images pictures -k 1").find("found what the dense model has, expected less"),
+        std::string::npos);
     fs::create_directories(folder_ / "one");
     fs::copy(folder_ / "pictures/some/0.png", folder_ / "one/0.png");
     EXPECT_NE(error_of("-w dense.safetensors --images one").find("found no picture to train on"), std::string::npos)

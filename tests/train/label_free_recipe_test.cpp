@@ -16,8 +16,9 @@ LabelFreeInputs inputs_of(ModelSettings model, std::int64_t count = 3420) {
 }
 
 TEST(LabelFreeRecipe, OfDeitTinyIsTheFileInConfigs) {
-    Experiment file = read_config<Experiment>(config_from_file(
-        DYNVIT_CONFIGS "/label_free_deit_tiny.yaml", {"train.weights=w", "data.root=p", "data.hold_out=0.1"}));
+    Experiment file = read_config<Experiment>(
+        config_from_file(DYNVIT_CONFIGS "/label_free_deit_tiny.yaml",
+                         {"train.weights=w", "data.root=p", "data.hold_out=0.1", "data.max_images=399360"}));
     EXPECT_EQ(write_config(label_free_recipe(inputs_of(model_settings("deit_tiny")))), write_config(file));
 }
 
@@ -62,6 +63,24 @@ TEST(LabelFreeRecipe, BatchesThatWouldNotFitAreSmallerAndAddedUp) {
     const TrainSettings train = label_free_recipe(inputs_of(model)).train;
     EXPECT_EQ(train.batch_size, 8);  // 256 x 197 x 768 x 12 / (1370 x 1024 x 24), as a power of two
     EXPECT_EQ(train.batch_size * train.accumulate, 64);
+}
+
+TEST(LabelFreeRecipe, WhatTheUserWantsOfTheStagesComesFirst) {
+    LabelFreeInputs inputs = inputs_of(model_settings("deit_tiny"));
+    inputs.stages = {.pruning_loc = {1, 4, 8}, .reduction = "tome"};
+    const Experiment made = label_free_recipe(inputs);
+    EXPECT_EQ(made.train.optimizer.frozen_blocks, 1);
+    EXPECT_EQ(made.train.loss.weights.at("saliency"), 0);
+    EXPECT_NO_THROW(read_config<Experiment>({write_config(made), "the recipe", {}}));
+}
+
+TEST(LabelFreeRecipe, MorePicturesThanItHasStepsFor) {
+    LabelFreeInputs inputs = inputs_of(model_settings("deit_tiny"));
+    EXPECT_EQ(label_free_data(inputs).max_images, 1560 * 256);
+    inputs.on_gpu = false;
+    EXPECT_EQ(label_free_data(inputs).max_images, 300 * 64);
+    inputs.count = label_free_data(inputs).max_images;
+    EXPECT_EQ(label_free_recipe(inputs).train.epochs, 1);
 }
 
 TEST(LabelFreeRecipe, StepsThatAreAskedFor) {

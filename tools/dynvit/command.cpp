@@ -110,7 +110,7 @@ void PictureArguments::change(DataSettings& data) const {
     if (workers > 0) data.workers = workers;
 }
 
-void ModelArguments::add_dense_to(CLI::App& command) {
+void ModelArguments::add_model_to(CLI::App& command) {
     command.add_option("-m,--model", model,
                        "a model of the zoo: deit_tiny, deit_256, deit_320, deit_small, deit_base, "
                        "deit_base_384; not needed, since weights are recognized: then it is checked");
@@ -153,7 +153,7 @@ void ModelArguments::add_dense_to(CLI::App& command) {
 
 void ModelArguments::add_to(CLI::App& command) {
     config.add_to(command);
-    add_dense_to(command);
+    add_model_to(command);
     command
         .add_option("--tokens", tokens, "in place of a keep ratio: how many patch tokens each stage keeps: 137,96,67")
         ->delimiter(',');
@@ -172,10 +172,11 @@ bool ModelArguments::asks_for_stages() const {
 }
 
 ModelSettings ModelArguments::settings_without_config(const ModelFile& file) const {
+    if (weights.empty()) return settings_of(file, model);
     ModelSettings settings = settings_of(file, model);
-    if (file.recognized && model.empty() && settings.pruning_loc.empty() && asks_for_stages()) {
-        constexpr std::int64_t kStages = 3;  // as DynamicViT has them: at every quarter of the blocks
-        for (std::int64_t i = 1; i <= kStages; ++i) settings.pruning_loc.push_back(settings.depth * i / (kStages + 1));
+    if (!file.recognized || has_prediction_modules(file)) return settings;
+    settings.pruning_loc = asks_for_stages() ? default_stages(settings.depth) : std::vector<std::int64_t>();
+    if (settings.stages() > 0 && pruning_loc.empty()) {
         log::info(str("stages at blocks ", join(settings.pruning_loc, ", "), "; --pruning-loc places them elsewhere"));
     }
     return settings;

@@ -68,7 +68,7 @@ struct ModelArguments {
 
     void add_to(CLI::App& command);
     /// Those that a command takes which makes its own experiment.
-    void add_dense_to(CLI::App& command);
+    void add_model_to(CLI::App& command);
 
     /// The experiment with the model that the arguments mean (the config's, or the weights' own settings, or the zoo's
     /// with as many classes as the weights' head has), and its weights as they stand in the file.

@@ -36,9 +36,13 @@ struct Arguments {
     bool print_config = false;
 };
 
-// Batch sizes that speed is measured at; a large one on a GPU, which small ones do not fill.
-std::vector<std::int64_t> timed_batches(const at::Device& device) {
-    return device.is_cuda() ? std::vector<std::int64_t>{1, 32, 256} : std::vector<std::int64_t>{1, 32};
+// Batch sizes that speed is measured at; a large one on a GPU, which small ones do not fill, where training has as
+// large ones.
+std::vector<std::int64_t> timed_batches(const Experiment& experiment, const at::Device& device) {
+    constexpr std::int64_t kLarge = 256;
+    std::vector<std::int64_t> batches = {1, 32};
+    if (device.is_cuda() && experiment.train.batch_size >= kLarge) batches.push_back(kLarge);
+    return batches;
 }
 
 std::atomic<bool> interrupted = false;
@@ -58,36 +62,38 @@ struct Row {
     double agreement() const { return result.classifies ? result.agreement() / 100 : result.cosine; }
 };
 
+// The file that training reads: the one that was given or, where it takes more than a path to read that as it was read
+// here, the dense model beside the output.
+std::string starting_weights(const Arguments& arguments, const ModelArguments::Choice& choice) {
+    const ReadOptions& reading = arguments.model.reading;
+    const bool plain = reading.part.empty() && reading.prefix.empty() && reading.known.num_heads == 0 &&
+                       reading.known.activation.empty();
+    if (plain) return arguments.model.weights;
+    const std::string path = std::filesystem::path(arguments.output).replace_extension("dense.safetensors").string();
+    ModelSettings dense = choice.experiment.model;
+    dense.pruning_loc = {};
+    write_model_file(path, choice.file.weights, dense, std::nullopt, choice.file.preprocessing);
+    log::info(str("the dense model as it was read: ", path));
+    return path;
+}
+
 Experiment make_experiment(const Arguments& arguments, const ModelArguments::Choice& choice, bool on_gpu) {
     LabelFreeInputs inputs;
     inputs.model = choice.experiment.model;
-    const auto of_module = [](const auto& item) { return is_of_prediction_module(item.first); };
-    const bool has_modules = std::ranges::any_of(choice.file.weights, of_module);
-    if (choice.file.recognized && !has_modules) inputs.model.pruning_loc = {};  // a zoo model's stages are not there
+    if (!has_prediction_modules(choice.file) && inputs.model.predicts()) inputs.model.pruning_loc = {};
+    inputs.stages = {arguments.model.pruning_loc, arguments.model.stage_place, arguments.model.reduction};
     inputs.preprocessing = arguments.preprocessing.over(choice.experiment.data.preprocessing);
-    inputs.weights = arguments.model.weights;
+    inputs.weights = starting_weights(arguments, choice);
     inputs.pictures = arguments.images;
     inputs.on_gpu = on_gpu;
     inputs.steps = arguments.steps;
     inputs.seed = arguments.seed;
-    DataSettings data = choice.experiment.data;
-    data.kind = "image_folder";
-    data.root = arguments.images;
-    data.labelled = false;
-    data.train_folders = {"."};
-    data.hold_out = kHeldBack;
-    inputs.count = static_cast<std::int64_t>(
-        make_dataset(data, Split::kTrain, inputs.model.image_height(), inputs.model.image_width())->size());
+    const auto pictures =
+        make_dataset(label_free_data(inputs), Split::kTrain, inputs.model.image_height(), inputs.model.image_width());
+    inputs.count = static_cast<std::int64_t>(pictures->size());
     Experiment made = label_free_recipe(inputs);
     made.train.device = arguments.model.device;
-    std::vector<std::string> changes;
-    if (!arguments.model.reduction.empty()) changes.push_back("model.reduction=" + arguments.model.reduction);
-    if (!arguments.model.stage_place.empty()) changes.push_back("model.stage_place=" + arguments.model.stage_place);
-    if (!arguments.model.pruning_loc.empty()) {
-        changes.push_back("model.pruning_loc=[" + join(arguments.model.pruning_loc, ",") + ']');
-    }
-    changes.insert(changes.end(), arguments.overrides.begin(), arguments.overrides.end());
-    return read_config<Experiment>({write_config(made, false), "the recipe", changes});
+    return read_config<Experiment>({write_config(made, false), "the recipe", arguments.overrides});
 }
 
 // The keep ratios of the table: the usual ones, and what was asked for.
@@ -97,6 +103,9 @@ std::vector<double> table_ratios(const Arguments& arguments, const ModelSettings
     for (const double budget : arguments.model.gmacs) ratios.push_back(keep_ratio_for_gmacs(settings, budget));
     std::ranges::sort(ratios, std::greater());
     ratios.erase(std::ranges::unique(ratios).begin(), ratios.end());
+    std::erase_if(ratios, [&](double ratio) {  // matching can't leave fewer than half
+        return !find_count_fault(settings, plan_for_ratio(settings, ratio).tokens).empty();
+    });
     return ratios;
 }
 
@@ -106,7 +115,8 @@ std::vector<Row> measure_agreement(const DynamicVit& pruned, const DynamicVit& d
                                    const std::vector<double>& ratios, const EvalOptions& given) {
     const ModelSettings& settings = pruned->settings();
     std::vector<std::string> policies = {own_policy(settings)};
-    if (settings.predicts() && settings.class_token) policies.emplace_back("cls_attention");
+    const bool looks_first = settings.stages_in_blocks() || settings.pruning_loc.front() > 0;
+    if (settings.predicts() && settings.class_token && looks_first) policies.emplace_back("cls_attention");
     if (settings.predicts()) policies.emplace_back("random");
     std::vector<EvalCase> cases;
     for (const std::string& policy : policies) {
@@ -126,7 +136,7 @@ std::vector<Row> measure_agreement(const DynamicVit& pruned, const DynamicVit& d
 
 // Times the model's own rows beside the dense model, each batch in rounds.
 void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const DynamicVit& dense,
-                   const EvalOptions& options, double seconds) {
+                   const std::vector<std::int64_t>& batches, const EvalOptions& options, double seconds) {
     const ModelSettings& settings = pruned->settings();
     const auto engine = std::make_shared<const InferenceModel>(*pruned, options.precision);
     std::vector<std::unique_ptr<InferenceSession>> sessions;
@@ -139,7 +149,6 @@ void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const Dynam
     }
     Progress bar("measuring speed", 1000);
     double done = 0;
-    const std::vector<std::int64_t> batches = timed_batches(options.device);
     for (const std::int64_t batch : batches) {
         const at::Tensor images = at::randn({batch, 3, settings.image_height(), settings.image_width()},
                                             at::make_generator<at::CPUGeneratorImpl>(0))
@@ -213,6 +222,18 @@ nlohmann::json to_json(const Row& row, const std::vector<std::int64_t>& batches)
     return json;
 }
 
+std::string run_folder(const Arguments& arguments) {
+    if (!arguments.run.empty()) return arguments.run;
+    return std::filesystem::path(arguments.output).replace_extension("run").string();
+}
+
+// What is there already is known before anything is read.
+void check_output(const Arguments& arguments) {
+    const std::string folder = run_folder(arguments);
+    if (arguments.print_config || !std::filesystem::exists(folder)) return;
+    throw Error("prune", folder, ": is there already, expected no folder: another --output or --run, or remove it");
+}
+
 // Everything that a run has to do with.
 struct Run {
     const Arguments& arguments;
@@ -231,17 +252,13 @@ struct Run {
 };
 
 Run prepare(const Arguments& arguments, ModelArguments::Choice choice) {
-    for (const double ratio : arguments.model.keep_ratios) {
-        if (ratio == 1) throw Error("keep-ratio", "found 1, expected a number below 1: nothing would be pruned");
-    }
     const at::Device device = parse_device(arguments.model.device);
     Experiment experiment = make_experiment(arguments, choice, device.is_cuda());
-    const std::string beside = std::filesystem::path(arguments.output).replace_extension("run").string();
     return {arguments,
             std::move(choice),
             experiment,
             {device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}},
-            arguments.run.empty() ? beside : arguments.run};
+            run_folder(arguments)};
 }
 
 DynamicVit load_trained(const Run& run) {
@@ -257,7 +274,8 @@ std::vector<Row> measure(const Run& run, DynamicVit pruned) {
     pruned->to(run.options.device);
     std::vector<Row> rows = measure_agreement(pruned, dense, run.experiment,
                                               table_ratios(run.arguments, run.experiment.model), run.options);
-    measure_speed(rows, pruned, dense, run.options, run.arguments.seconds);
+    measure_speed(rows, pruned, dense, timed_batches(run.experiment, run.options.device), run.options,
+                  run.arguments.seconds);
     return rows;
 }
 
@@ -279,11 +297,12 @@ void tell(const Run& run, const TrainResult& trained, const std::vector<Row>& ro
     EvalResult dense;
     dense.classifies = settings.classifies();
     dense.gmacs = 1e-9 * static_cast<double>(count_macs(settings));
-    const std::vector<std::int64_t> batches = timed_batches(run.options.device);
-    std::cout << str("Beside the dense model, on ", rows.front().result.images, " pictures held back: how often it ",
-                     dense.classifies ? "names the same class" : "has this cosine to its embedding",
-                     ", and how many times as fast on ", run.options.device.str(), ", ", run.experiment.train.precision,
-                     ":\n", table(rows, dense, &chosen, batches));
+    const std::vector<std::int64_t> batches = timed_batches(run.experiment, run.options.device);
+    std::cout << str(
+        "Beside the dense model, on ", rows.front().result.images, " pictures held back: ",
+        dense.classifies ? "how often it names the same class" : "the cosine of its embedding to the dense one",
+        ", and how many times as fast on ", run.options.device.str(), ", ", run.experiment.train.precision, ":\n",
+        table(rows, dense, &chosen, batches));
     if (recommended && recommended != &chosen) {
         std::cout << str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n');
     }
@@ -301,6 +320,7 @@ void tell(const Run& run, const TrainResult& trained, const std::vector<Row>& ro
 
 // @return the exit code
 int run(Arguments& arguments) {
+    check_output(arguments);
     const Run run = prepare(arguments, arguments.model.choose());
     if (arguments.print_config) {
         std::cout << write_config(run.experiment);
@@ -308,8 +328,12 @@ int run(Arguments& arguments) {
     }
     const bool asked = arguments.model.asks_for_plans();
     const PruningPlan wanted = asked ? arguments.model.plan({.experiment = run.experiment}) : PruningPlan();
+    if (asked && wanted.dense()) {
+        throw Error("prune", "--keep-ratio or --gmacs: found what the dense model has, expected less");
+    }
     std::signal(SIGINT, on_interrupt);
     const TrainResult trained = train(run.experiment, run.folder, false, {}, [] { return interrupted.load(); });
+    std::signal(SIGINT, SIG_DFL);  // from here on it ends the program: what was learnt is written first
 
     const DynamicVit pruned = load_trained(run);
     // Before anything else can go wrong.
@@ -332,7 +356,7 @@ void add_prune(CLI::App& program) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command =
         program.add_subcommand("prune", "Make the Vision Transformer that you have faster, by pictures without labels");
-    arguments->model.add_dense_to(*command);
+    arguments->model.add_model_to(*command);
     add_preprocessing_options(*command, arguments->preprocessing);
     command
         ->add_option("--images", arguments->images, "a folder: all pictures below it; a tenth is held back to measure")

@@ -69,7 +69,8 @@ Experiment read_experiment(const ConfigArguments& config) {
     const TrainSettings& train = experiment.train;
     const std::string& start = train.weights.empty() ? train.teacher : train.weights;
     if (start.empty() || !std::filesystem::exists(start)) return experiment;  // train() says what is missing
-    return config.read(read_model_file(start).preprocessing);
+    const ReadOptions reading{.known = {.normalization_known = true}};        // it is the data section's
+    return config.read(read_model_file(start, reading).preprocessing);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ struct DataSettings {
     std::vector<std::string> train_folders = {"train"};
     bool labelled = true;
     double hold_out = 0.0;
+    std::int64_t max_images = 0;
     bool strict = false;
     std::int64_t shuffle_window = 10000;
     std::int64_t repeats = 1;
@@ -39,7 +40,8 @@ struct DataSettings {
 enum class Split { kTrain, kVal };
 
 /// The data set of a split; height and width are the model's. With `hold_out` the validation split is that share of the
-/// pictures below train_folders, every so many of their sorted list, and training has the others.
+/// pictures below train_folders, every so many of their sorted list, and training has the others. `max_images` takes as
+/// many of those at most, from all over the list, and that share of it of those held back.
 /// Throws Error: a missing folder, a class list that doesn't fit, cluttered_shapes for a picture that is no square.
 std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height,
                                       std::int64_t width);

@@ -14,6 +14,10 @@ namespace dynvit {
 inline constexpr std::array<double, 3> kImageNetMean = {0.485, 0.456, 0.406};
 inline constexpr std::array<double, 3> kImageNetStd = {0.229, 0.224, 0.225};
 
+/// CLIP's.
+inline constexpr std::array<double, 3> kClipMean = {0.48145466, 0.4578275, 0.40821073};
+inline constexpr std::array<double, 3> kClipStd = {0.26862954, 0.26130258, 0.27577711};
+
 inline constexpr const char* kCenterCrop = "center";
 inline constexpr const char* kSquash = "squash";
 
@@ -36,7 +40,7 @@ struct Preprocessing {
 struct PreprocessingChanges {
     std::vector<double> mean = {}, std = {};  // one number, or one a colour; empty: stays
     std::string interpolation = {}, crop = {};
-    std::optional<std::int64_t> resize = {};  // where only `crop` is given, and is "squash": 0
+    std::optional<std::int64_t> resize = {};  // where it is not, but crop_pct is, or "squash": 0
     std::optional<double> crop_pct = {};
 
     /// Throws Error naming the key for what fields() would refuse.

@@ -31,6 +31,10 @@ struct PruningPlan {
     bool operator==(const PruningPlan&) const = default;
 };
 
+/// Where stages stand if nobody says otherwise: at a quarter, half and three quarters of the blocks, as DynamicViT's;
+/// fewer in a model of fewer than four blocks, none in one of one.
+std::vector<std::int64_t> default_stages(std::int64_t depth);
+
 /// A share of all patches a stage. @param given as many, or one number rho: then rho, rho^2, rho^3, ...
 std::vector<double> stage_shares(const std::vector<double>& given, std::int64_t stages);
 

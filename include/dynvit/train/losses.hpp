@@ -1,5 +1,5 @@
-// The losses: the four of DynamicViT (Rao et al., 2021, section 3.3), one that teaches the selection, and the list of
-// all.
+// The losses: the four of DynamicViT (Rao et al., 2021, section 3.3), one for models without a head, one that teaches
+// the selection, and the list of all.
 #pragma once
 
 #include <map>

@@ -52,6 +52,9 @@ ModelFile read_model_file(const std::filesystem::path& path, const ReadOptions& 
 /// Throws Error where the file does not say which model it is of, and no name does.
 ModelSettings settings_of(const ModelFile& file, const std::string& model = {});
 
+/// Whether the file has prediction modules: without them only what chooses by itself can prune.
+bool has_prediction_modules(const ModelFile& file);
+
 /// Throws Error for a model that gives embeddings, not classes.
 void check_classifies(const ModelFile& file);
 

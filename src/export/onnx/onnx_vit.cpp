@@ -56,6 +56,7 @@ class VitGraph {
     Value patch_mean(const Value& x) {
         const Value patches = slice(x, 1, s_.prefix_tokens(), kEnd);
         const OnnxGraph::Attributes over_tokens = {{"axes", Ints{1}}, {"keepdims", std::int64_t{0}}};
+        if (patches_ == 0) return sum(patches, 1, false);  // zeros, as counted_mean has them
         if (sizes_.empty()) return graph_.add_node("ReduceMean", {patches}, over_tokens);
         const Value counted = unsqueeze(sizes_, 2), weighted = graph_.add_node("Mul", {patches, counted});
         return graph_.add_node("Div", {sum(weighted, 1, false), sum(counted, 1, false)});
