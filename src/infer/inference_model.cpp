@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <utility>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/data_settings.hpp"
@@ -128,9 +129,11 @@ bool is_known_to_one_image_kernel(ModelSettings settings) {
 
 }  // namespace
 
-InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType precision,
-                               const Preprocessing& preprocessing)
-    : settings_(model.settings()), parts_(vit_parts(settings_)), precision_(precision), preprocessing_(preprocessing) {
+InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType precision, Preprocessing preprocessing)
+    : settings_(model.settings()),
+      parts_(vit_parts(settings_)),
+      precision_(precision),
+      preprocessing_(std::move(preprocessing)) {
     const torch::NoGradGuard no_grad;
     if (precision == at::kQInt8 && !(model.parameters().front().is_cpu() && fast_on_cpu(precision))) {
         throw Error("precision", "int8 runs on processors with VNNI instructions only; take bfloat16 or float32 here");
@@ -219,7 +222,7 @@ struct InferenceModel::Ops {
     struct Normed {
         at::Tensor x;
         const Norm& norm;
-        operator at::Tensor() const { return norm(x); }
+        operator at::Tensor() const { return norm(x); }  // NOLINT: where a tensor is read, it is computed
     };
 
     Normed norm(const at::Tensor& x, const NormPart& part) const { return {x, model.norm(part)}; }

@@ -73,15 +73,24 @@ std::string shown_key(const PickleValue& key) {
 }
 
 // Usual names of a model's weights and of their moving average, the likelier ones first.
-const std::vector<std::string> kPlainNames = {"model",   "state_dict", "model_state_dict", "module",     "net",
-                                              "network", "params",     "weights",          "model_state"};
-const std::vector<std::string> kEmaNames = {
-    "model_ema", "state_dict_ema", "model_ema_state_dict", "ema", "ema_model", "ema_state_dict", "params_ema"};
+const std::vector<std::string>& plain_names() {
+    static const std::vector<std::string> names = {"model",   "state_dict", "model_state_dict", "module",     "net",
+                                                   "network", "params",     "weights",          "model_state"};
+    return names;
+}
+const std::vector<std::string>& ema_names() {
+    static const std::vector<std::string> names = {
+        "model_ema", "state_dict_ema", "model_ema_state_dict", "ema", "ema_model", "ema_state_dict", "params_ema"};
+    return names;
+}
 
 // Dicts of tensors in these are no weights.
-const std::vector<std::string> kNoWeights = {"optimizer", "optimizers",    "optimizer_states", "lr_scheduler",
-                                             "scaler",    "lr_schedulers", "callbacks",        "hyper_parameters",
-                                             "loops",     "amp_scaler",    "rng_state",        "args"};
+const std::vector<std::string>& no_weights() {
+    static const std::vector<std::string> names = {"optimizer", "optimizers",    "optimizer_states", "lr_scheduler",
+                                                   "scaler",    "lr_schedulers", "callbacks",        "hyper_parameters",
+                                                   "loops",     "amp_scaler",    "rng_state",        "args"};
+    return names;
+}
 
 bool is_one_of(const std::vector<std::string>& names, const std::string& name) {
     return std::find(names.begin(), names.end(), name) != names.end();
@@ -101,10 +110,10 @@ struct Part {
         return count;
     }
     bool is_plain() const {
-        return std::all_of(keys.begin(), keys.end(), [](const auto& key) { return is_one_of(kPlainNames, key); });
+        return std::all_of(keys.begin(), keys.end(), [](const auto& key) { return is_one_of(plain_names(), key); });
     }
     bool is_ema() const {
-        return std::any_of(keys.begin(), keys.end(), [](const auto& key) { return is_one_of(kEmaNames, key); });
+        return std::any_of(keys.begin(), keys.end(), [](const auto& key) { return is_one_of(ema_names(), key); });
     }
 };
 
@@ -134,7 +143,7 @@ void find_parts(const PickleValue& dict, const std::vector<std::string>& keys, s
     if (is_state_dict(dict)) found.push_back({&dict, keys});
     if (keys.size() == kMostKeys) return;
     for (const auto& [key, value] : named_values(dict)) {
-        if (!value->is(Kind::kDict) || is_one_of(kNoWeights, key)) continue;
+        if (!value->is(Kind::kDict) || is_one_of(no_weights(), key)) continue;
         std::vector<std::string> inner = keys;
         inner.push_back(key);
         find_parts(*value, inner, seen, found);
@@ -244,10 +253,10 @@ class Reader {
         }
         if (wanted == WeightsPart::kEma) {
             if (averages.empty()) fail_without_weights(wanted);
-            return *first_named(averages, kEmaNames);
+            return *first_named(averages, ema_names());
         }
-        if (!plain.empty()) return *first_named(plain, kPlainNames);
-        if (others.empty()) others = averages;
+        if (!plain.empty()) return *first_named(plain, plain_names());
+        if (others.empty()) others = std::move(averages);
         const auto has_more = [&](const Part* other) { return other->tensors() > whole->tensors(); };
         if (whole && std::none_of(others.begin(), others.end(), has_more)) return *whole;
         if (others.empty()) fail_without_weights(wanted);
@@ -281,7 +290,7 @@ class Reader {
         }
         if (root.items.size() > 2 * kMostKeys) found.push_back("...");
         file_.fail("holds no ", ema ? "EMA weights" : "weights", "; expected a dict of tensors under ",
-                   join(ema ? kEmaNames : kPlainNames, ", "), ema ? "" : ", or as the whole file", "; found ",
+                   join(ema ? ema_names() : plain_names(), ", "), ema ? "" : ", or as the whole file", "; found ",
                    found.empty() ? "nothing" : join(found, ", "));
     }
 

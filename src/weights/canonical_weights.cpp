@@ -11,12 +11,12 @@
 namespace dynvit {
 namespace {
 
-const std::set<std::string> kAverages = {"ema", "model_ema", "ema_model", "averaged_model", "swa_model"};
+constexpr std::string_view kAverages[] = {"ema", "model_ema", "ema_model", "averaged_model", "swa_model"};
 
 bool is_average(const NamedBackbone& backbone) {
     std::string rest = backbone.prefix;
     for (std::size_t dot = rest.find('.'); dot != std::string::npos; dot = rest.find('.')) {
-        if (kAverages.contains(rest.substr(0, dot))) return true;
+        if (std::ranges::find(kAverages, rest.substr(0, dot)) != std::end(kAverages)) return true;
         rest = rest.substr(dot + 1);
     }
     return false;
@@ -112,12 +112,9 @@ class Renamer {
 
     // Heads stand beside the backbone, too.
     bool put_head(const std::string& name, const at::Tensor& tensor) {
-        for (const std::string& parent : parents_) {
-            if (name.starts_with(parent) && put(renamed(name.substr(parent.size()), head_names()), name, tensor)) {
-                return true;
-            }
-        }
-        return false;
+        return std::ranges::any_of(parents_, [&](const std::string& parent) {
+            return name.starts_with(parent) && put(renamed(name.substr(parent.size()), head_names()), name, tensor);
+        });
     }
 
     bool put(const std::optional<std::string>& to, const std::string& name, const at::Tensor& tensor) {

@@ -15,7 +15,7 @@ namespace {
 
 // timm's VisionTransformer, and who kept its names: DeiT, MAE, DINOv2 and DINOv3 with what is their own in it; timm's
 // Eva class.
-const std::vector<Renaming> kTimm = {
+constexpr Renaming kTimm[] = {
     {"cls_token", "cls_token"},
     {"dist_token", "dist_token"},
     {"reg_token", "reg_token"},
@@ -65,7 +65,7 @@ const std::vector<Renaming> kTimm = {
 };
 
 // transformers: ViT, DeiT, DINOv2. DINOv3 has names of its own there.
-const std::vector<Renaming> kTransformersVit = {
+constexpr Renaming kTransformersVit[] = {
     {"embeddings.cls_token", "cls_token"},
     {"embeddings.distillation_token", "dist_token"},
     {"embeddings.register_tokens", "reg_token"},
@@ -92,7 +92,7 @@ const std::vector<Renaming> kTransformersVit = {
     {"layernorm", "norm"},
 };
 
-const std::vector<Renaming> kTransformersDinov3 = {
+constexpr Renaming kTransformersDinov3[] = {
     {"embeddings.cls_token", "cls_token"},
     {"embeddings.register_tokens", "reg_token"},
     {"embeddings.mask_token", ""},
@@ -112,7 +112,7 @@ const std::vector<Renaming> kTransformersDinov3 = {
 };
 
 // transformers: the vision towers of CLIP and SigLIP.
-const std::vector<Renaming> kTransformersClip = {
+constexpr Renaming kTransformersClip[] = {
     {"embeddings.class_embedding", "cls_token"},
     {"embeddings.position_embedding.weight", "pos_embed"},
     {"embeddings.position_ids", ""},
@@ -136,7 +136,7 @@ const std::vector<Renaming> kTransformersClip = {
 };
 
 // OpenAI's CLIP and open_clip.
-const std::vector<Renaming> kOpenAi = {
+constexpr Renaming kOpenAi[] = {
     {"class_embedding", "cls_token"},
     {"positional_embedding", "pos_embed"},
     {"conv1", "patch_embed.proj"},
@@ -155,7 +155,7 @@ const std::vector<Renaming> kOpenAi = {
 };
 
 // torchvision's VisionTransformer.
-const std::vector<Renaming> kTorchvision = {
+constexpr Renaming kTorchvision[] = {
     {"class_token", "cls_token"},
     {"encoder.pos_embedding", "pos_embed"},
     {"conv_proj", "patch_embed.proj"},
@@ -172,7 +172,7 @@ const std::vector<Renaming> kTorchvision = {
     {"heads.head", "head"},
 };
 
-const std::vector<Renaming> kHeads = {
+constexpr Renaming kHeads[] = {
     {"head.weight", "head.weight"},
     {"head.bias", "head.bias"},
     {"head_dist", "head_dist"},
@@ -239,7 +239,7 @@ const std::vector<Naming>& namings() {
     return all;
 }
 
-std::optional<std::string> renamed(std::string_view name, const std::vector<Renaming>& renamings) {
+std::optional<std::string> renamed(std::string_view name, std::span<const Renaming> renamings) {
     for (const Renaming& renaming : renamings) {
         const std::optional<Match> found = match(name, renaming.from);
         if (!found) continue;
@@ -252,7 +252,7 @@ std::optional<std::string> renamed(std::string_view name, const std::vector<Rena
     return std::nullopt;
 }
 
-const std::vector<Renaming>& head_names() {
+std::span<const Renaming> head_names() {
     return kHeads;
 }
 

@@ -415,17 +415,16 @@ class Recognizer {
             return;
         }
         const std::string_view library = weights_.naming->library;
+        const bool deit = weights_.prefix.ends_with("deit.");
         if (is_clip()) {
             result_.preprocessing = {.mean = kClipMean, .std = kClipStd, .crop_pct = 1};
         } else if (library == "torchvision") {
             result_.preprocessing = {.interpolation = "bilinear"};
-        } else if (weights_.prefix.ends_with("deit.")) {
-            result_.preprocessing.emplace();
-        } else if (s_.pooling == "map" || (library == "transformers" && !s_.layer_scale)) {
+        } else if (!deit && (s_.pooling == "map" || (library == "transformers" && !s_.layer_scale))) {
             result_.preprocessing = {.mean = {0.5, 0.5, 0.5}, .std = {0.5, 0.5, 0.5}, .crop = kSquash};
             assume_normalization("0.5", "as SigLIP and transformers' ViTs have it", "ImageNet's", "0.485,0.456,0.406",
                                  "0.229,0.224,0.225");
-        } else if (is_surely_of_imagenet()) {
+        } else if (deit || is_surely_of_imagenet()) {
             result_.preprocessing.emplace();
         } else if (!known_.normalization_known) {
             assume_normalization("ImageNet's", "as DeiT, DINO and MAE have it", "0.5, as most of timm's ViTs have it",

@@ -27,7 +27,7 @@ class InferenceModel {
     /// scale for each token. Throws Error where the device can't do that.
     /// @param preprocessing how uint8 images are scaled
     explicit InferenceModel(const DynamicVitImpl& model, at::ScalarType precision = at::kFloat,
-                            const Preprocessing& preprocessing = {});
+                            Preprocessing preprocessing = {});
 
     const ModelSettings& settings() const { return settings_; }
     at::Device device() const { return patch_positions_.device(); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +21,7 @@ struct Renaming {
 struct Naming {
     std::string_view library;                 // whose names they are, as the log says it
     std::vector<std::string_view> anchors;    // tensors that every model has
-    std::vector<Renaming> renamings;          // the first that fits counts
+    std::span<const Renaming> renamings;      // the first that fits counts
     std::vector<std::string_view> essential;  // what starts so and has no renaming makes it another kind of model
 };
 
@@ -28,10 +29,10 @@ struct Naming {
 const std::vector<Naming>& namings();
 
 /// What `name` is called here by the first renaming that fits; nothing where none does.
-std::optional<std::string> renamed(std::string_view name, const std::vector<Renaming>& renamings);
+std::optional<std::string> renamed(std::string_view name, std::span<const Renaming> renamings);
 
 /// Heads stand beside a backbone as well as in it.
-const std::vector<Renaming>& head_names();
+std::span<const Renaming> head_names();
 
 /// A backbone in a file: names of `naming` behind `prefix`, which is empty or ends in a dot.
 struct NamedBackbone {
