@@ -45,7 +45,8 @@ std::vector<std::int64_t> timed_batches(const Experiment& experiment, const at::
     return batches;
 }
 
-std::atomic<bool> interrupted = false;
+// A signal handler sees nothing else.
+std::atomic<bool> interrupted = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
 
 // The first Ctrl-C ends training, and what was learnt is kept; a second one ends the program.
 void on_interrupt(int) {
