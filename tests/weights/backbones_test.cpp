@@ -420,7 +420,7 @@ fs::path folder_of(const std::string& family) {
 
 /// What a user would give: the folder as it was downloaded or, where the golden outputs lie beside, the file.
 fs::path given(const std::string& family) {
-    const fs::path folder = folder_of(family);
+    fs::path folder = folder_of(family);
     for (const char* name : {"checkpoint.pth", "model.pt"}) {
         if (fs::exists(folder / name)) return folder / name;
     }
