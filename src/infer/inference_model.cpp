@@ -80,30 +80,22 @@ PixelScaling scaling_of(const Preprocessing& preprocessing) {
     return scaling;
 }
 
-// The attention of each head's [CLS] to every token: (B, n, 3 C) -> (B, h, n), float32. @param sizes (B, n), or
-// undefined
-at::Tensor cls_attention_of(const at::Tensor& qkv, std::int64_t heads, const at::Tensor& sizes = {}) {
+// What each head's first `looking` tokens attend to, their mean: (B, n, 3 C) -> (B, h, n), float32. @param sizes (B,
+// n), or undefined
+at::Tensor attention_of_first(const at::Tensor& qkv, std::int64_t heads, std::int64_t looking,
+                              const at::Tensor& sizes = {}) {
     const std::int64_t head_dim = qkv.size(2) / (3 * heads);
     const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
-    const at::Tensor cls = parts[0].slice(2, 0, 1) / std::sqrt(static_cast<double>(head_dim));  // (B, h, 1, d)
-    at::Tensor logits = at::matmul(cls, parts[1].transpose(-2, -1));                            // (B, h, 1, n)
+    const at::Tensor queries = parts[0].slice(2, 0, looking) / std::sqrt(static_cast<double>(head_dim));
+    at::Tensor logits = at::matmul(queries, parts[1].transpose(-2, -1));  // (B, h, looking, n)
     if (sizes.defined()) logits = logits + sizes.log().unsqueeze(1).unsqueeze(1);
-    return at::softmax(logits, -1, at::kFloat).select(2, 0);
-}
-
-// How much attention each token gets, the mean over all that look: (B, n, 3 C) -> (B, h, n), float32.
-at::Tensor mean_attention_of(const at::Tensor& qkv, std::int64_t heads) {
-    const std::int64_t head_dim = qkv.size(2) / (3 * heads);
-    const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
-    const at::Tensor queries = parts[0] / std::sqrt(static_cast<double>(head_dim));
-    return at::softmax(at::matmul(queries, parts[1].transpose(-2, -1)), -1, at::kFloat).mean(2);
+    return at::softmax(logits, -1, at::kFloat).mean(2);
 }
 
 // What [CLS] takes in of each patch token or, where the head does not read [CLS], all tokens do:
 // (B, prefix + n, 3 C) -> (B, n), float32.
 at::Tensor intake_of(const at::Tensor& qkv, std::int64_t heads, const ModelSettings& settings) {
-    const at::Tensor attention =
-        settings.pooling == "token" ? cls_attention_of(qkv, heads) : mean_attention_of(qkv, heads);
+    const at::Tensor attention = attention_of_first(qkv, heads, settings.pooling == "token" ? 1 : qkv.size(1));
     const at::Tensor values = qkv.view({qkv.size(0), qkv.size(1), 3, heads, -1}).select(2, 2);  // (B, n, h, d)
     const at::Tensor norms = at::linalg_vector_norm(values, 2, at::IntArrayRef{-1}, false, at::kFloat).transpose(1, 2);
     return (attention * norms).slice(2, settings.prefix_tokens()).mean(1);
@@ -204,11 +196,8 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         latent_ = weights.tensor(pool.latent).select(1, 0);
     }
     rotary_table_ = dynvit::rotary_table(settings_);
-    if (rotary_table_.defined()) {
-        rotary_table_ = rotary_table_.to(device());
-        const at::Tensor all = at::arange(settings_.patches(), rotary_table_.options().dtype(at::kLong)).unsqueeze(0);
-        rotation_of_all_ = rotation_at(rotary_table_, all, settings_.prefix_tokens());
-    }
+    if (rotary_table_.defined()) rotary_table_ = rotary_table_.to(device());
+    rotation_of_all_ = dynvit::rotation_of_all(rotary_table_, settings_.prefix_tokens());
     for (const LinearPart& head : parts_.heads) linears_.emplace(head.name, weights.fine_linear(head));
 }
 
@@ -440,7 +429,7 @@ at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x
     const BlockPart& block = parts_.blocks[static_cast<std::size_t>(index)];
     const Ops ops{*this, nullptr, context};
     const at::Tensor qkv = project_heads(ops, block, x);
-    return cls_attention_of(qkv, block.attention.heads, context.sizes).slice(2, settings_.prefix_tokens()).mean(1);
+    return attention_of_first(qkv, block.attention.heads, 1, context.sizes).slice(2, settings_.prefix_tokens()).mean(1);
 }
 
 at::Tensor InferenceModel::mean_keys(std::int64_t stage, const at::Tensor& x) const {

@@ -41,6 +41,11 @@ at::Tensor rotation_at(const at::Tensor& table, const at::Tensor& positions, std
     return table.index({at::constant_pad_nd(positions, {prefix, 0}, unturned)});
 }
 
+at::Tensor rotation_of_all(const at::Tensor& table, std::int64_t prefix) {
+    if (!table.defined()) return table;
+    return rotation_at(table, at::arange(table.size(0) - 1, table.options().dtype(at::kLong)).unsqueeze(0), prefix);
+}
+
 at::Tensor rotation_at(const at::Tensor& table, const at::Tensor& positions, const PackedLayout& layout,
                        std::int64_t prefix) {
     if (!table.defined()) return table;

@@ -153,8 +153,7 @@ const at::Tensor& VisionTransformerImpl::rotary_table(const at::Device& device) 
 }
 
 at::Tensor VisionTransformerImpl::rotation_of_all(const at::Device& device) {
-    const at::Tensor positions = at::arange(settings_.patches(), at::device(device).dtype(at::kLong)).unsqueeze(0);
-    return rotation_at(rotary_table(device), positions, settings_.prefix_tokens());
+    return dynvit::rotation_of_all(rotary_table(device), settings_.prefix_tokens());
 }
 
 at::Tensor VisionTransformerImpl::run_block(std::int64_t index, const at::Tensor& x, const at::Tensor& positions) {

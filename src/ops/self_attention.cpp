@@ -104,9 +104,9 @@ at::Tensor attend(const at::Tensor& qkv, std::int64_t heads, const at::Tensor& s
     const bool long_and_plain = tokens >= kLongSequence && !sizes.defined();
     if (!long_and_plain) {
         if (at::Tensor attended = cuda::few_images_attention(qkv, sizes, heads); attended.defined()) return attended;
-    }
-    if (!long_and_plain && cuda::flash_attention_supports(qkv, heads)) {
-        return cuda::flash_attention_forward(qkv, {.sizes = sizes}, heads, /*wants_lse=*/false).out;
+        if (cuda::flash_attention_supports(qkv, heads)) {
+            return cuda::flash_attention_forward(qkv, {.sizes = sizes}, heads, /*wants_lse=*/false).out;
+        }
     }
 #endif
     return by_libtorch(qkv, heads, sizes);

@@ -98,6 +98,12 @@ MedianInterval median_interval(std::vector<double> values) {
     return {percentile(values, 0.5), at_place(std::floor(n / 2 - reach) - 1), at_place(std::ceil(n / 2 + reach))};
 }
 
+MedianInterval speedup(const Timing& faster, const Timing& slower) {
+    std::vector<double> ratios;
+    for (std::size_t i = 0; i < faster.pace.size(); ++i) ratios.push_back(slower.pace[i] / faster.pace[i]);
+    return median_interval(std::move(ratios));
+}
+
 std::int64_t peak_tensor_bytes(const std::function<void()>& call, const at::Device& device) {
     const auto meter = std::make_shared<MemoryMeter>(device);
     {

@@ -56,6 +56,15 @@ TEST(Timing, IntervalOfTheMedian) {
     EXPECT_DOUBLE_EQ(few.high, 3);
 }
 
+TEST(Timing, SpeedupIsTheMedianOfTheRounds) {
+    Timing faster, slower;
+    faster.pace = {1, 2, 1};
+    slower.pace = {2, 2, 3};
+    EXPECT_DOUBLE_EQ(speedup(faster, slower).median, 2);
+    EXPECT_DOUBLE_EQ(speedup(faster, slower).low, 1);
+    EXPECT_DOUBLE_EQ(speedup(faster, slower).high, 3);
+}
+
 TEST(Timing, MostMemoryThatACallHolds) {
     const auto call = [] {
         at::Tensor a = at::empty({1 << 20}, at::kByte);

@@ -52,6 +52,16 @@ void of_dinov2(ModelSettings& s) {
     s.position_resampling = "offset";
 }
 
+void of_deit3(ModelSettings& s) {
+    s.layer_scale = true;
+    s.prefix_positions = false;
+}
+
+void of_dinov2_reg4(ModelSettings& s) {
+    of_deit3(s);
+    s.registers = 4;
+}
+
 void of_clip(ModelSettings& s) {
     s.norm_epsilon = 1e-5;
     s.norm_before_blocks = true;
@@ -60,6 +70,7 @@ void of_clip(ModelSettings& s) {
 
 void of_openai(ModelSettings& s) {
     of_clip(s);
+    s.projection = true;
     s.head_bias = false;
     s.mlp_ratio = 4;
 }
@@ -67,6 +78,12 @@ void of_openai(ModelSettings& s) {
 void of_siglip(ModelSettings& s) {
     s.class_token = false;
     s.pooling = "map";
+}
+
+void of_transformers_siglip(ModelSettings& s) {
+    of_siglip(s);
+    s.mlp = "gelu_tanh";
+    s.position_resampling = "bicubic";
 }
 
 void of_rotary(ModelSettings& s) {
@@ -100,7 +117,6 @@ void of_eva02(ModelSettings& s) {
 
 struct Family {
     ModelSettings settings;
-    bool classifies = true;
     /// Of images.2, where the file's own library has another way than the one that is taken: DeiT and MAE are read as
     /// timm reads them.
     std::string resampling_2 = {};
@@ -122,11 +138,7 @@ const std::map<std::string, Family>& families() {
              s.pooling = "mean";
              s.norm_after_pooling = true;
          })}},
-        {"vit_reg4", {small_with([](S& s) {
-             s.registers = 4;
-             s.layer_scale = true;
-             s.prefix_positions = false;
-         })}},
+        {"vit_reg4", {small_with(of_dinov2_reg4)}},
         {"vit_reg4_embedded", {small_with([](S& s) {
              s.class_token = false;
              s.registers = 4;
@@ -144,75 +156,48 @@ const std::map<std::string, Family>& families() {
              s.qkv_bias = false;
              s.qk_norm = true;
          })}},
-        {"deit", {small(), true, "bicubic"}},
-        {"deit_distilled", {small_with([](S& s) { s.distillation_token = true; }), true, "bicubic"}},
-        {"deit3",
-         {small_with([](S& s) {
-              s.layer_scale = true;
-              s.prefix_positions = false;
-          }),
-          true, "bicubic"}},
+        {"deit", {small(), "bicubic"}},
+        {"deit_distilled", {small_with([](S& s) { s.distillation_token = true; }), "bicubic"}},
+        {"deit3", {small_with(of_deit3), "bicubic"}},
         {"timm_deit_distilled", {small_with([](S& s) { s.distillation_token = true; })}},
-        {"timm_deit3", {small_with([](S& s) {
-             s.layer_scale = true;
-             s.prefix_positions = false;
-         })}},
+        {"timm_deit3", {small_with(of_deit3)}},
         {"mae_finetuned",
          {small_with([](S& s) {
               s.pooling = "mean";
               s.norm_after_pooling = true;
           }),
-          true, "bicubic"}},
-        {"mae_pretrained", {small_with([](S& s) { s.position_resampling = "bicubic"; }, 0), false}},
+          "bicubic"}},
+        {"mae_pretrained", {small_with([](S& s) { s.position_resampling = "bicubic"; }, 0)}},
         {"dinov2",
          {small_with(
-              [](S& s) {
-                  of_dinov2(s);
-                  s.image_size = {70};
-                  s.patch_size = 14;
-              },
-              0),
-          false}},
-        {"dinov2_reg4",
-         {small_with(
-              [](S& s) {
-                  s.layer_scale = true;
-                  s.registers = 4;
-                  s.prefix_positions = false;
-              },
-              0),
-          false}},
+             [](S& s) {
+                 of_dinov2(s);
+                 s.image_size = {70};
+                 s.patch_size = 14;
+             },
+             0)}},
+        {"dinov2_reg4", {small_with(of_dinov2_reg4, 0)}},
         {"dinov2_giant",
          {small_with(
-              [](S& s) {
-                  of_dinov2(s);
-                  s.mlp = "swiglu";
-                  s.mlp_ratio = 32.0 / 24;
-              },
-              0),
-          false}},
-        {"timm_dinov2_reg4",
-         {small_with(
-              [](S& s) {
-                  s.layer_scale = true;
-                  s.registers = 4;
-                  s.prefix_positions = false;
-              },
-              0),
-          false}},
+             [](S& s) {
+                 of_dinov2(s);
+                 s.mlp = "swiglu";
+                 s.mlp_ratio = 32.0 / 24;
+             },
+             0)}},
+        {"timm_dinov2_reg4", {small_with(of_dinov2_reg4, 0)}},
         {"timm_dinov2_giant",
          {small_with(
-              [](S& s) {
-                  s.layer_scale = true;
-                  s.registers = 4;
-                  s.prefix_positions = false;
-                  s.mlp = "swiglu";
-                  s.mlp_ratio = 64.0 / 24;
-              },
-              0),
-          false}},
+             [](S& s) {
+                 s.layer_scale = true;
+                 s.registers = 4;
+                 s.prefix_positions = false;
+                 s.mlp = "swiglu";
+                 s.mlp_ratio = 64.0 / 24;
+             },
+             0)}},
         {"hf_vit", {small_with(of_transformers)}},
-        {"hf_vit_backbone", {small_with(of_transformers, 0), false}},
+        {"hf_vit_backbone", {small_with(of_transformers, 0)}},
         {"hf_deit", {small_with(of_transformers)}},
         {"hf_deit_one_head", {small_with([](S& s) {
              of_transformers(s);
@@ -229,12 +214,11 @@ const std::map<std::string, Family>& families() {
          })}},
         {"hf_dinov2_backbone",
          {small_with(
-              [](S& s) {
-                  s.layer_scale = true;
-                  s.position_resampling = "bicubic";
-              },
-              0),
-          false}},
+             [](S& s) {
+                 s.layer_scale = true;
+                 s.position_resampling = "bicubic";
+             },
+             0)}},
         {"hf_dinov2_reg4", {small_with([](S& s) {
              s.layer_scale = true;
              s.registers = 4;
@@ -243,63 +227,59 @@ const std::map<std::string, Family>& families() {
          })}},
         {"hf_dinov2_giant",
          {small_with(
-              [](S& s) {
-                  s.layer_scale = true;
-                  s.position_resampling = "bicubic";
-                  s.mlp = "swiglu";
-                  s.mlp_ratio = 32.0 / 24;
-              },
-              0),
-          false}},
+             [](S& s) {
+                 s.layer_scale = true;
+                 s.position_resampling = "bicubic";
+                 s.mlp = "swiglu";
+                 s.mlp_ratio = 32.0 / 24;
+             },
+             0)}},
         {"openai_clip",
          {small_with(
-              [](S& s) {
-                  of_openai(s);
-                  s.embed_dim = 64;
-                  s.num_heads = 1;
-                  s.mlp = "quick_gelu";
-              },
-              16),
-          false}},
+             [](S& s) {
+                 of_openai(s);
+                 s.embed_dim = 64;
+                 s.num_heads = 1;
+                 s.mlp = "quick_gelu";
+             },
+             16)}},
         {"openai_clip_jit",
          {small_with(
-              [](S& s) {
-                  of_openai(s);
-                  s.embed_dim = 64;
-                  s.num_heads = 1;
-                  s.depth = 1;
-                  s.mlp = "quick_gelu";
-              },
-              16),
-          false}},
+             [](S& s) {
+                 of_openai(s);
+                 s.embed_dim = 64;
+                 s.num_heads = 1;
+                 s.depth = 1;
+                 s.mlp = "quick_gelu";
+             },
+             16)}},
         {"open_clip",
          {small_with(
-              [](S& s) {
-                  of_openai(s);
-                  s.embed_dim = 32;
-                  s.num_heads = 2;
-              },
-              16),
-          false}},
+             [](S& s) {
+                 of_openai(s);
+                 s.embed_dim = 32;
+                 s.num_heads = 2;
+             },
+             16)}},
         {"hf_clip",
          {small_with(
-              [](S& s) {
-                  of_clip(s);
-                  s.head_bias = false;
-                  s.mlp = "quick_gelu";
-                  s.position_resampling = "bicubic";
-              },
-              16),
-          false}},
+             [](S& s) {
+                 of_clip(s);
+                 s.projection = true;
+                 s.head_bias = false;
+                 s.mlp = "quick_gelu";
+                 s.position_resampling = "bicubic";
+             },
+             16)}},
         {"hf_clip_both_towers",
          {small_with(
-              [](S& s) {
-                  of_clip(s);
-                  s.head_bias = false;
-                  s.position_resampling = "bicubic";
-              },
-              16),
-          false}},
+             [](S& s) {
+                 of_clip(s);
+                 s.projection = true;
+                 s.head_bias = false;
+                 s.position_resampling = "bicubic";
+             },
+             16)}},
         {"timm_clip", {small_with(of_clip)}},
         {"timm_clip_quickgelu",
          {small_with(
@@ -308,89 +288,66 @@ const std::map<std::string, Family>& families() {
                  s.mlp = "quick_gelu";
              },
              16)}},
-        {"siglip_timm", {small_with(of_siglip, 0), false}},
+        {"siglip_timm", {small_with(of_siglip, 0)}},
         {"siglip_timm_tanh",
          {small_with(
-              [](S& s) {
-                  of_siglip(s);
-                  s.mlp = "gelu_tanh";
-              },
-              0),
-          false}},
+             [](S& s) {
+                 of_siglip(s);
+                 s.mlp = "gelu_tanh";
+             },
+             0)}},
         {"siglip_gap_timm",
          {small_with(
-              [](S& s) {
-                  s.class_token = false;
-                  s.pooling = "mean";
-              },
-              0),
-          false}},
-        {"hf_siglip",
-         {small_with(
-              [](S& s) {
-                  of_siglip(s);
-                  s.mlp = "gelu_tanh";
-                  s.position_resampling = "bicubic";
-              },
-              0),
-          false}},
-        {"hf_siglip_both_towers",
-         {small_with(
-              [](S& s) {
-                  of_siglip(s);
-                  s.mlp = "gelu_tanh";
-                  s.position_resampling = "bicubic";
-              },
-              0),
-          false}},
-        {"dinov3", {small_with(of_dinov3_itself, 0), false}},
+             [](S& s) {
+                 s.class_token = false;
+                 s.pooling = "mean";
+             },
+             0)}},
+        {"hf_siglip", {small_with(of_transformers_siglip, 0)}},
+        {"hf_siglip_both_towers", {small_with(of_transformers_siglip, 0)}},
+        {"dinov3", {small_with(of_dinov3_itself, 0)}},
         {"dinov3_swiglu",
          {small_with(
-              [](S& s) {
-                  of_dinov3_itself(s);
-                  s.mlp = "swiglu";
-              },
-              0),
-          false}},
+             [](S& s) {
+                 of_dinov3_itself(s);
+                 s.mlp = "swiglu";
+             },
+             0)}},
         {"dinov3_7b",
          {small_with(
-              [](S& s) {
-                  of_dinov3_itself(s);
-                  s.mlp = "swiglu";
-                  s.qkv_bias = false;
-              },
-              0),
-          false}},
+             [](S& s) {
+                 of_dinov3_itself(s);
+                 s.mlp = "swiglu";
+                 s.qkv_bias = false;
+             },
+             0)}},
         {"timm_dinov3",
          {small_with(
-              [](S& s) {
-                  of_dinov3(s);
-                  s.image_size = {256};  // config.json says it
-                  s.pooling = "mean";
-              },
-              0),
-          false}},
+             [](S& s) {
+                 of_dinov3(s);
+                 s.image_size = {256};  // config.json says it
+                 s.pooling = "mean";
+             },
+             0)}},
         {"timm_dinov3_plus",
          {small_with(
-              [](S& s) {
-                  of_dinov3(s);
-                  s.image_size = {256};
-                  s.pooling = "mean";
-                  s.mlp = "swiglu";
-                  s.qkv_bias = false;
-              },
-              0),
-          false}},
-        {"hf_dinov3", {small_with(of_dinov3, 0), false}},
+             [](S& s) {
+                 of_dinov3(s);
+                 s.image_size = {256};
+                 s.pooling = "mean";
+                 s.mlp = "swiglu";
+                 s.qkv_bias = false;
+             },
+             0)}},
+        {"hf_dinov3", {small_with(of_dinov3, 0)}},
         {"hf_dinov3_swiglu",
          {small_with(
-              [](S& s) {
-                  of_dinov3(s);
-                  s.mlp = "swiglu";
-                  s.mlp_ratio = 1.5;
-              },
-              0),
-          false}},
+             [](S& s) {
+                 of_dinov3(s);
+                 s.mlp = "swiglu";
+                 s.mlp_ratio = 1.5;
+             },
+             0)}},
         {"eva02", {small_with([](S& s) {
              of_eva02(s);
              s.mlp_norm = true;
@@ -486,9 +443,7 @@ TEST_P(Backbones, GiveTheirLibrarysOutputs) {
     const Family& family = families().at(GetParam());
     const ModelFile file = read_model_file(given(GetParam()), options_for(GetParam()));
     ASSERT_TRUE(file.recognized);
-    ModelSettings settings = family.settings;
-    settings.projection = !family.classifies && settings.num_classes > 0;
-    EXPECT_EQ(write_config(*file.settings, false), write_config(settings, false));
+    EXPECT_EQ(write_config(*file.settings, false), write_config(family.settings, false));
     const TensorMap expected = read_safetensors(folder_of(GetParam()) / "expected.safetensors").tensors;
     for (const char* suffix : {"", ".2", ".3"}) {
         expect_library_outputs(GetParam(), file, *file.settings, expected, suffix);

@@ -55,11 +55,7 @@ struct Row {
         return {size / pace.median, size / pace.high, size / pace.low};
     }
     // How many times as fast as dense, round by round.
-    MedianInterval speedup() const {
-        std::vector<double> ratios;
-        for (std::size_t i = 0; i < timing.pace.size(); ++i) ratios.push_back(dense->timing.pace[i] / timing.pace[i]);
-        return median_interval(ratios);
-    }
+    MedianInterval speedup() const { return dynvit::speedup(timing, dense->timing); }
     double latency_ms(double share) const { return 1e3 * percentile(timing.latency, share); }
 };
 

@@ -163,11 +163,7 @@ void measure_speed(std::vector<Row>& rows, const DynamicVit& pruned, const Dynam
         });
         ++done;
         for (std::size_t i = 0; i < timed.size(); ++i) {
-            std::vector<double> ratios;
-            for (std::size_t r = 0; r < times[0].pace.size(); ++r) {
-                ratios.push_back(times[0].pace[r] / times[i + 1].pace[r]);
-            }
-            timed[i]->speedup.push_back(median_interval(ratios).median);
+            timed[i]->speedup.push_back(speedup(times[i + 1], times[0]).median);
         }
     }
 }

@@ -18,6 +18,9 @@ at::Tensor rotary_table(const ModelSettings& settings);
 /// @param positions (B, n), int64, as in Tokens @return (B, prefix + n, 2, d / 2)
 at::Tensor rotation_at(const at::Tensor& table, const at::Tensor& positions, std::int64_t prefix);
 
+/// The same of all patches: (1, prefix + N, 2, d / 2).
+at::Tensor rotation_of_all(const at::Tensor& table, std::int64_t prefix);
+
 /// The same of packed sequences. @param positions (T - B prefix), int64: places, from N on for fused tokens
 /// @return (T, 2, d / 2)
 at::Tensor rotation_at(const at::Tensor& table, const at::Tensor& positions, const PackedLayout& layout,

@@ -80,7 +80,7 @@ auto apply_head(Ops&& ops, const VitParts& parts, const Embedding& embedding)
     return ops.linear(embedding, parts.heads.front());
 }
 
-/// Attention pooling of normed tokens: (B, n, C) -> (B, C). Ops has latent(a parameter's name, x), a row of C for all
+/// Attention pooling of normed tokens: (B, n, C) -> (B, C). Ops has latent(a parameter's name), a row of C for all
 /// images, pool(query, kv, part), the tokens' values as the query takes them in, activate(x, activation) and sum(x, y),
 /// beside norm and linear.
 template <class Ops, class Normed>

@@ -41,6 +41,10 @@ struct MedianInterval {
 /// empty
 MedianInterval median_interval(std::vector<double> values);
 
+/// Returns how many times as fast as the case `slower` the case `faster` is, round by round; of the same call of
+/// time_interleaved.
+MedianInterval speedup(const Timing& faster, const Timing& slower);
+
 /// Returns the most memory that tensors of a call hold at once on that device, in bytes: what the call allocates and
 /// has not freed. What libraries allocate by themselves is not seen.
 std::int64_t peak_tensor_bytes(const std::function<void()>& call, const at::Device& device);
