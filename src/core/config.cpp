@@ -148,9 +148,10 @@ class Reader : public FieldVisitor {
     }
 
     // The text's settings over those of its base.
+    // @param folder where a base is looked for, see ConfigSource; "": the current one
     // @param above the files that name this one as their base, or their base's base
-    YAML::Node load(const std::string& text, const std::string& name, const std::filesystem::path& folder,
-                    std::vector<std::filesystem::path> above) {
+    YAML::Node load(const std::string& text, const std::string& name,
+                    const std::optional<std::filesystem::path>& folder, std::vector<std::filesystem::path> above) {
         YAML::Node root = parse(text, name, "");
         if (root.IsNull()) root = YAML::Node(YAML::NodeType::Map);
         if (!root.IsMap()) throw Error("config", name, ": found ", describe(root), ", expected a map of settings");
@@ -161,10 +162,9 @@ class Reader : public FieldVisitor {
             if (!base.IsScalar() || base.Scalar().empty()) {
                 throw Error("config", where, "found ", describe(base), ", expected a file's name");
             }
-            if (folder.empty())
-                throw Error("config", where, "found ", describe(base), ", expected none outside a file");
+            if (!folder) throw Error("config", where, "found ", describe(base), ", expected none outside a file");
             above.push_back(std::filesystem::weakly_canonical(name));
-            merged = load_base(folder / base.Scalar(), where, std::move(above));
+            merged = load_base(*folder / base.Scalar(), where, std::move(above));
             root.remove(kBase);
         }
         merge(merged, root, name, "");
@@ -182,7 +182,7 @@ class Reader : public FieldVisitor {
         } catch (const Error& error) {
             throw Error("config", where, std::string(error.what()).substr(std::string_view("[config] ").size()));
         }
-        return load({bytes.begin(), bytes.end()}, file.string(), file.parent_path() / "", std::move(above));
+        return load({bytes.begin(), bytes.end()}, file.string(), file.parent_path(), std::move(above));
     }
 
     // Throws Error where a key is no text or stands twice.
@@ -418,7 +418,7 @@ std::string Limits::text() const {
 
 ConfigSource config_from_file(const std::filesystem::path& path, std::vector<std::string> overrides) {
     const std::vector<std::uint8_t> bytes = read_file(path, "config");
-    return {{bytes.begin(), bytes.end()}, path.string(), std::move(overrides), path.parent_path() / ""};
+    return {{bytes.begin(), bytes.end()}, path.string(), std::move(overrides), path.parent_path()};
 }
 
 void read_fields(const ConfigSource& source, const std::function<void(FieldVisitor&)>& visit) {

@@ -179,6 +179,37 @@ TEST_F(ConfigBase, KeysWinOverTheBasesOneByOne) {
     EXPECT_EQ(write_config(s).find("base:"), std::string::npos) << "what is written stands alone";
 }
 
+// The current folder, while the object lives.
+class WorkingFolder {
+  public:
+    explicit WorkingFolder(const std::filesystem::path& path) : before_(std::filesystem::current_path()) {
+        std::filesystem::current_path(path);
+    }
+    ~WorkingFolder() {
+        std::error_code ignored;
+        std::filesystem::current_path(before_, ignored);
+    }
+    WorkingFolder(const WorkingFolder&) = delete;
+    WorkingFolder& operator=(const WorkingFolder&) = delete;
+
+  private:
+    std::filesystem::path before_;
+};
+
+TEST_F(ConfigBase, FilesOfTheCurrentFolderNeedNoFolderInTheirNames) {
+    write("root.yaml", "name: base\n");
+    write("middle.yaml", "base: root.yaml\ntrain: {lr: 1}\n");
+    write("a.yaml", "base: middle.yaml\nflip: false\n");
+    const WorkingFolder working(folder_.path());
+    const Outer s = read_config<Outer>(config_from_file("a.yaml"));
+    EXPECT_EQ(s.name, "base");
+    EXPECT_EQ(s.train.lr, 1);
+    EXPECT_FALSE(s.flip);
+    write("a.yaml", "base: missing.yaml\n");
+    EXPECT_EQ(error_of([] { read_config<Outer>(config_from_file("a.yaml")); }),
+              "[config] a.yaml:1: base: missing.yaml: no such file");
+}
+
 TEST_F(ConfigBase, ErrorsNameTheFileThatHasTheKey) {
     write("root.yaml", "name: base\ntrain:\n  lr: fast\n");
     write("a.yaml", "base: root.yaml\nflip: false\n");

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,8 @@ struct ConfigSource {
     std::string name = "config";         // a path
     std::vector<std::string> overrides;  // "train.schedule.lr=1e-4", values in YAML
     /// Where the text's `base: other.yaml` is looked for: settings that it goes on from, key by key, section by
-    /// section. A base may have one of its own. Empty: the text is no file's and may not have any.
-    std::filesystem::path folder = {};
+    /// section. A base may have one of its own. None: the text is no file's and may not have any.
+    std::optional<std::filesystem::path> folder = {};
 };
 
 /// Reads the file. Throws Error if it cannot.
