@@ -22,12 +22,17 @@ ReadOptions reading(bool is_start) {
     return {.known = {.normalization_known = true}, .quiet = is_start};
 }
 
-DynamicVit make_student(const Experiment& e, const at::Device& device) {
+// The weights that training starts from; none: it starts from random ones.
+std::optional<ModelFile> read_start(const TrainSettings& settings) {
+    if (settings.weights.empty()) return std::nullopt;
+    return read_model_file(settings.weights, reading(true));
+}
+
+DynamicVit make_student(const Experiment& e, const std::optional<ModelFile>& start, const at::Device& device) {
     DynamicVit model(e.model, at::make_generator<at::CPUGeneratorImpl>(seed_for(e.train.seed, SeedUse::kWeights)));
-    if (!e.train.weights.empty()) {
-        const ModelFile file = read_model_file(e.train.weights, reading(true));
-        load_weights(*model, file, Fit::kFineTune);
-        warn_of_other_scaling(file, e.data.preprocessing, "the start");
+    if (start) {
+        load_weights(*model, *start, Fit::kFineTune);
+        warn_of_other_scaling(*start, e.data.preprocessing, "the start");
     }
     model->to(device);
     for (auto& item : model->named_parameters()) {  // no gradient where nobody would use it
@@ -36,10 +41,15 @@ DynamicVit make_student(const Experiment& e, const at::Device& device) {
     return model;
 }
 
-std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const at::Device& device) {
+// The starting weights are the teacher's, too, where it has none of its own: a file is read once.
+std::unique_ptr<const InferenceModel> make_teacher(const Experiment& e, const std::optional<ModelFile>& start,
+                                                   const at::Device& device) {
     if (!e.train.loss.need_teacher()) return nullptr;
     const bool is_start = e.train.teacher.empty();
-    const ModelFile file = read_model_file(is_start ? e.train.weights : e.train.teacher, reading(is_start));
+    TORCH_CHECK(!is_start || start.has_value(), "a loss needs a teacher, and there are no weights");
+    std::optional<ModelFile> own;
+    if (!is_start) own = read_model_file(e.train.teacher, reading(false));
+    const ModelFile& file = is_start ? *start : *own;
     try {
         const DynamicVit model = load_dense(file, e.model, device);
         warn_of_other_scaling(file, e.data.preprocessing, "the teacher");
@@ -104,9 +114,12 @@ void Learner::load_state(const TensorMap& state, const std::string& file) {
 }
 
 Learner make_learner(const Experiment& e, const at::Device& device) {
-    DynamicVit student = make_student(e, device);
+    std::optional<ModelFile> start = read_start(e.train);
+    DynamicVit student = make_student(e, start, device);
+    std::unique_ptr<const InferenceModel> teacher = make_teacher(e, start, device);
+    start.reset();  // as large as the model
     Learner learner{student,
-                    make_teacher(e, device),
+                    std::move(teacher),
                     AdamW(*student, e.train.optimizer),
                     LossScaler(device, parse_precision(e.train.precision) == at::kHalf),
                     std::nullopt,
