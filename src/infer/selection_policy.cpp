@@ -109,14 +109,24 @@ void check_pictures(const PolicyInputs& inputs, const std::string& learner, cons
     throw Error("policy", learner, " learns from pictures: found none, expected some", instead);
 }
 
-void check_model(const PolicyEntry& policy, const ModelSettings& settings) {
-    if (!policy.reads_attention) return;
+// What of the reduction does not go with the policy; empty where it does.
+std::string find_reduction_fault(const PolicyEntry& policy, const ModelSettings& settings) {
+    const bool chooses = policy.selects != Selects::kAveraged;
+    if (!chooses || settings.matches() == (policy.selects == Selects::kMatched)) return {};
+    return str(policy.name, ": found model.reduction ", settings.reduction, ", expected ",
+               settings.matches() ? str("the policy ", kSimilarity, " with it") : "tome with this policy");
+}
+
+// What a policy that looks at attention misses of the model; empty where all is there.
+std::string find_attention_fault(const PolicyEntry& policy, const ModelSettings& settings) {
+    if (!policy.reads_attention) return {};
     if (!settings.class_token) {
-        throw Error("policy", policy.name, " was asked for of a model without [CLS], expected one with class_token");
+        return str(policy.name, " was asked for of a model without [CLS], expected one with class_token");
     }
     if (settings.stages() > 0 && settings.pruning_loc.front() == 0 && !settings.stages_in_blocks()) {
-        throw Error("policy", policy.name, " was asked for at a stage before block 0, expected a block before it");
+        return str(policy.name, " was asked for at a stage before block 0, expected a block before it");
     }
+    return {};
 }
 
 }  // namespace
@@ -150,6 +160,11 @@ const PolicyEntry& find_policy(const std::string& name, PolicyFilter serves) {
                 "'; expected one of ", join(policy_names(serves), ", "));
 }
 
+std::string find_policy_fault(const PolicyEntry& policy, const ModelSettings& settings) {
+    const std::string of_reduction = find_reduction_fault(policy, settings);
+    return of_reduction.empty() ? find_attention_fault(policy, settings) : of_reduction;
+}
+
 bool needs_pictures(const PruningPlan& plan) {
     const PolicyEntry& policy = find_policy(plan.policy);
     if (policy.selects == Selects::kAbove) return plan.thresholds.empty() && !plan.tokens.empty();
@@ -160,7 +175,9 @@ std::unique_ptr<SelectionPolicy> make_policy(const std::string& name,
                                              const std::shared_ptr<const InferenceModel>& model,
                                              const PolicyInputs& inputs) {
     const PolicyEntry& policy = find_policy(name, [](const PolicyEntry& entry) { return entry.make != nullptr; });
-    check_model(policy, model->settings());
+    if (const std::string fault = find_attention_fault(policy, model->settings()); !fault.empty()) {
+        throw Error("policy", fault);
+    }
     if (policy.learns) check_pictures(inputs, policy.name);
     return policy.make(model, inputs);
 }
@@ -174,10 +191,8 @@ PruningPlan complete_plan(PruningPlan plan, const InferenceModel& model, const P
     const PolicyEntry& policy = find_policy(plan.policy);
     if (policy.selects != Selects::kAveraged) {
         check_plan(plan, settings);
-        if (!plan.dense() && settings.matches() != (policy.selects == Selects::kMatched)) {
-            throw Error("policy", policy.name, ": found model.reduction ", settings.reduction, ", expected ",
-                        settings.matches() ? str("the policy ", kSimilarity, " with it") : "tome with this policy");
-        }
+        const std::string fault = plan.dense() ? "" : find_reduction_fault(policy, settings);
+        if (!fault.empty()) throw Error("policy", fault);
     }
     switch (policy.selects) {
         case Selects::kBest:

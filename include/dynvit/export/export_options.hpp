@@ -10,7 +10,8 @@
 namespace dynvit {
 
 /// An exported model takes float32 `images` (B, 3, H, W) of the model's size, any B, normalized: (value / 255 - mean) /
-/// standard deviation of each colour, those of `preprocessing`, which the file repeats. It gives `logits` (B, classes).
+/// standard deviation of each colour, those of `preprocessing`, which the file repeats. It gives `logits`: (B,
+/// outputs), of classes or, of a model that does not classify, the embedding.
 struct ExportOptions {
     PruningPlan plan = {};  // by the model's own policy, with counts
     bool kept_tokens =

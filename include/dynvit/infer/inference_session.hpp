@@ -8,7 +8,7 @@
 namespace dynvit {
 
 struct SessionOutput {
-    at::Tensor logits;                              // (B, classes)
+    at::Tensor logits;                              // (B, outputs), see ModelSettings
     std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image goes on with, (B): those
                                                     // that it keeps, and, but for kAbove, one that it fuses the others
                                                     // into; kAveraged: none

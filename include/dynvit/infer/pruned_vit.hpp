@@ -6,7 +6,7 @@
 namespace dynvit {
 
 struct PrunedOutput {
-    at::Tensor logits;                   // (B, classes)
+    at::Tensor logits;                   // (B, outputs), see ModelSettings
     std::vector<at::Tensor> kept;        // a stage: (B, k) int64, places on the original grid, as Tokens::positions
     std::vector<at::Tensor> slots = {};  // a stage: which token each of those before it has become part of, see Tokens
 };
@@ -35,7 +35,7 @@ inline constexpr std::int64_t kFused = -1;
 
 /// A different number of tokens in each image.
 struct PerImageOutput {
-    at::Tensor logits;                              // (B, classes)
+    at::Tensor logits;                              // (B, outputs)
     std::vector<std::vector<std::int64_t>> counts;  // a stage: patch tokens that each image keeps, (B), without the one
                                                     // that this stage fuses the others into
     std::vector<at::Tensor> kept;  // a stage: their places in the flattened grids (B, N), ascending, int64, and kFused

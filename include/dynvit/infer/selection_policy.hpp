@@ -74,6 +74,10 @@ std::string describe_policies(PolicyFilter serves = any_policy);
 /// Throws Error listing the names for one that is not there or can't be served.
 const PolicyEntry& find_policy(const std::string& name, PolicyFilter serves = any_policy);
 
+/// What keeps the policy from choosing a model's tokens ("cls_attention was asked for of a model without [CLS], ...");
+/// empty: nothing.
+std::string find_policy_fault(const PolicyEntry& policy, const ModelSettings& settings);
+
 /// Whether the plan's policy needs pictures to learn from: static always, per_image where the plan gives no thresholds.
 bool needs_pictures(const PruningPlan& plan);
 

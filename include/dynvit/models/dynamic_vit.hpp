@@ -17,7 +17,7 @@ struct TrainingNoise {
 
 /// What a training forward pass gives.
 struct TrainingOutput {
-    at::Tensor logits;                  // (B, classes)
+    at::Tensor logits;                  // (B, outputs), see ModelSettings
     at::Tensor features;                // (B, N, C): patch tokens after the final norm, dropped ones too if masked
     std::vector<at::Tensor> log_probs;  // a stage: (B, N, 2); where tokens are removed, (B, n, 2) of those left
     std::vector<at::Tensor> decisions;  // a stage: (B, N), 1 or 0, with the gradient of the draw; empty if removed
