@@ -189,7 +189,7 @@ class Script {
         if (settings_.averages() && count > 0) {
             average(count);
         } else {
-            line("rows", gather("patches", parts_.norm.channels));
+            line("rows", gather("patches", settings_.embed_dim));
             if (merged_) line("sizes", str("sizes[:, :", prefix, "]"));  // none is left
         }
         const bool fuses = settings_.fuses() && count < tokens_;

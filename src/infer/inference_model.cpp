@@ -21,8 +21,71 @@
 namespace dynvit {
 namespace {
 
+PixelScaling scaling_of(const Preprocessing& preprocessing) {
+    PixelScaling scaling;
+    for (std::size_t c = 0; c < 3; ++c) {
+        const auto mean = static_cast<float>(preprocessing.mean[c]), std = static_cast<float>(preprocessing.std[c]);
+        scaling.scale[c] = 1 / (255 * std);
+        scaling.shift[c] = -mean / std;
+    }
+    return scaling;
+}
+
+// What each head's first `looking` tokens attend to, their mean: (B, n, 3 C) -> (B, h, n), float32. @param sizes (B,
+// n), or undefined
+at::Tensor attention_of_first(const at::Tensor& qkv, std::int64_t heads, std::int64_t looking,
+                              const at::Tensor& sizes = {}) {
+    const std::int64_t head_dim = qkv.size(2) / (3 * heads);
+    const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
+    const at::Tensor queries = parts[0].slice(2, 0, looking) / std::sqrt(static_cast<double>(head_dim));
+    at::Tensor logits = at::matmul(queries, parts[1].transpose(-2, -1));  // (B, h, looking, n)
+    if (sizes.defined()) logits = logits + sizes.log().unsqueeze(1).unsqueeze(1);
+    return at::softmax(logits, -1, at::kFloat).mean(2);
+}
+
+// What [CLS] takes in of each patch token or, where the head does not read [CLS], all tokens do:
+// (B, prefix + n, 3 C) -> (B, n), float32.
+at::Tensor intake_of(const at::Tensor& qkv, std::int64_t heads, const ModelSettings& settings) {
+    const at::Tensor attention = attention_of_first(qkv, heads, settings.pooling == "token" ? 1 : qkv.size(1));
+    const at::Tensor values = qkv.view({qkv.size(0), qkv.size(1), 3, heads, -1}).select(2, 2);  // (B, n, h, d)
+    const at::Tensor norms = at::linalg_vector_norm(values, 2, at::IntArrayRef{-1}, false, at::kFloat).transpose(1, 2);
+    return (attention * norms).slice(2, settings.prefix_tokens()).mean(1);
+}
+
+// Throws where the device does not multiply 8 bits that way.
+void check_precision(at::ScalarType precision, const at::Device& device) {
+    if (precision == at::kQInt8 && !(device.is_cpu() && fast_on_cpu(precision))) {
+        throw Error("precision", "int8 runs on processors with VNNI instructions only; take bfloat16 or float32 here");
+    }
+    if (precision != at::kFloat8_e4m3fn) return;
+    if (const std::string reason = why_no_float8(device); !reason.empty()) {
+        throw Error("precision", "float8 runs on GPUs of compute capability 9.0 only: ", reason,
+                    "; take bfloat16 or float32 here");
+    }
+}
+
+// Whether the kernel of one image's blocks knows every part of the model: it has a DeiT-S's, at any depth, picture size
+// and stages. Whatever else a description may come to say makes it another model.
+bool is_known_to_one_image_kernel(ModelSettings settings) {
+    const ModelSettings known = model_settings("deit_small");
+    settings.name = known.name;
+    settings.image_size = known.image_size;
+    settings.patch_size = known.patch_size;
+    settings.num_classes = known.num_classes;
+    settings.depth = known.depth;
+    settings.drop_path = known.drop_path;
+    settings.pruning_loc = known.pruning_loc;
+    settings.norm_epsilon = known.norm_epsilon;
+    settings.qkv_bias = known.qkv_bias;
+    settings.position_resampling = known.position_resampling;
+    settings.layer_scale = known.layer_scale;  // it is part of the layers
+    return settings == known;
+}
+
+}  // namespace
+
 // Reads weights by name.
-class Weights {
+class InferenceModel::Weights {
   public:
     Weights(const DynamicVitImpl& model, at::ScalarType precision)
         : tensors_(state_dict(model)), precision_(precision) {}
@@ -70,92 +133,43 @@ class Weights {
     at::ScalarType precision_;
 };
 
-PixelScaling scaling_of(const Preprocessing& preprocessing) {
-    PixelScaling scaling;
-    for (std::size_t c = 0; c < 3; ++c) {
-        const auto mean = static_cast<float>(preprocessing.mean[c]), std = static_cast<float>(preprocessing.std[c]);
-        scaling.scale[c] = 1 / (255 * std);
-        scaling.shift[c] = -mean / std;
-    }
-    return scaling;
-}
-
-// What each head's first `looking` tokens attend to, their mean: (B, n, 3 C) -> (B, h, n), float32. @param sizes (B,
-// n), or undefined
-at::Tensor attention_of_first(const at::Tensor& qkv, std::int64_t heads, std::int64_t looking,
-                              const at::Tensor& sizes = {}) {
-    const std::int64_t head_dim = qkv.size(2) / (3 * heads);
-    const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, head_dim}).permute({2, 0, 3, 1, 4});
-    const at::Tensor queries = parts[0].slice(2, 0, looking) / std::sqrt(static_cast<double>(head_dim));
-    at::Tensor logits = at::matmul(queries, parts[1].transpose(-2, -1));  // (B, h, looking, n)
-    if (sizes.defined()) logits = logits + sizes.log().unsqueeze(1).unsqueeze(1);
-    return at::softmax(logits, -1, at::kFloat).mean(2);
-}
-
-// What [CLS] takes in of each patch token or, where the head does not read [CLS], all tokens do:
-// (B, prefix + n, 3 C) -> (B, n), float32.
-at::Tensor intake_of(const at::Tensor& qkv, std::int64_t heads, const ModelSettings& settings) {
-    const at::Tensor attention = attention_of_first(qkv, heads, settings.pooling == "token" ? 1 : qkv.size(1));
-    const at::Tensor values = qkv.view({qkv.size(0), qkv.size(1), 3, heads, -1}).select(2, 2);  // (B, n, h, d)
-    const at::Tensor norms = at::linalg_vector_norm(values, 2, at::IntArrayRef{-1}, false, at::kFloat).transpose(1, 2);
-    return (attention * norms).slice(2, settings.prefix_tokens()).mean(1);
-}
-
-// Whether the kernel of one image's blocks knows every part of the model: it has a DeiT-S's, at any depth, picture size
-// and stages. Whatever else a description may come to say makes it another model.
-bool is_known_to_one_image_kernel(ModelSettings settings) {
-    const ModelSettings known = model_settings("deit_small");
-    settings.name = known.name;
-    settings.image_size = known.image_size;
-    settings.patch_size = known.patch_size;
-    settings.num_classes = known.num_classes;
-    settings.depth = known.depth;
-    settings.drop_path = known.drop_path;
-    settings.pruning_loc = known.pruning_loc;
-    settings.norm_epsilon = known.norm_epsilon;
-    settings.qkv_bias = known.qkv_bias;
-    settings.position_resampling = known.position_resampling;
-    settings.layer_scale = known.layer_scale;  // it is part of the layers
-    return settings == known;
-}
-
-}  // namespace
-
 InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType precision, Preprocessing preprocessing)
     : settings_(model.settings()),
       parts_(vit_parts(settings_)),
       precision_(precision),
       preprocessing_(std::move(preprocessing)) {
     const torch::NoGradGuard no_grad;
-    if (precision == at::kQInt8 && !(model.parameters().front().is_cpu() && fast_on_cpu(precision))) {
-        throw Error("precision", "int8 runs on processors with VNNI instructions only; take bfloat16 or float32 here");
-    }
-    if (precision == at::kFloat8_e4m3fn) {
-        const std::string reason = why_no_float8(model.parameters().front().device());
-        if (!reason.empty()) {
-            throw Error("precision", "float8 runs on GPUs of compute capability 9.0 only: ", reason,
-                        "; take bfloat16 or float32 here");
-        }
-    }
+    check_precision(precision, model.parameters().front().device());
     const Weights weights(model, precision);
-    const auto add_norm = [&](const NormPart& part) {
-        norms_.emplace(part.name,
-                       Norm{weights.tensor(part.name + ".weight"), weights.tensor(part.name + ".bias"), part.epsilon});
-    };
+    lay_out_stem(weights);
+    lay_out_blocks(weights);
+    lay_out_stages(weights);
+    lay_out_reading(weights);
+    rotary_table_ = dynvit::rotary_table(settings_);
+    if (rotary_table_.defined()) rotary_table_ = rotary_table_.to(device());
+    rotation_of_all_ = dynvit::rotation_of_all(rotary_table_, settings_.prefix_tokens());
+}
+
+void InferenceModel::add_norm(const Weights& weights, const NormPart& part) {
+    norms_.emplace(part.name,
+                   Norm{weights.tensor(part.name + ".weight"), weights.tensor(part.name + ".bias"), part.epsilon});
+}
+
+// The prefix tokens with their positions, the patches' positions, and the patches' layer.
+void InferenceModel::lay_out_stem(const Weights& weights) {
     const StemPart& stem = parts_.stem;
+    const at::Tensor patch_weight = weights.tensor(stem.patches.name + ".weight"),
+                     patch_bias = weights.tensor(stem.patches.name + ".bias");
     const std::int64_t with_place = stem.prefix_positions ? settings_.prefix_tokens() : 0;
     at::Tensor positions = weights.tensor(stem.positions);
     if (!positions.defined()) {
-        positions = at::zeros({1, stem.position_count, settings_.embed_dim},
-                              weights.tensor(parts_.norm.name + ".weight").options());
+        positions = at::zeros({1, stem.position_count, settings_.embed_dim}, patch_weight.options());
     }
     patch_positions_ = positions.slice(1, with_place);
     std::vector<at::Tensor> prefix;
     for (const PrefixPart& part : stem.prefix) prefix.push_back(weights.tensor(part.name));
     prefix_rows_ = prefix.empty() ? positions.slice(1, 0, 0) : at::cat(prefix, 1);
     if (stem.prefix_positions) prefix_rows_ = prefix_rows_ + positions.slice(1, 0, with_place);
-    const at::Tensor patch_weight = weights.tensor(stem.patches.name + ".weight"),
-                     patch_bias = weights.tensor(stem.patches.name + ".bias");
     const at::Tensor columns = patch_weight.flatten(1);
     const at::Tensor padded = at::constant_pad_nd(columns, {0, patch_row_width(stem.patch_size) - columns.size(1)});
     if (InferenceLinear::fuses(padded, padded.scalar_type())) {
@@ -164,20 +178,28 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         patch_weight_ = patch_weight;
         patch_bias_ = patch_bias;
     }
+    if (stem.norm) add_norm(weights, *stem.norm);
+}
+
+void InferenceModel::lay_out_blocks(const Weights& weights) {
     for (const BlockPart& block : parts_.blocks) {
-        add_norm(block.norm1);
-        add_norm(block.norm2);
-        for (const LinearPart& part : {block.attention.qkv, block.attention.proj, block.mlp.fc1, block.mlp.fc2}) {
+        add_norm(weights, block.norm1);
+        add_norm(weights, block.norm2);
+        const AttentionPart& attention = block.attention;
+        for (const LinearPart& part : {attention.qkv, attention.proj, block.mlp.fc1, block.mlp.fc2}) {
             linears_.emplace(part.name, weights.linear(part));
         }
-        const AttentionPart& attention = block.attention;
         for (const std::optional<NormPart>& part :
              {attention.q_norm, attention.k_norm, attention.norm, block.mlp.norm}) {
-            if (part) add_norm(*part);
+            if (part) add_norm(weights, *part);
         }
     }
+}
+
+// What stages choose tokens by, and what they compare.
+void InferenceModel::lay_out_stages(const Weights& weights) {
     for (const PredictionPart& predictor : parts_.predictors) {
-        add_norm(predictor.norm);
+        add_norm(weights, predictor.norm);
         linears_.emplace(predictor.in.name, weights.fine_linear(predictor.in));
         prediction_heads_.push_back(weights.prediction_head(predictor.out));
     }
@@ -185,19 +207,19 @@ InferenceModel::InferenceModel(const DynamicVitImpl& model, at::ScalarType preci
         const auto block = static_cast<std::size_t>(settings_.pruning_loc[s]);
         compared_keys_.push_back(weights.compared_keys(parts_.blocks[block].attention));
     }
-    if (stem.norm) add_norm(*stem.norm);
-    add_norm(parts_.norm);
+}
+
+// What follows the last block.
+void InferenceModel::lay_out_reading(const Weights& weights) {
+    if (parts_.norm) add_norm(weights, *parts_.norm);
     if (parts_.pool) {
         const PoolPart& pool = *parts_.pool;
-        add_norm(pool.norm);
+        add_norm(weights, pool.norm);
         for (const LinearPart& part : {pool.q, pool.kv, pool.proj, pool.mlp.fc1, pool.mlp.fc2}) {
             linears_.emplace(part.name, weights.fine_linear(part));
         }
         latent_ = weights.tensor(pool.latent).select(1, 0);
     }
-    rotary_table_ = dynvit::rotary_table(settings_);
-    if (rotary_table_.defined()) rotary_table_ = rotary_table_.to(device());
-    rotation_of_all_ = dynvit::rotation_of_all(rotary_table_, settings_.prefix_tokens());
     for (const LinearPart& head : parts_.heads) linears_.emplace(head.name, weights.fine_linear(head));
 }
 
@@ -475,7 +497,7 @@ InferenceModel::DenseOutput InferenceModel::forward(const at::Tensor& images,
         output.saliency[s] = output.saliency[s] / static_cast<double>(settings_.depth - stages[s]);
     }
     output.logits = logits(x);
-    output.features = norm(parts_.norm)(x).slice(1, prefix);
+    output.features = (parts_.norm ? norm(*parts_.norm)(x) : x).slice(1, prefix);
     return output;
 }
 

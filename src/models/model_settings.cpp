@@ -41,6 +41,9 @@ std::pair<std::string, std::string> fault(const ModelSettings& s) {
         return {"num_heads",
                 str("found heads of ", s.head_dim(), " channels, expected a multiple of 4 for rotary positions")};
     }
+    if (s.norm_after_pooling && !s.final_norm) {
+        return {"norm_after_pooling", "found true, expected false where final_norm is false"};
+    }
     if (s.norm_after_pooling && s.pooling != "mean") {
         return {"norm_after_pooling", str("found true with the pooling ", s.pooling, ", expected mean")};
     }
@@ -97,8 +100,8 @@ void ModelSettings::fields(FieldVisitor& v) {
     v.field(
         "position_resampling", position_resampling,
         "pos_embed for pictures of another size: bicubic and antialiased (timm), not antialiased (transformers, DeiT), "
-        "or that scaled by a tenth of a patch more (offset: DINOv2)",
-        std::vector<std::string>{"antialiased", "bicubic", "offset"});
+        "that scaled by a tenth of a patch more (offset: DINOv2), or corner on corner (aligned: torchvision)",
+        std::vector<std::string>{"antialiased", "bicubic", "offset", "aligned"});
     v.field("rope", rope, "rotary positions of the patch tokens", std::vector<std::string>{"none", "dinov3", "eva02"});
     v.field("rope_grid", rope_grid, "eva02: patches along a side of the grid that the angles were made for",
             at_least(1));
@@ -106,7 +109,8 @@ void ModelSettings::fields(FieldVisitor& v) {
     v.field("pooling", pooling,
             "what the head reads: [CLS], the mean of the patch tokens, both side by side, or attention pooling (map)",
             std::vector<std::string>{"token", "mean", "token_mean", "map"});
-    v.field("norm_after_pooling", norm_after_pooling, "the last norm is of the patches' mean, not of each token");
+    v.field("final_norm", final_norm, "a layer norm behind the last block");
+    v.field("norm_after_pooling", norm_after_pooling, "that norm is of the patches' mean, not of each token");
     v.field("head_bias", head_bias, "the head has a bias");
     v.field("projection", projection, "the head's outputs are an embedding (CLIP), not classes");
     v.field("drop_path", drop_path, "stochastic depth of the last block, linear from 0", between(0, 0.99));

@@ -190,7 +190,11 @@ at::Tensor VisionTransformerImpl::mean_keys(std::int64_t index, const at::Tensor
 VisionTransformerImpl::Output VisionTransformerImpl::read_out(const ResidualStream& tokens, const at::Tensor& kept) {
     const std::int64_t prefix = settings_.prefix_tokens();
     const Ops ops{parameters_by_name_, {}, prefix, kept};
-    auto [sum, normed] = ops.sum_and_norm(tokens, parts_.norm, at::kFloat);
+    if (!parts_.norm) {
+        at::Tensor x = tokens.sum().to(at::kFloat);
+        return {classify(ops, settings_, parts_, x), x.slice(1, prefix)};
+    }
+    auto [sum, normed] = ops.sum_and_norm(tokens, *parts_.norm, at::kFloat);
     const at::Tensor logits = settings_.norm_after_pooling ? classify(ops, settings_, parts_, sum)
                                                            : classify_normed(ops, settings_, parts_, normed);
     return {logits, normed.slice(1, prefix)};
@@ -203,6 +207,7 @@ namespace {
 at::Tensor resample(const at::Tensor& grid, std::int64_t height, std::int64_t width, const std::string& resampling) {
     if (resampling == "antialiased") return at::_upsample_bicubic2d_aa(grid, {height, width}, false);
     if (resampling == "bicubic") return at::upsample_bicubic2d(grid, {height, width}, false);
+    if (resampling == "aligned") return at::upsample_bicubic2d(grid, {height, width}, /*align_corners=*/true);
     constexpr double kOffset = 0.1;
     const auto scale = [](std::int64_t to, std::int64_t from) {
         return (static_cast<double>(to) + kOffset) / static_cast<double>(from);

@@ -98,7 +98,7 @@ VitParts vit_parts(const ModelSettings& s) {
                     s.prefix_positions,
                     {}},
                    {},
-                   {s.norm_after_pooling ? "fc_norm" : "norm", c, s.norm_epsilon},
+                   {},
                    {},
                    {},
                    {}};
@@ -107,6 +107,7 @@ VitParts vit_parts(const ModelSettings& s) {
     if (s.registers > 0) parts.stem.prefix.push_back({"reg_token", s.registers});
     if (s.norm_before_blocks) parts.stem.norm = {"norm_pre", c, s.norm_epsilon};
     for (std::int64_t i = 0; i < s.depth; ++i) parts.blocks.push_back(block_part(s, i));
+    if (s.final_norm) parts.norm = {s.norm_after_pooling ? "fc_norm" : "norm", c, s.norm_epsilon};
     if (s.pooling == "map") parts.pool = pool_part(s);
     if (s.num_classes > 0) {
         parts.heads.push_back({"head", s.embedding_dim(), s.num_classes, s.head_bias});
@@ -119,7 +120,7 @@ VitParts vit_parts(const ModelSettings& s) {
 }
 
 std::vector<ParameterPart> backbone_parameters(const VitParts& parts) {
-    const std::int64_t c = parts.norm.channels, patch = parts.stem.patch_size;
+    const std::int64_t c = parts.stem.patches.outputs, patch = parts.stem.patch_size;
     ParameterList p;
     for (const PrefixPart& prefix : parts.stem.prefix) p.add(prefix.name, {1, prefix.count, c}, Start::kNormal);
     if (!parts.stem.positions.empty()) {
@@ -137,7 +138,7 @@ std::vector<ParameterPart> backbone_parameters(const VitParts& parts) {
         p.add(block.norm2);
         p.add(block.mlp);
     }
-    p.add(parts.norm);
+    if (parts.norm) p.add(*parts.norm);
     if (parts.pool) {
         p.add(parts.pool->latent, {1, 1, c}, Start::kNormal);
         for (const LinearPart& layer : {parts.pool->q, parts.pool->kv, parts.pool->proj}) p.add(layer);

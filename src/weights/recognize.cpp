@@ -264,6 +264,7 @@ class Recognizer {
             return s_.registers > 0 && s_.layer_scale ? "antialiased" : "bicubic";
         }
         if (is_timm() && weights_.has_decoder) return "bicubic";  // MAE
+        if (weights_.naming->library == "torchvision") return "aligned";
         const bool dinov2 = is_timm() && weights_.has_mask_token && s_.layer_scale;
         return dinov2 && s_.registers == 0 ? "offset" : "antialiased";
     }
@@ -343,6 +344,11 @@ class Recognizer {
         if (!head) return;
         const std::int64_t inputs = t_.at("head.weight").size(1);
         if (inputs == 2 * s_.embed_dim && s_.pooling == "token" && !s_.distillation_token) s_.pooling = "token_mean";
+        if (inputs == 5 * s_.embed_dim && s_.layer_scale) {
+            fail(
+                "head.weight: reads [CLS] behind each of the last four blocks, expected DINOv2's head of one layer "
+                "(its hub's layers=1)");
+        }
         if (inputs != s_.embedding_dim()) {
             fail("head.weight: found ", shape_text(t_.at("head.weight").sizes()), ", expected ", s_.embedding_dim(),
                  " inputs", s_.pooling == "token" ? str(" or ", 2 * s_.embed_dim) : "");
@@ -354,8 +360,9 @@ class Recognizer {
     bool is_projection() const {
         const bool tower = is_clip() || architecture().find("_clip_") != std::string::npos ||
                            weights_.prefix.ends_with("trunk.");  // open_clip's name of a model of timm's
-        return tower &&
-               (!has("head.bias") || t_.at("head.bias").eq(0).all().item<bool>());  // timm adds a bias of zeros
+        const bool without_bias =
+            !has("head.bias") || (is_timm() && t_.at("head.bias").eq(0).all().item<bool>());  // timm adds one of zeros
+        return tower && without_bias;
     }
 
     void read_pooling() {
@@ -365,7 +372,7 @@ class Recognizer {
         if (norm && fc_norm) fail("has norm and fc_norm, expected one of them: which the head reads is not known");
         if (!norm && !fc_norm) fail("has no norm.weight (", whose_names(), " read as timm's)");
         if (has("attn_pool.latent")) return read_attention_pooling();
-        if (is_image_classifier_of_clip()) fail("CLIPForImageClassification is not supported: it reads no last norm");
+        if (is_image_classifier_of_clip()) return read_pooling_of_clip_classifier();
         const bool mean = said == "avg" || (said != "token" && (fc_norm || !s_.class_token));
         s_.pooling = mean ? "mean" : "token";
         s_.norm_after_pooling = mean && fc_norm;
@@ -388,6 +395,16 @@ class Recognizer {
             fail("attn_pool.latent: found ", shape_text(t_.at("attn_pool.latent").sizes()), ", expected one query");
         }
         s_.pooling = "map";
+    }
+
+    // transformers' CLIPForImageClassification reads the mean of the patches as the last block leaves them, whatever
+    // norm lies beside.
+    void read_pooling_of_clip_classifier() {
+        for (const char* name : {"norm.weight", "norm.bias"}) t_.erase(name);
+        weights_.notes.emplace_back(
+            "post_layernorm is passed over: CLIPForImageClassification reads the last block's tokens without it");
+        s_.pooling = "mean";
+        s_.final_norm = false;
     }
 
     bool is_image_classifier_of_clip() const {
@@ -480,6 +497,7 @@ class Recognizer {
         if (s_.mlp != "gelu") parts.push_back(s_.mlp);
         if (s_.pooling == "mean") parts.emplace_back("mean of the patches");
         if (s_.pooling == "map") parts.emplace_back("attention pooling");
+        if (!s_.final_norm) parts.emplace_back("no norm behind the last block");
         if (s_.pooling == "token_mean") parts.emplace_back("[CLS] beside the patches' mean");
         parts.push_back(join(s_.image_size, " x ") + " px");
         if (s_.stages() > 0) parts.push_back(str(s_.stages(), " prediction modules"));
@@ -543,6 +561,7 @@ std::string difference_from_zoo(const ModelSettings& s, const std::string& name)
     compare("distillation_token", s.distillation_token, zoo.distillation_token);
     compare("registers", s.registers, zoo.registers);
     compare("pooling", s.pooling, zoo.pooling);
+    compare("final_norm", s.final_norm, zoo.final_norm);
     return join(found, "; ");
 }
 

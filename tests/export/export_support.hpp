@@ -55,6 +55,8 @@ inline std::vector<ModelSettings> settings_of_other_parts() {
     both.num_classes = 0;
     ModelSettings halves = registers;
     halves.rope = "dinov3";
+    halves.pooling = "mean";
+    halves.final_norm = false;
     halves.absolute_positions = false;
     ModelSettings pairs = oblong_settings();
     pairs.rope = "eva02";

@@ -115,6 +115,7 @@ ModelSettings random_settings(Random& random, bool three_stages) {
     const std::vector<std::string> ropes = {"none", "dinov3", "eva02"};
     settings.rope = ropes[static_cast<std::size_t>(random.integer(0, 3))];
     settings.absolute_positions = settings.rope == "none" || random.integer(0, 2) > 0;
+    settings.final_norm = settings.norm_after_pooling || random.integer(0, 4) > 0;
     return settings;
 }
 
@@ -383,6 +384,28 @@ TEST(SelectionPolicy, ClsAttentionIsThatOfTheBlockBefore) {
     DynamicVit early(test::tiny_settings({0}), test::generator());
     EXPECT_EQ(test::error_of([&] { test::prune(early, images, {60}, "cls_attention"); }),
               "[policy] cls_attention was asked for at a stage before block 0, expected a block before it");
+}
+
+TEST(SelectionPolicy, WhatAModelMissesIsKnownBefore) {
+    const auto fault = [](const std::string& policy, const ModelSettings& settings) {
+        return find_policy_fault(find_policy(policy), settings);
+    };
+    ModelSettings settings = test::tiny_settings({0, 6});
+    EXPECT_EQ(fault("cls_attention", settings),
+              "cls_attention was asked for at a stage before block 0, expected a block before it");
+    EXPECT_EQ(fault("random", settings), "");
+    EXPECT_EQ(fault("predicted", settings), "");
+    settings.stage_place = "after_attention";
+    EXPECT_EQ(fault("cls_attention", settings), "");
+    settings.class_token = false;
+    EXPECT_EQ(fault("cls_attention", settings),
+              "cls_attention was asked for of a model without [CLS], expected one with class_token");
+    EXPECT_EQ(fault("similarity", settings),
+              "similarity: found model.reduction delete, expected tome with this policy");
+    settings.reduction = "tome";
+    EXPECT_EQ(fault("similarity", settings), "");
+    EXPECT_EQ(fault("random", settings), "random: found model.reduction tome, expected the policy similarity with it");
+    EXPECT_EQ(fault("structural", settings), "");
 }
 
 // Removing tokens and masking them are one function of the weights: their gradients are equal too.

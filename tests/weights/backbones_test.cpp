@@ -176,6 +176,13 @@ const std::map<std::string, Family>& families() {
                  s.patch_size = 14;
              },
              0)}},
+        {"dinov2_chunks",
+         {small_with(
+             [](S& s) {
+                 of_dinov2(s);
+                 s.depth = 4;
+             },
+             0)}},
         {"dinov2_reg4", {small_with(of_dinov2_reg4, 0)}},
         {"dinov2_giant",
          {small_with(
@@ -271,6 +278,13 @@ const std::map<std::string, Family>& families() {
                  s.position_resampling = "bicubic";
              },
              16)}},
+        {"hf_clip_classifier", {small_with([](S& s) {
+             of_clip(s);
+             s.mlp = "quick_gelu";
+             s.position_resampling = "bicubic";
+             s.pooling = "mean";
+             s.final_norm = false;
+         })}},
         {"hf_clip_both_towers",
          {small_with(
              [](S& s) {
@@ -303,6 +317,7 @@ const std::map<std::string, Family>& families() {
                  s.pooling = "mean";
              },
              0)}},
+        {"open_clip_siglip", {small_with(of_siglip, 0)}},
         {"hf_siglip", {small_with(of_transformers_siglip, 0)}},
         {"hf_siglip_both_towers", {small_with(of_transformers_siglip, 0)}},
         {"dinov3", {small_with(of_dinov3_itself, 0)}},
@@ -348,6 +363,7 @@ const std::map<std::string, Family>& families() {
                  s.mlp_ratio = 1.5;
              },
              0)}},
+        {"torchvision_vit", {small_with([](S& s) { s.position_resampling = "aligned"; })}},
         {"eva02", {small_with([](S& s) {
              of_eva02(s);
              s.mlp_norm = true;
@@ -385,9 +401,10 @@ fs::path given(const std::string& family) {
 }
 
 /// The number of heads, which no tensor has, where no config.json has it: these models have none of the usual width.
+/// open_clip's has none of a tower of timm's.
 ReadOptions options_for(const std::string& family) {
     const fs::path folder = folder_of(family);
-    if (fs::exists(folder / "config.json") || fs::exists(folder / "open_clip_config.json")) return {};
+    if (fs::exists(folder / "config.json") || family == "open_clip") return {};
     const std::string about = read_safetensors(folder / "expected.safetensors").metadata.at("about");
     const std::string key = "\"num_heads\": \"";
     return {.known = {.num_heads = std::stol(about.substr(about.find(key) + key.size()))}};
@@ -489,6 +506,9 @@ TEST(BackbonesBeside, PicturesArePreparedAsConfigsSay) {
         {"openai_clip", "0.481455 0.26863 bicubic center 40"},
         {"open_clip", "0.481455 0.26863 bicubic center 40"},
         {"hf_siglip", "0.5 0.5 bicubic squash"},
+        {"open_clip_siglip", "0.5 0.5 bicubic squash"},
+        {"hf_clip_classifier", "0.481455 0.26863 bicubic center 40"},
+        {"torchvision_vit", "0.485 0.229 bilinear center 45"},  // no config: the family's, 40 / 0.875
     };
     for (const auto& [name, text] : expected) EXPECT_EQ(preprocessing_of(name), text) << name;
 }
@@ -510,6 +530,35 @@ TEST(BackbonesBeside, Dinov2WithItsLinearHead) {
     EXPECT_LT(difference(run_training_model(model, expected.at("images").to(at::kFloat)).logits,
                          expected.at("linear_logits")),
               kTolerance);
+}
+
+// Its hub's other head reads four blocks' [CLS], which only the last block has here.
+TEST(BackbonesBeside, Dinov2WithAHeadOfFourLayersIsRefused) {
+    const test::TemporaryFolder made;
+    TensorMap both;
+    for (const auto& [name, tensor] : read_pth(folder_of("dinov2") / "checkpoint.pth").tensors)
+        both["backbone." + name] = tensor;
+    both["linear_head.weight"] = at::zeros({7, 5 * 24});
+    both["linear_head.bias"] = at::zeros(7);
+    const fs::path file = made / "both.safetensors";
+    write_safetensors(file, both);
+    EXPECT_EQ(test::error_of([&] { read_model_file(file, {.known = {.num_heads = 3}}); }),
+              str("[weights] ", file.string(),
+                  ": head.weight: reads [CLS] behind each of the last four blocks, expected DINOv2's head of one layer "
+                  "(its hub's layers=1)"));
+}
+
+// A classifier whose bias is still zero is one all the same; timm's CLIP has such a bias beside a projection.
+TEST(BackbonesBeside, AClassifierOfClipWithoutABiasYetClassifies) {
+    const test::TemporaryFolder made;
+    const fs::path folder = folder_of("hf_clip_classifier");
+    TensorMap weights = read_safetensors(folder / "model.safetensors").tensors;
+    weights.at("classifier.bias").zero_();
+    write_safetensors(made / "model.safetensors", weights);
+    fs::copy(folder / "config.json", made / "config.json");
+    const ModelFile file = read_model_file(made.path());
+    EXPECT_TRUE(file.settings->classifies());
+    EXPECT_FALSE(file.settings->final_norm);
 }
 
 }  // namespace

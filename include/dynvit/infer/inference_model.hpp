@@ -55,16 +55,17 @@ class InferenceModel {
     /// The context of the prefix tokens and all patches.
     AttentionContext context_of_all() const { return {.rotation = rotation_of_all_}; }
 
-    /// The final norm and the head, of what is left behind the last block: (B, prefix + n, C) -> (B, classes), float32.
+    /// The final norm and the head, of what is left behind the last block: (B, prefix + n, C) -> (B, outputs), float32:
+    /// of classes or, of a model that does not classify, the embedding (see ModelSettings::outputs).
     /// @param sizes how many patches each token stands for, as in the context
     at::Tensor logits(const at::Tensor& x, const at::Tensor& sizes = {}) const;
-    /// The same of packed sequences: (T, C) -> (B, classes).
+    /// The same of packed sequences: (T, C) -> (B, outputs).
     at::Tensor logits(const at::Tensor& x, const PackedLayout& layout, const at::Tensor& sizes = {}) const;
 
     /// The last block, for what the head reads alone (of a model that pools [CLS], one row of each image behind the
-    /// attention), and the logits: (B, prefix + n, C) -> (B, classes), float32. @param context as for run_block
+    /// attention), and the logits: (B, prefix + n, C) -> (B, outputs), float32. @param context as for run_block
     at::Tensor last_block_logits(const at::Tensor& x, const AttentionContext& context = {}) const;
-    /// The same of packed sequences: (T, C) -> (B, classes).
+    /// The same of packed sequences: (T, C) -> (B, outputs).
     at::Tensor last_block_logits(const at::Tensor& x, const PackedLayout& layout,
                                  const AttentionContext& context = {}) const;
 
@@ -86,8 +87,8 @@ class InferenceModel {
     at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x, const PackedLayout& layout) const;
 
     struct DenseOutput {
-        at::Tensor logits;                 // (B, classes), float32
-        at::Tensor features;               // (B, N, C): the patch tokens after the final norm
+        at::Tensor logits;                 // (B, outputs), float32
+        at::Tensor features;               // (B, N, C): the patch tokens after the final norm, where there is one
         std::vector<at::Tensor> saliency;  // a stage that was asked for: (B, N), float32
     };
 
@@ -106,9 +107,17 @@ class InferenceModel {
         at::Tensor operator()(const at::Tensor& x) const;
         ScaledRows quantized(const at::Tensor& x) const;  // what a layer that multiplies float8 reads
     };
+    class Weights;
     struct Ops;
     struct SaliencyOps;
     struct LastBlockOps;
+
+    // The parts of the constructor.
+    void add_norm(const Weights& weights, const NormPart& part);
+    void lay_out_stem(const Weights& weights);
+    void lay_out_blocks(const Weights& weights);
+    void lay_out_stages(const Weights& weights);
+    void lay_out_reading(const Weights& weights);
 
     const Norm& norm(const NormPart& part) const { return norms_.at(part.name); }
     HeadNorm head_norm(const NormPart& part) const { return {norm(part).weight, norm(part).bias, part.epsilon}; }

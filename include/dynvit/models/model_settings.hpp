@@ -34,13 +34,14 @@ struct ModelSettings {
     bool absolute_positions = true;   // there is a pos_embed
     bool prefix_positions = true;     // it has places for the prefix tokens
     std::string position_resampling =
-        "antialiased";                // for pictures of another size: "antialiased", "bicubic", "offset"
+        "antialiased";                // for pictures of another size: "antialiased", "bicubic", "offset", "aligned"
     std::string rope = "none";        // rotary positions of patch tokens, as "dinov3" or "eva02" has them
     std::int64_t rope_grid = 16;      // eva02: patches along a side of the grid that the angles were made for
     bool rope_bfloat16 = false;       // dinov3: the periods are rounded, as in DINOv3's own files
     std::string pooling = "token";    // what the head reads: "token" ([CLS]), "mean" (of the patch tokens),
                                       // "token_mean" (both, side by side), "map" (attention pooling over all tokens)
-    bool norm_after_pooling = false;  // the last norm is of the patches' mean
+    bool final_norm = true;           // there is a norm behind the last block
+    bool norm_after_pooling = false;  // it is of the patches' mean
     bool head_bias = true;
     bool projection = false;  // the head's outputs are an embedding (CLIP), not classes
     double drop_path = 0.0;

@@ -56,8 +56,8 @@ class VisionTransformerImpl : public torch::nn::Module {
     at::Tensor mean_keys(std::int64_t index, const at::Tensor& x);
 
     struct Output {
-        at::Tensor logits;    // (B, classes)
-        at::Tensor features;  // (B, n, C): the patch tokens after the final norm
+        at::Tensor logits;    // (B, outputs), see ModelSettings
+        at::Tensor features;  // (B, n, C): the patch tokens after the final norm, where there is one
     };
 
     /// The final norm and the head. @param tokens (B, prefix + n, C), behind the last block

@@ -91,8 +91,9 @@ auto attention_pool(Ops&& ops, const PoolPart& part, const Normed& normed) {
     return ops.sum(x, ops.linear(h, part.mlp.fc2));
 }
 
-/// From normed tokens to the logits: Ops has prefix_token(x, index) and patch_mean(x), each (B, C) of what is
-/// (B, n, C), beside(x, y), which joins their channels, and mean_of(x, y), beside what attention_pool uses.
+/// From normed tokens, or those of a model without a final norm, to the logits: Ops has prefix_token(x, index) and
+/// patch_mean(x), each (B, C) of what is (B, n, C), beside(x, y), which joins their channels, and mean_of(x, y), beside
+/// what attention_pool uses.
 template <class Ops, class Normed>
 auto classify_normed(Ops&& ops, const ModelSettings& settings, const VitParts& parts, const Normed& normed) {
     if (settings.pooling == "mean") return apply_head(ops, parts, ops.patch_mean(normed));
@@ -106,15 +107,16 @@ auto classify_normed(Ops&& ops, const ModelSettings& settings, const VitParts& p
 /// From the tokens behind the last block to the logits.
 template <class Ops, class Tokens>
 auto classify(Ops&& ops, const ModelSettings& settings, const VitParts& parts, Tokens& x) {
+    if (!parts.norm) return classify_normed(ops, settings, parts, x);
     if (settings.norm_after_pooling) {
         auto mean = ops.patch_mean(x);
-        return apply_head(ops, parts, ops.norm(mean, parts.norm));
+        return apply_head(ops, parts, ops.norm(mean, *parts.norm));
     }
     if (settings.reads_class_token_alone()) {
         auto cls = ops.prefix_token(x, 0);
-        return apply_head(ops, parts, ops.norm(cls, parts.norm));
+        return apply_head(ops, parts, ops.norm(cls, *parts.norm));
     }
-    return classify_normed(ops, settings, parts, ops.norm(x, parts.norm));
+    return classify_normed(ops, settings, parts, ops.norm(x, *parts.norm));
 }
 
 /// A prediction module for a model that removes tokens: the patch tokens' log pi_keep. Ops has gelu(x), share_mean(x)

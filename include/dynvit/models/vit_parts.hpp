@@ -92,7 +92,7 @@ struct PredictionPart {
 struct VitParts {
     StemPart stem;
     std::vector<BlockPart> blocks;
-    NormPart norm;                           // of the tokens behind the last block, or of their mean
+    std::optional<NormPart> norm;            // of the tokens behind the last block, or of their mean
     std::optional<PoolPart> pool;            // where attention pools
     std::vector<LinearPart> heads;           // none; one; or of [CLS] and of the distillation token
     std::vector<PredictionPart> predictors;  // a stage; none where stages choose without them

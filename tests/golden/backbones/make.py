@@ -10,8 +10,10 @@ import argparse
 import json
 import re
 import sys
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -41,7 +43,7 @@ def spread(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.add_(0.15 * torch.randn(parameter.shape, generator=random))
-            if re.search("embed|token|conv1", name):
+            if re.search("embed|token|conv1|conv_proj", name):
                 parameter.mul_(0.01)
     return model.eval()
 
@@ -266,13 +268,13 @@ def run_dino(model):
     return run
 
 
-def write_dinov2(folder, sources, sizes=(SQUARE, WIDE), patch_size=8, head=False, **options):
+def write_dinov2(folder, sources, sizes=(SQUARE, WIDE), patch_size=8, head=False, depth=2, **options):
     sys.path.insert(0, sources.dinov2)
     from dinov2.models.vision_transformer import Block, DinoVisionTransformer, MemEffAttention
 
     model = spread(DinoVisionTransformer(
-        img_size=sizes[0][0], patch_size=patch_size, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2, init_values=1.0,
-        block_chunks=0, block_fn=partial(Block, attn_class=MemEffAttention), **options))
+        img_size=sizes[0][0], patch_size=patch_size, embed_dim=24, depth=depth, num_heads=3, mlp_ratio=2,
+        init_values=1.0, block_fn=partial(Block, attn_class=MemEffAttention), **{"block_chunks": 0, **options}))
     torch.save(model.state_dict(), folder / "checkpoint.pth")
     run = run_dino(model)
     if head:
@@ -292,6 +294,11 @@ def write_dinov2(folder, sources, sizes=(SQUARE, WIDE), patch_size=8, head=False
 @family
 def dinov2(folder, sources):
     write_dinov2(folder, sources, ((70, 70), (42, 84)), patch_size=14, head=True)
+
+
+@family
+def dinov2_chunks(folder, sources):
+    write_dinov2(folder, sources, depth=4, block_chunks=2)
 
 
 @family
@@ -336,6 +343,27 @@ def dinov3_7b(folder, sources):
                  untie_global_and_local_cls_norm=True)
 
 
+# ---------------------------------------------------------------------------------------------------------- torchvision
+
+@family
+def torchvision_vit(folder, sources):
+    import torchvision
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    def make(size):
+        return VisionTransformer(image_size=size, patch_size=8, num_layers=2, num_heads=3, hidden_dim=24, mlp_dim=48,
+                                 num_classes=CLASSES)
+
+    model = spread(make(SQUARE[0]))
+    torch.save(model.state_dict(), folder / "checkpoint.pth")
+    larger = make(LARGER[0]).eval()
+    larger.load_state_dict(interpolate_embeddings(LARGER[0], 8, model.state_dict()))
+    runs = [(size, lambda images, run=run: {"logits": run(images)}) for size, run in ((SQUARE, model), (LARGER, larger))]
+    library = "torchvision " + torchvision.__version__.split("+")[0]  # without the build that it is of
+    write_expected(folder, library, runs, called="torchvision.models.VisionTransformer", num_heads=3,
+                   positions="bicubic without antialiasing, align_corners=True, by interpolate_embeddings")
+
+
 # ------------------------------------------------------------------------------------------------------ CLIP, open_clip
 
 def run_open_clip(model):
@@ -376,6 +404,30 @@ def open_clip(folder, sources):
     wide = read_open_clip(state, WIDE, 2, 32, 16, False)
     write_expected(folder, open_clip, [(SQUARE, run_open_clip(model)), (WIDE, run_open_clip(wide))], num_heads=2,
                    called="open_clip.model.CLIP.encode_image", positions=ANTIALIASED)
+
+
+@family
+def open_clip_siglip(folder, sources):
+    import open_clip
+    import timm
+    from open_clip.push_to_hf_hub import save_config_for_hf
+
+    vision = dict(image_size=SQUARE[0], timm_model_name="vit_base_patch16_siglip_224", timm_model_pretrained=False,
+                  timm_pool="map", timm_proj="none")
+    text = dict(context_length=8, vocab_size=50, width=8, heads=1, layers=1)
+    config = dict(embed_dim=SMALL["embed_dim"], init_logit_bias=-10, vision_cfg=vision, text_cfg=text)
+    # open_clip makes timm's models by their names alone; this one is made small.
+    with patch.object(timm, "create_model", partial(timm.create_model, img_size=SQUARE[0], **SMALL)):
+        model = spread(open_clip.model.CustomTextCLIP(**config))
+    preprocess = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic", "resize_mode": "squash"}
+    open_clip.model.set_model_preprocess_cfg(model, preprocess)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    save_config_for_hf(model, folder / "open_clip_config.json", config)
+    wide = deepcopy(model)
+    wide.visual.set_input_size(WIDE)
+    write_expected(folder, open_clip, [(SQUARE, run_open_clip(model)), (WIDE, run_open_clip(wide))],
+                   num_heads=SMALL["num_heads"], called="open_clip.model.CustomTextCLIP.encode_image",
+                   positions=ANTIALIASED)
 
 
 def make_openai_clip(sources, layers):
@@ -568,6 +620,14 @@ def hf_clip(folder, sources):
     model = CLIPVisionModelWithProjection(CLIPVisionConfig(**HF_HIDDEN, projection_dim=16))
     write_hf(folder, model, clip_processor(), lambda outputs: {"logits": outputs.image_embeds}, PLAIN,
              interpolate_pos_encoding=True)
+
+
+@family
+def hf_clip_classifier(folder, sources):
+    from transformers import CLIPConfig, CLIPForImageClassification
+
+    model = CLIPForImageClassification(CLIPConfig(vision_config=HF_HIDDEN, num_labels=CLASSES))
+    write_hf(folder, model, clip_processor(), logits_of, PLAIN, interpolate_pos_encoding=True)
 
 
 @family
