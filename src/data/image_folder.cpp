@@ -57,6 +57,17 @@ void check_folder(const fs::path& path, const std::string& expected) {
                     " is expected");
 }
 
+// The class folder of a picture on its way from `root`; empty where it lies in none.
+std::string class_folder(const fs::path& root, const fs::path& picture) {
+    constexpr std::string_view kSplits[] = {"train", "val", "test"};
+    const fs::path way = picture.lexically_normal().lexically_relative(root);
+    const std::vector<fs::path> parts(way.begin(), way.end());  // the last is the picture's own name
+    if (parts.size() < 2) return {};
+    const bool is_split = std::ranges::find(kSplits, parts.front().native()) != std::end(kSplits);
+    if (!is_split) return parts.front().string();
+    return parts.size() > 2 ? parts[1].string() : std::string();
+}
+
 Error unreadable(const fs::filesystem_error& error) {
     return Error(kArea, error.path1().string(), ": cannot be read: ", error.code().message());
 }
@@ -155,9 +166,30 @@ std::vector<fs::path> pictures_of_folders(const std::vector<fs::path>& folders) 
     return paths;
 }
 
+std::optional<PictureLabels> label_by_folders(const fs::path& root, const std::vector<fs::path>& pictures) {
+    fs::path above = root.lexically_normal();
+    if (!above.has_filename()) above = above.parent_path();  // "pictures/"
+    std::vector<std::string> folders;
+    std::map<std::string, std::int64_t> numbers;
+    for (const fs::path& picture : pictures) {
+        folders.push_back(class_folder(above, picture));
+        if (folders.back().empty()) return std::nullopt;
+        numbers.emplace(folders.back(), 0);
+    }
+    if (numbers.size() < 2) return std::nullopt;
+    PictureLabels found;
+    for (auto& [folder, number] : numbers) {
+        number = std::ssize(found.class_names);
+        found.class_names.push_back(folder);
+    }
+    for (const std::string& folder : folders) found.labels.push_back(numbers.at(folder));
+    return found;
+}
+
 Sample PictureList::get(std::size_t index) const {
     Sample sample;
     sample.encoded = read_file(paths_.at(index), "image");
+    if (labelled()) sample.label = classes_.labels.at(index);
     sample.name = name(index);
     return sample;
 }

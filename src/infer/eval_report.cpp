@@ -6,6 +6,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/progress.hpp"
+#include "dynvit/infer/nearest_neighbours.hpp"
 
 namespace dynvit {
 nlohmann::json eval_json(const EvalResult& r) {
@@ -24,6 +25,7 @@ nlohmann::json eval_json(const EvalResult& r) {
         row["drop_error"] = r.drop_error();
     }
     if (r.paired()) row["cosine"] = r.cosine;
+    if (r.has_knn()) row.update({{"knn_count", r.knn_count}, {"knn_top1", r.knn()}});
     if (r.paired() && r.classifies) {
         row["agree"] = r.agree;
         row["kl"] = r.kl;
@@ -34,6 +36,10 @@ nlohmann::json eval_json(const EvalResult& r) {
     }
     if (!r.object_kept_per_stage.empty()) row["object_kept_per_stage"] = r.object_kept_per_stage;
     return row;
+}
+
+nlohmann::json neighbours_json(const NeighbourBank& bank) {
+    return {{"k", bank.neighbours()}, {"pictures", bank.size()}, {"classes", bank.classes()}};
 }
 
 namespace {
@@ -52,19 +58,24 @@ std::string spread_text(const EvalResult& r) {
 // Of pictures without labels, or a model without a head: what can be said is how far each row agrees with the dense
 // model.
 std::string agreement_table(const std::vector<EvalResult>& results) {
-    const auto line = [](const std::string& policy, const std::string& ratio, const std::string& images,
-                         const std::string& agree, const std::string& kl, const std::string& cosine,
-                         const std::string& gmacs, const std::string& tokens) {
+    const bool neighbours = std::ranges::any_of(results, &EvalResult::has_knn);
+    const auto line = [&](const std::string& policy, const std::string& ratio, const std::string& images,
+                          const std::string& agree, const std::string& kl, const std::string& cosine,
+                          const std::string& knn, const std::string& gmacs, const std::string& tokens) {
         char text[192];
-        std::snprintf(text, sizeof text, "%-13s %6s %7s %8s %9s %7s %7s  %s\n", policy.c_str(), ratio.c_str(),
-                      images.c_str(), agree.c_str(), kl.c_str(), cosine.c_str(), gmacs.c_str(), tokens.c_str());
+        std::snprintf(text, sizeof text, "%-13s %6s %7s %8s %9s %7s%s %7s  %s\n", policy.c_str(), ratio.c_str(),
+                      images.c_str(), agree.c_str(), kl.c_str(), cosine.c_str(),
+                      neighbours ? str(std::string(9 - std::min<std::size_t>(9, knn.size()), ' '), knn).c_str() : "",
+                      gmacs.c_str(), tokens.c_str());
         return std::string(text);
     };
-    std::string table = line("policy", "ratio", "images", "agree %", "KL, nats", "cosine", "GMACs", "kept tokens");
+    std::string table =
+        line("policy", "ratio", "images", "agree %", "KL, nats", "cosine", "k-NN %", "GMACs", "kept tokens");
     for (const EvalResult& r : results) {
         const bool classes = r.paired() && r.classifies;
         table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), classes ? fixed(r.agreement(), 2) : "",
-                      classes ? fixed(r.kl, 4) : "", r.paired() ? fixed(r.cosine, 4) : "", fixed(r.gmacs, 3),
+                      classes ? fixed(r.kl, 4) : "", r.paired() ? fixed(r.cosine, 4) : "",
+                      r.has_knn() ? fixed(r.knn(), 2) : "", fixed(r.gmacs, 3),
                       r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"));
     }
     for (const EvalResult& r : results) table += spread_text(r);

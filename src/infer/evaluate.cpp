@@ -13,6 +13,7 @@
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/infer/inference_session.hpp"
+#include "dynvit/infer/nearest_neighbours.hpp"
 
 namespace dynvit {
 namespace {
@@ -27,6 +28,7 @@ struct Tally {
     at::Tensor sums;
     at::Tensor named, right;                        // of this batch: (B) the class named, (B) whether it is the label
     at::Tensor outputs, log_probs;                  // of this batch: (B, K)
+    at::Tensor looked_up;                           // pictures whose neighbours are of their class; undefined: unasked
     std::vector<at::Tensor> found;                  // a stage: object patches kept
     std::vector<std::vector<std::int64_t>> counts;  // of an own number in each image, a stage: of every image so far
 
@@ -70,6 +72,12 @@ struct Tally {
         }
     }
 
+    // Of the same batch. @param labels (B)
+    void look_up(const NeighbourBank& neighbours, const at::Tensor& labels) {
+        const at::Tensor count = neighbours.classify(outputs).eq(labels).sum();
+        looked_up = looked_up.defined() ? looked_up + count : count;
+    }
+
     EvalResult finish(std::int64_t images, double object_total) {
         result.images = images;
         if (images == 0) return result;
@@ -84,6 +92,7 @@ struct Tally {
             result.kl = host[6].item<double>() / static_cast<double>(images);
             result.cosine = host[7].item<double>() / static_cast<double>(images);
         }
+        if (looked_up.defined()) result.knn_count = looked_up.item<std::int64_t>();
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
         if (!counts.empty()) finish_counts(static_cast<std::size_t>(images));
         return result;
@@ -209,8 +218,11 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         if (labelled) check_labels(batch->labels, settings.num_classes);
         const at::Tensor inputs =
             normalize_images(batch->images, options.device, options.preprocessing);  // once for all cases
-        at::Tensor labels;
-        if (labelled) labels = batch->labels.to(options.device, at::kLong, /*non_blocking=*/true);
+        at::Tensor labels, classes;  // of the pictures: what a head tells; what neighbours tell
+        if (labelled || options.neighbours) {
+            classes = batch->labels.to(options.device, at::kLong, /*non_blocking=*/true);
+            if (labelled) labels = classes;
+        }
         at::Tensor objects;  // (B, N)
         if (std::ranges::none_of(batch->object_masks, [](const auto& mask) { return mask.empty(); })) {
             std::vector<at::Tensor> rows;
@@ -224,6 +236,7 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
             const bool is_dense = tally.session->plan().dense();
             const Tally* beside = is_dense && !options.baseline ? nullptr : dense;
             tally.add(tally.session->run(inputs), labels, objects, beside);
+            if (options.neighbours) tally.look_up(*options.neighbours, classes);
             if (is_dense && (!dense || !options.baseline)) dense = &tally;
         }
         images += inputs.size(0);

@@ -188,6 +188,45 @@ TEST(ImageFolder, EmptyFileIsNamed) {
     EXPECT_NE(error_of([&] { whole_image(folder.get(0)); }).find((root / "a/empty.jpg").string()), std::string::npos);
 }
 
+TEST(LabelByFolders, TheFirstFolderBelowTheRootIsTheClass) {
+    for (const std::string root : {"some/pictures", "some/pictures/", "./some/pictures/.", "/some/pictures"}) {
+        std::vector<fs::path> pictures;
+        for (const char* name : {"dog/1.png", "ant/2.png", "dog/deep/er/3.png", "train/bee/4.png", "val/dog/5.png"})
+            pictures.push_back(fs::path(root) / "." / name);
+        const std::optional<PictureLabels> found = label_by_folders(root, pictures);
+        ASSERT_TRUE(found) << root;
+        EXPECT_EQ(found->class_names, (Strings{"ant", "bee", "dog"}));
+        EXPECT_EQ(found->labels, (std::vector<std::int64_t>{2, 0, 2, 1, 2}));
+    }
+    EXPECT_TRUE(label_by_folders(".", {"a/1.png", "./b/2.png"}));
+    EXPECT_TRUE(label_by_folders("..", {"../a/1.png", "../b/2.png"}));
+}
+
+TEST(LabelByFolders, FoldersThatTellNothing) {
+    EXPECT_FALSE(label_by_folders("p", {"p/a/1.png", "p/a/2.png"})) << "one class";
+    EXPECT_FALSE(label_by_folders("p", {"p/a/1.png", "p/b/2.png", "p/3.png"})) << "a picture in none";
+    EXPECT_FALSE(label_by_folders("p", {"p/train/1.png", "p/val/2.png"})) << "splits";
+    EXPECT_FALSE(label_by_folders("p", {}));
+}
+
+TEST(PictureList, HasALabelForEachPictureOrNone) {
+    const TemporaryFolder root;
+    write_picture(root / "a/1.png", 30);
+    write_picture(root / "b/2.png", 40);
+    const std::vector<fs::path> paths = {root / "b/2.png", root / "a/1.png"};
+    const PictureList without(paths);
+    EXPECT_FALSE(without.labelled());
+    EXPECT_EQ(without.get(0).label, -1);
+    const std::optional<PictureLabels> classes = label_by_folders(root.path(), paths);
+    ASSERT_TRUE(classes);
+    const PictureList labelled(paths, *classes);
+    EXPECT_TRUE(labelled.labelled());
+    EXPECT_EQ(labelled.class_names(), (Strings{"a", "b"}));
+    EXPECT_EQ(labelled.get(0).label, 1);
+    EXPECT_EQ(labelled.get(1).label, 0);
+    EXPECT_EQ(whole_image(labelled.get(0)).pixels[0], 40);
+}
+
 TEST(ClassList, ReadsFoldersAndNames) {
     const TemporaryFolder root;
     write_text(root / "list", "n01440764 tench, Tinca tinca\r\n\n  n01443537\t goldfish \nn01484850");

@@ -40,6 +40,20 @@ class Prune : public testing::Test {
         write_model_file(folder_ / name, *DynamicVit(settings, at::make_generator<at::CPUGeneratorImpl>(0)));
     }
 
+    // Two folders, of red pictures and of cyan ones: whatever a model makes of them, those of a folder lie together.
+    void write_colours(const std::string& name, int count) const {
+        for (const bool red : {true, false}) {
+            const fs::path folder = folder_ / name / (red ? "red" : "cyan");
+            fs::create_directories(folder);
+            for (int i = 0; i < count; ++i) {
+                Image picture(32, 32);
+                for (std::size_t p = 0; p < picture.pixels.size(); ++p)
+                    picture.pixels[p] = static_cast<std::uint8_t>((p % 3 == 0) == red ? 200 + i : i);
+                write_png(folder / str(i, ".png"), picture);
+            }
+        }
+    }
+
     Outcome prune(const std::string& arguments, const std::string& before = "") const {
         return test::run_in(
             folder_.path(),
@@ -133,10 +147,69 @@ TEST_F(Prune, WithoutAHeadTheCosineIsTold) {
     ASSERT_EQ(outcome.code, 0) << outcome.err;
     EXPECT_NE(outcome.out.find("cosine"), std::string::npos) << outcome.out;
     EXPECT_EQ(outcome.out.find("agree %"), std::string::npos) << outcome.out;
+    EXPECT_EQ(outcome.out.find("k-NN"), std::string::npos) << "one folder is no class:\n" << outcome.out;
     const json row = report("r.json").at("rows").front();
     EXPECT_GT(row.at("cosine").get<double>(), 0.5);
     EXPECT_FALSE(row.contains("kl"));
     EXPECT_EQ(read("pruned.safetensors").settings->num_classes, 0);
+}
+
+TEST_F(Prune, WithoutAHeadNeighboursTellClassFolders) {
+    write_dense("dense.safetensors", 0);
+    write_colours("colours", 30);
+    const Outcome outcome = prune("-w dense.safetensors --images colours --steps 2 --json r.json");
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_NE(outcome.out.find("cosine     k-NN %"), std::string::npos) << outcome.out;
+    EXPECT_NE(outcome.out.find("k-NN %: how often the 20 nearest of 54 training pictures, by their dense embeddings, "
+                               "tell the class, of 2; a neighbour counts exp(cosine / 0.07)\n"),
+              std::string::npos)
+        << outcome.out;
+    const json found = report("r.json");
+    EXPECT_EQ(found.at("neighbours"), json::parse(R"({"k": 20, "pictures": 54, "classes": 2})"));
+    EXPECT_EQ(found.at("dense").at("knn_top1"), 100);
+    ASSERT_EQ(found.at("rows").size(), 15u);
+    for (const json& row : found.at("rows")) {
+        EXPECT_EQ(row.at("images"), 6);
+        EXPECT_EQ(row.at("knn_count"), 6) << row;
+    }
+}
+
+// What the same figures are for a data set with labels.
+TEST_F(Prune, EvalOfAModelWithoutAHeadTellsNeighbours) {
+    write_dense("dense.safetensors", 0);
+    write_colours("data/train", 6);
+    write_colours("data/val", 4);
+    const auto eval = [&](const std::string& arguments) {
+        return test::run_in(folder_.path(), str("'", DYNVIT_PROGRAM, "' eval --log-level off --threads 1 -d cpu ",
+                                                "-w dense.safetensors --data data ", arguments));
+    };
+    const Outcome outcome = eval("-k 1.0,0.5 --pruning-loc 1,2 --policy random --json r.json");
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const json found = report("r.json");
+    EXPECT_EQ(found.at("neighbours"), json::parse(R"({"k": 6, "pictures": 12, "classes": 2})"));
+    ASSERT_EQ(found.at("results").size(), 2u);
+    for (const json& row : found.at("results")) EXPECT_EQ(row.at("knn_count"), 8) << row;
+    EXPECT_NE(outcome.out.find("k-NN %"), std::string::npos) << outcome.out;
+    EXPECT_NE(outcome.out.find("100.00"), std::string::npos) << outcome.out;
+
+    fs::rename(folder_ / "data/train/red", folder_ / "data/train/crimson");
+    EXPECT_NE(eval("").err.find("the class folders of val/ are not those of train/"), std::string::npos);
+    fs::remove_all(folder_ / "data/train");
+    EXPECT_EQ(eval("").err,
+              "error: [eval] a model without a head finds classes by neighbours among the training pictures: "
+              "[image_folder] data/train: no such folder, a folder with a folder of pictures a class is expected; or "
+              "--pictures, which need no labels\n");
+}
+
+TEST_F(Prune, WithAHeadFoldersAreNoClasses) {
+    write_dense("dense.safetensors", 10);
+    fs::create_directories(folder_ / "pictures/other");
+    for (int i = 0; i < 10; ++i)
+        fs::copy(folder_ / "pictures/some" / str(i, ".png"), folder_ / "pictures/other" / str(i, ".png"));
+    const Outcome outcome = prune("-w dense.safetensors --images pictures --steps 1 --json r.json");
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ(outcome.out.find("k-NN"), std::string::npos) << outcome.out;
+    EXPECT_FALSE(report("r.json").at("rows").front().contains("top1"));
 }
 
 TEST_F(Prune, PrintsTheRecipeThatTrainTakes) {

@@ -5,9 +5,11 @@
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/eval_report.hpp"
+#include "dynvit/infer/nearest_neighbours.hpp"
 #include "dynvit/train/trainer.hpp"
 
 namespace dynvit::tool {
@@ -57,11 +59,37 @@ std::vector<EvalResult> evaluate_unlabelled(const Arguments& arguments, const Dy
                           arguments.reading.batch_size, options);
 }
 
+// Among what a model without a head finds the classes of pictures: the training pictures, as the dense model sees them.
+// Null where those have no labels.
+std::shared_ptr<const NeighbourBank> make_neighbours(const DynamicVit& dense, const DataSettings& data,
+                                                     std::int64_t batch_size, const EvalOptions& options) {
+    const ModelSettings& settings = dense->settings();
+    const auto open = [&](Split split) {
+        return make_dataset(data, split, settings.image_height(), settings.image_width());
+    };
+    std::unique_ptr<Dataset> training;
+    try {
+        training = open(Split::kTrain);
+    } catch (const Error& error) {
+        throw Error("eval",
+                    "a model without a head finds classes by neighbours among the training pictures: ", error.what(),
+                    "; or --pictures, which need no labels");
+    }
+    if (!training->labelled()) return nullptr;
+    if (training->class_names() != open(Split::kVal)->class_names()) {
+        throw Error("eval",
+                    "the class folders of val/ are not those of train/, among whose pictures a model without a "
+                    "head finds neighbours, expected the same, or a class list that numbers both: --classes");
+    }
+    auto neighbours = make_neighbour_bank(dense, *training, data, batch_size, options);
+    log::info(describe_neighbours(*neighbours));
+    return neighbours;
+}
+
 void run(Arguments& arguments) {
     ModelArguments::Choice choice = arguments.model.choose();
     Experiment& experiment = choice.experiment;
     const bool unlabelled = !arguments.pictures.empty();
-    if (!unlabelled) check_classifies(choice.file);  // without labels it is agreement that is told, of embeddings too
     if (!unlabelled && arguments.data.empty() && arguments.model.config.config.empty()) {
         throw Error("eval", "--data is missing: the folder that holds val/; or --pictures, without labels");
     }
@@ -82,6 +110,10 @@ void run(Arguments& arguments) {
         warn_of_other_scaling(file, experiment.data.preprocessing, "the baseline");
     }
     const std::vector<EvalCase> wanted = cases(arguments, choice);
+    if (!unlabelled && !experiment.model.classifies()) {
+        options.neighbours = make_neighbours(options.baseline ? options.baseline : model, experiment.data,
+                                             arguments.reading.batch_size, options);
+    }
     const std::vector<EvalResult> results =
         unlabelled ? evaluate_unlabelled(arguments, model, wanted, experiment.data, options)
                    : evaluate_split(model, wanted, experiment.data, arguments.reading.batch_size, options);
@@ -92,6 +124,7 @@ void run(Arguments& arguments) {
                              {"precision", arguments.model.precision},
                              {"device", options.device.str()},
                              {"results", nlohmann::json::array()}};
+    if (options.neighbours) report["neighbours"] = neighbours_json(*options.neighbours);
     for (const EvalResult& result : results) report["results"].push_back(eval_json(result));
     write_file_atomically(arguments.json, report.dump(2) + "\n", "eval");
 }
@@ -103,8 +136,10 @@ void add_eval(CLI::App& program) {
     CLI::App* command =
         program.add_subcommand("eval", "Top-1, top-5, loss, kept tokens and GMACs, dense and at any keep ratio");
     arguments->model.add_to(*command);
-    command->add_option("--data", arguments->data,
-                        "the folder that holds val/, a folder a class or *.tar; in place of the config's");
+    command->add_option(
+        "--data", arguments->data,
+        "the folder that holds val/, a folder a class or *.tar; in place of the config's; without a head "
+        "train/ too: among its pictures neighbours are found");
     command
         ->add_option("--pictures", arguments->pictures,
                      "in place of --data: pictures without labels, or folders of them; tells how far pruning agrees "

@@ -16,7 +16,7 @@
 #include "dynvit/export/bundle.hpp"
 #include "dynvit/infer/eval_report.hpp"
 #include "dynvit/infer/inference_session.hpp"
-#include "dynvit/models/macs.hpp"
+#include "dynvit/infer/nearest_neighbours.hpp"
 #include "dynvit/runtime/timing.hpp"
 #include "dynvit/train/label_free_recipe.hpp"
 #include "dynvit/train/trainer.hpp"
@@ -110,15 +110,54 @@ std::vector<double> table_ratios(const Arguments& arguments, const ModelSettings
     return ratios;
 }
 
+// What is known in the end.
+struct Measured {
+    EvalResult dense;
+    std::vector<Row> rows;
+    std::shared_ptr<const NeighbourBank> neighbours;  // null: the pictures have no classes, or a head tells them
+};
+
+std::vector<std::filesystem::path> paths_of(const Dataset& pictures) {
+    std::vector<std::filesystem::path> paths;
+    for (std::size_t i = 0; i < pictures.size(); ++i) paths.emplace_back(pictures.name(i));
+    return paths;
+}
+
+// The pictures held back; of a model that does not classify with their class folders as labels, and with the training
+// pictures beside them, where there are such folders.
+struct Pictures {
+    std::unique_ptr<Dataset> held_back, training;  // training: null where no folder tells a class
+};
+
+Pictures open_pictures(const Experiment& e) {
+    const auto open = [&](Split split) {
+        return make_dataset(e.data, split, e.model.image_height(), e.model.image_width());
+    };
+    Pictures pictures{open(Split::kVal), nullptr};
+    if (e.model.classifies() || e.data.hold_out == 0) return pictures;
+    const std::vector<std::filesystem::path> held_back = paths_of(*pictures.held_back),
+                                             training = paths_of(*open(Split::kTrain));
+    std::vector<std::filesystem::path> all = held_back;
+    all.insert(all.end(), training.begin(), training.end());
+    const std::optional<PictureLabels> found = label_by_folders(e.data.root, all);
+    if (!found) return pictures;
+    const auto middle = found->labels.begin() + std::ssize(held_back);
+    const std::vector<std::int64_t> first(found->labels.begin(), middle), others(middle, found->labels.end());
+    pictures.held_back = std::make_unique<PictureList>(held_back, PictureLabels{first, found->class_names});
+    pictures.training = std::make_unique<PictureList>(training, PictureLabels{others, found->class_names});
+    return pictures;
+}
+
 // How far the model agrees with the dense one on the pictures held back: by its own policy, and by those that learn
-// nothing.
-std::vector<Row> measure_agreement(const DynamicVit& pruned, const DynamicVit& dense, const Experiment& experiment,
-                                   const std::vector<double>& ratios, const EvalOptions& given) {
+// nothing. What an embedding is good for is told, too, where the pictures' folders are their classes: which class the
+// nearest of the training pictures have in an index that the dense model made.
+Measured measure_agreement(const DynamicVit& pruned, const DynamicVit& dense, const Experiment& experiment,
+                           const std::vector<double>& ratios, const EvalOptions& given) {
     const ModelSettings& settings = pruned->settings();
     std::vector<std::string> policies = {own_policy(settings)};
-    const bool looks_first = settings.stages_in_blocks() || settings.pruning_loc.front() > 0;
-    if (settings.predicts() && settings.class_token && looks_first) policies.emplace_back("cls_attention");
-    if (settings.predicts()) policies.emplace_back("random");
+    for (const char* other : {"cls_attention", "random"}) {
+        if (find_policy_fault(find_policy(other), settings).empty()) policies.emplace_back(other);
+    }
     std::vector<EvalCase> cases;
     for (const std::string& policy : policies) {
         for (const double ratio : ratios) {
@@ -128,11 +167,16 @@ std::vector<Row> measure_agreement(const DynamicVit& pruned, const DynamicVit& d
     }
     EvalOptions options = given;
     options.baseline = dense;
+    const Pictures pictures = open_pictures(experiment);
+    const std::int64_t batch_size = experiment.train.batch_size;
+    if (pictures.training) {
+        options.neighbours = make_neighbour_bank(dense, *pictures.training, experiment.data, batch_size, options);
+    }
     const std::vector<EvalResult> results =
-        evaluate_split(pruned, cases, experiment.data, experiment.train.batch_size, options);
-    std::vector<Row> rows;
-    for (std::size_t i = 0; i < cases.size(); ++i) rows.push_back({results[i + 1], cases[i].plan, {}});  // dense first
-    return rows;
+        evaluate_split(pruned, cases, *pictures.held_back, experiment.data, batch_size, options);
+    Measured measured{results.front(), {}, options.neighbours};
+    for (std::size_t i = 0; i < cases.size(); ++i) measured.rows.push_back({results[i + 1], cases[i].plan, {}});
+    return measured;
 }
 
 // Times the model's own rows beside the dense model, each batch in rounds.
@@ -191,21 +235,26 @@ std::string table_line(const std::vector<std::string>& cells) {
     return line + '\n';
 }
 
-std::string table(const std::vector<Row>& rows, const EvalResult& dense, const Row* chosen,
-                  const std::vector<std::int64_t>& batches) {
+std::string table(const Measured& measured, const Row* chosen, const std::vector<std::int64_t>& batches) {
+    const EvalResult& dense = measured.dense;
     const auto cells = [&](const std::string& policy, const std::string& ratio, double gmacs) {
         return std::vector{policy, ratio, fixed(gmacs, 3)};
     };
-    std::vector<std::string> heading = {"policy", "ratio", "GMACs"};
+    std::vector<std::string> heading = {"policy", "ratio", "GMACs"}, first = cells("dense", "1.00", dense.gmacs);
     if (dense.classifies) heading.insert(heading.end(), {"agree %", "KL, nats"});
     if (!dense.classifies) heading.emplace_back("cosine");
+    if (dense.has_knn()) {
+        heading.emplace_back("k-NN %");
+        first.insert(first.end(), {"", fixed(dense.knn(), 2)});
+    }
     for (const std::int64_t batch : batches) heading.push_back(str("x batch ", batch));
-    std::string text = table_line(heading) + table_line(cells("dense", "1.00", dense.gmacs));
-    for (const Row& row : rows) {
+    std::string text = table_line(heading) + table_line(first);
+    for (const Row& row : measured.rows) {
         const EvalResult& r = row.result;
         std::vector<std::string> line = cells(r.policy, fixed(r.keep_ratio, 2), r.gmacs);
         if (r.classifies) line.insert(line.end(), {fixed(r.agreement(), 2), fixed(r.kl, 4)});
         if (!r.classifies) line.push_back(fixed(r.cosine, 4));
+        if (r.has_knn()) line.push_back(fixed(r.knn(), 2));
         for (const double speedup : row.speedup) line.push_back(fixed(speedup, 2));
         if (&row == chosen) line.emplace_back("<- written");
         text += table_line(line);
@@ -266,14 +315,14 @@ DynamicVit load_trained(const Run& run) {
     return pruned;
 }
 
-std::vector<Row> measure(const Run& run, DynamicVit pruned) {
+Measured measure(const Run& run, DynamicVit pruned) {
     const DynamicVit dense = load_dense(run.choice.file, run.experiment.model, run.options.device);
     pruned->to(run.options.device);
-    std::vector<Row> rows = measure_agreement(pruned, dense, run.experiment,
-                                              table_ratios(run.arguments, run.experiment.model), run.options);
-    measure_speed(rows, pruned, dense, timed_batches(run.experiment, run.options.device), run.options,
+    Measured measured = measure_agreement(pruned, dense, run.experiment,
+                                          table_ratios(run.arguments, run.experiment.model), run.options);
+    measure_speed(measured.rows, pruned, dense, timed_batches(run.experiment, run.options.device), run.options,
                   run.arguments.seconds);
-    return rows;
+    return measured;
 }
 
 // The row whose plan is written: of the ratio that was asked for, or the recommended one, or else the most careful.
@@ -288,30 +337,37 @@ const Row& choose_row(const Run& run, const std::vector<Row>& rows, const Prunin
     return rows.front();
 }
 
-void tell(const Run& run, const TrainResult& trained, const std::vector<Row>& rows, const Row& chosen,
+nlohmann::json report_json(const Run& run, const TrainResult& trained, const Measured& measured, const Row& chosen,
+                           const Row* recommended) {
+    nlohmann::json report = {{"weights", run.arguments.model.weights}, {"output", run.arguments.output},
+                             {"device", run.options.device.str()},     {"precision", run.experiment.train.precision},
+                             {"train_seconds", trained.seconds},       {"steps", trained.steps},
+                             {"tokens_per_stage", chosen.plan.tokens}, {"dense", eval_json(measured.dense)},
+                             {"rows", nlohmann::json::array()}};
+    const std::vector<std::int64_t> batches = timed_batches(run.experiment, run.options.device);
+    for (const Row& row : measured.rows) report["rows"].push_back(to_json(row, batches));
+    if (measured.neighbours) report["neighbours"] = neighbours_json(*measured.neighbours);
+    if (recommended) report["recommended_keep_ratio"] = recommended->result.keep_ratio;
+    return report;
+}
+
+void tell(const Run& run, const TrainResult& trained, const Measured& measured, const Row& chosen,
           const Row* recommended) {
     const ModelSettings& settings = run.experiment.model;
-    EvalResult dense;
-    dense.classifies = settings.classifies();
-    dense.gmacs = 1e-9 * static_cast<double>(count_macs(settings));
-    const std::vector<std::int64_t> batches = timed_batches(run.experiment, run.options.device);
+    const EvalResult& dense = measured.dense;
     std::cout << str(
-        "Beside the dense model, on ", rows.front().result.images, " pictures held back: ",
+        "Beside the dense model, on ", dense.images, " pictures held back: ",
         dense.classifies ? "how often it names the same class" : "the cosine of its embedding to the dense one",
         ", and how many times as fast on ", run.options.device.str(), ", ", run.experiment.train.precision, ":\n",
-        table(rows, dense, &chosen, batches));
+        table(measured, &chosen, timed_batches(run.experiment, run.options.device)),
+        measured.neighbours ? describe_neighbours(*measured.neighbours) + '\n' : "");
     if (recommended && recommended != &chosen) {
         std::cout << str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n');
     }
     std::cout << str(run.arguments.output, ": keeps ", join(chosen.plan.tokens, "/"), " of ", settings.patches(),
                      " patches; trained in ", clock_text(trained.seconds), ", ", run.folder, '\n');
     if (run.arguments.json.empty()) return;
-    nlohmann::json report = {{"weights", run.arguments.model.weights}, {"output", run.arguments.output},
-                             {"device", run.options.device.str()},     {"precision", run.experiment.train.precision},
-                             {"train_seconds", trained.seconds},       {"steps", trained.steps},
-                             {"tokens_per_stage", chosen.plan.tokens}, {"rows", nlohmann::json::array()}};
-    for (const Row& row : rows) report["rows"].push_back(to_json(row, batches));
-    if (recommended) report["recommended_keep_ratio"] = recommended->result.keep_ratio;
+    const nlohmann::json report = report_json(run, trained, measured, chosen, recommended);
     write_file_atomically(run.arguments.json, report.dump(2) + "\n", "prune");
 }
 
@@ -338,11 +394,11 @@ int run(Arguments& arguments) {
     if (trained.interrupted) {
         log::warn(str("stopped at step ", trained.steps, ": ", arguments.output, " holds what was learnt so far"));
     }
-    const std::vector<Row> rows = measure(run, pruned);
-    const Row* recommended = find_recommended(rows, arguments.agreement);
-    const Row& chosen = choose_row(run, rows, wanted, recommended);
+    const Measured measured = measure(run, pruned);
+    const Row* recommended = find_recommended(measured.rows, arguments.agreement);
+    const Row& chosen = choose_row(run, measured.rows, wanted, recommended);
     run.write_bundle(pruned, chosen.plan);
-    tell(run, trained, rows, chosen, recommended);
+    tell(run, trained, measured, chosen, recommended);
     constexpr int kInterrupted = 130;
     return trained.interrupted ? kInterrupted : 0;
 }

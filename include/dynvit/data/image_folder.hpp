@@ -50,19 +50,33 @@ class ImageFolder : public Dataset {
     std::vector<std::string> class_names_;
 };
 
-/// Pictures without labels, in the order given. That a file is missing or none shows when it is read.
+/// Classes of pictures: a label each, and the classes' names in index order.
+struct PictureLabels {
+    std::vector<std::int64_t> labels;
+    std::vector<std::string> class_names;
+};
+
+/// Labels of pictures below `root` by their class folders, as ImageFolder has them: the first folder on the way from
+/// root to the picture, behind one that is called train, val or test; numbered by their sorted names.
+/// @return none where a picture is in no such folder, or all are in one: such folders tell nothing
+std::optional<PictureLabels> label_by_folders(const std::filesystem::path& root,
+                                              const std::vector<std::filesystem::path>& pictures);
+
+/// Pictures in the order given, without labels or with one each. That a file is missing or none shows when it is read.
 class PictureList : public Dataset {
   public:
     explicit PictureList(std::vector<std::filesystem::path> paths) : paths_(std::move(paths)) {}
+    PictureList(std::vector<std::filesystem::path> paths, PictureLabels classes)
+        : paths_(std::move(paths)), classes_(std::move(classes)) {}
     std::size_t size() const override { return paths_.size(); }
     Sample get(std::size_t index) const override;
     std::string name(std::size_t index) const override { return paths_[index].string(); }
-    const std::vector<std::string>& class_names() const override { return no_names_; }
-    bool labelled() const override { return false; }
+    const std::vector<std::string>& class_names() const override { return classes_.class_names; }
+    bool labelled() const override { return !classes_.labels.empty(); }
 
   private:
     std::vector<std::filesystem::path> paths_;
-    std::vector<std::string> no_names_;
+    PictureLabels classes_;
 };
 
 /// All pictures below some folders: folder after folder as given, each one's sorted by path.

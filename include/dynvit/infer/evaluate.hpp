@@ -3,11 +3,14 @@
 
 #include <array>
 #include <functional>
+#include <memory>
 
 #include "dynvit/data/data_settings.hpp"
 #include "dynvit/infer/selection_policy.hpp"
 
 namespace dynvit {
+
+class NeighbourBank;  // nearest_neighbours.hpp
 
 /// One way to run the model.
 struct EvalCase {
@@ -36,6 +39,8 @@ struct EvalResult {
     double kl = 0.0;         // KL(that other case's class probabilities || this one's), nats, mean; needs no labels
     double cosine = 0.0;     // of that other case's outputs and this one's, mean: what tells of a model without a head
     bool classifies = true;  // false: the outputs are an embedding, and agree and kl of no meaning
+    /// Pictures whose nearest neighbours tell their class, see EvalOptions::neighbours; -1 without those.
+    std::int64_t knn_count = -1;
     /// Share of the object's patches (those at least half covered by it) that each stage keeps, where the data set
     /// knows its objects; empty elsewhere.
     std::vector<double> object_kept_per_stage;
@@ -49,6 +54,8 @@ struct EvalResult {
         return images ? 100.0 * static_cast<double>(lost - gained) / static_cast<double>(images) : 0.0;
     }
     double drop_error() const;
+    bool has_knn() const { return knn_count >= 0; }
+    double knn() const { return images ? 100.0 * static_cast<double>(knn_count) / static_cast<double>(images) : 0.0; }
     double top5() const { return images ? 100.0 * static_cast<double>(top5_count) / static_cast<double>(images) : 0.0; }
 };
 
@@ -59,6 +66,9 @@ struct EvalOptions {
     DynamicVit baseline{nullptr};           // run dense before all cases, which are compared with it; may be empty
     at::Tensor calibration = {};            // (M, 3, H, W), uint8: pictures that policies learn from; may be undefined
     Preprocessing preprocessing = {};       // how pixels are scaled; evaluate_split takes the data's
+    /// Among what the class of each labelled picture is looked up by the model's outputs, which are an embedding; may
+    /// be null.
+    std::shared_ptr<const NeighbourBank> neighbours = {};
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once. Pictures without labels (-1) tell how far
