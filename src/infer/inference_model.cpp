@@ -11,6 +11,7 @@
 #include "dynvit/models/vit_forward.hpp"
 #include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/gpu_kernels.hpp"
+#include "dynvit/ops/normed_mlp.hpp"
 #include "dynvit/ops/patch_rows.hpp"
 #include "dynvit/ops/prediction_head.hpp"
 #include "dynvit/ops/residual_norm.hpp"
@@ -64,8 +65,9 @@ void check_precision(at::ScalarType precision, const at::Device& device) {
     }
 }
 
-// Whether the kernel of one image's blocks knows every part of the model: it has a DeiT-S's, at any depth, picture size
-// and stages. Whatever else a description may come to say makes it another model.
+// Whether the kernel of one image's blocks knows every part of the model's: it has a DeiT-S's, at any depth, picture
+// size and stages, with any tokens before the patches, and the head reads those alone. Whatever else a description may
+// come to say makes it another model.
 bool is_known_to_one_image_kernel(ModelSettings settings) {
     const ModelSettings known = model_settings("deit_small");
     settings.name = known.name;
@@ -79,6 +81,12 @@ bool is_known_to_one_image_kernel(ModelSettings settings) {
     settings.qkv_bias = known.qkv_bias;
     settings.position_resampling = known.position_resampling;
     settings.layer_scale = known.layer_scale;  // it is part of the layers
+    settings.registers = known.registers;
+    settings.distillation_token = known.distillation_token;
+    settings.prefix_positions = known.prefix_positions;
+    settings.patch_bias = known.patch_bias;
+    settings.norm_before_blocks = known.norm_before_blocks;
+    settings.head_bias = known.head_bias;
     return settings == known;
 }
 
@@ -108,23 +116,44 @@ class InferenceModel::Weights {
         const auto [mean_weight, mean_bias] = mean_key_layer(weight, bias, part.heads);
         return {mean_weight, mean_bias, storage()};
     }
+    // A block's second half as one kernel, if there is one for it.
+    std::optional<NormedMlp> normed_mlp(const BlockPart& block) const {
+        const MlpPart& mlp = block.mlp;
+        const bool gelu = mlp.activation == Activation::kGelu || mlp.activation == Activation::kGeluTanh;
+        const auto fc1 = layer(mlp.fc1), fc2 = layer(mlp.fc2);
+        if (!gelu || mlp.norm ||
+            !NormedMlp::supports(fc1.weight.device(), precision_, fc1.weight.size(1), fc1.weight.size(0))) {
+            return {};
+        }
+        const std::string& norm = block.norm2.name;
+        return NormedMlp({tensors_.at(norm + ".weight"), tensors_.at(norm + ".bias"), block.norm2.epsilon, fc1.weight,
+                          fc1.bias, fc2.weight, fc2.bias},
+                         precision_);
+    }
     PredictionHead prediction_head(const std::array<LinearPart, 3>& layers) const {
-        const auto layer = [&](const LinearPart& part) {
+        const auto own = [&](const LinearPart& part) {
             return PredictionHead::Layer{tensors_.at(part.name + ".weight"), tensors_.at(part.name + ".bias")};
         };
-        return {{layer(layers[0]), layer(layers[1]), layer(layers[2])}, storage()};
+        return {{own(layers[0]), own(layers[1]), own(layers[2])}, storage()};
     }
 
   private:
+    struct Layer {
+        at::Tensor weight, bias;
+    };
     // LayerScale becomes part of the layer.
-    InferenceLinear linear(const LinearPart& part, at::ScalarType precision) const {
-        at::Tensor weight = tensors_.at(part.name + ".weight"), bias;
-        if (part.bias) bias = tensors_.at(part.name + ".bias");
+    Layer layer(const LinearPart& part) const {
+        Layer layer{tensors_.at(part.name + ".weight"), {}};
+        if (part.bias) layer.bias = tensors_.at(part.name + ".bias");
         if (!part.gamma.empty()) {
             const at::Tensor& gamma = tensors_.at(part.gamma);
-            weight = weight * gamma.unsqueeze(1);
-            if (bias.defined()) bias = bias * gamma;
+            layer.weight = layer.weight * gamma.unsqueeze(1);
+            if (layer.bias.defined()) layer.bias = layer.bias * gamma;
         }
+        return layer;
+    }
+    InferenceLinear linear(const LinearPart& part, at::ScalarType precision) const {
+        const auto [weight, bias] = layer(part);
         return {weight, bias, precision};
     }
     at::ScalarType storage() const { return activation_type(precision_); }
@@ -189,6 +218,9 @@ void InferenceModel::lay_out_blocks(const Weights& weights) {
         for (const LinearPart& part : {attention.qkv, attention.proj, block.mlp.fc1, block.mlp.fc2}) {
             linears_.emplace(part.name, weights.linear(part));
         }
+        if (std::optional<NormedMlp> whole = weights.normed_mlp(block)) {
+            normed_mlps_.emplace(block.mlp.fc1.name, std::move(*whole));
+        }
         for (const std::optional<NormPart>& part :
              {attention.q_norm, attention.k_norm, attention.norm, block.mlp.norm}) {
             if (part) add_norm(weights, *part);
@@ -250,6 +282,10 @@ struct InferenceModel::Ops {
         x = model.linear(part).add(h, x);
     }
     void add_mlp(at::Tensor& x, const Normed& normed, const MlpPart& part) const {
+        if (const NormedMlp* whole = model.normed_mlp(part); whole && whole->pays(x.numel() / x.size(-1))) {
+            x = (*whole)(x);
+            return;
+        }
         const InferenceLinear &fc1 = model.linear(part.fc1), &fc2 = model.linear(part.fc2);
         const bool exact = part.activation == Activation::kGelu, tanh = part.activation == Activation::kGeluTanh;
         if ((exact || tanh) && !part.norm && fc2.takes_scaled_rows()) {  // GELU is done as its input is rounded
@@ -417,7 +453,7 @@ std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
     if (!is_known_to_one_image_kernel(settings_)) return nullptr;
     const OneImageBlocks::Sizes sizes{settings_.embed_dim, settings_.num_heads, settings_.hidden_dim()};
     if (parts_.predictors.size() > OneImageBlocks::kMostStages ||
-        !OneImageBlocks::supports(device(), precision_, sizes, 1 + settings_.patches())) {
+        !OneImageBlocks::supports(device(), precision_, sizes, settings_.prefix_tokens() + settings_.patches())) {
         return nullptr;
     }
     std::vector<OneImageBlocks::Block> blocks;
@@ -442,7 +478,8 @@ std::unique_ptr<OneImageBlocks> InferenceModel::one_image_blocks() const {
     }
     const double predictor_epsilon = prediction_part("", settings_.embed_dim).norm.epsilon;
     return std::make_unique<OneImageBlocks>(blocks, predictors, precision_,
-                                            OneImageBlocks::Epsilons{settings_.norm_epsilon, predictor_epsilon});
+                                            OneImageBlocks::Epsilons{settings_.norm_epsilon, predictor_epsilon},
+                                            settings_.prefix_tokens());
 }
 
 at::Tensor InferenceModel::cls_attention(std::int64_t index, const at::Tensor& x,

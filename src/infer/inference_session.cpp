@@ -138,7 +138,7 @@ OneImageBlocks* InferenceSession::one_image_blocks(std::int64_t batch) {
     if (batch != 1 || !(plan_.dense() || entry_->is_prediction)) return nullptr;
     if (!one_image_) one_image_ = model_->one_image_blocks();
     if (!one_image_) return nullptr;
-    one_image_->prepare(1 + settings().patches());
+    one_image_->prepare(settings().prefix_tokens() + settings().patches());
     return one_image_.get();
 }
 

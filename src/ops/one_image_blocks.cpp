@@ -14,7 +14,7 @@ bool OneImageBlocks::supports(const at::Device&, at::ScalarType, const Sizes&, s
 }
 
 OneImageBlocks::OneImageBlocks(const std::vector<Block>&, const std::vector<Predictor>&, at::ScalarType,
-                               const Epsilons&) {
+                               const Epsilons&, std::int64_t) {
     TORCH_CHECK(false, "this build has no kernel for the blocks of one image");
 }
 OneImageBlocks::~OneImageBlocks() = default;

@@ -108,13 +108,13 @@ at::Tensor written_out(const std::vector<OneImageBlocks::Block>& blocks, at::Ten
     return x;
 }
 
-// log pi_keep from the definition: (1, 1 + n, C) -> (n).
-at::Tensor scores_written_out(const OneImageBlocks::Predictor& predictor, const at::Tensor& x) {
+// log pi_keep from the definition: (1, prefix + n, C) -> (n).
+at::Tensor scores_written_out(const OneImageBlocks::Predictor& predictor, const at::Tensor& x, std::int64_t prefix) {
     const auto of_type = [&](const at::Tensor& from) { return from.defined() ? from.to(x.scalar_type()) : from; };
     const auto layer = [&](std::size_t i, const at::Tensor& from) {
         return at::linear(from, of_type(predictor.layers[i].weight), of_type(predictor.layers[i].bias));
     };
-    const at::Tensor normed = at::layer_norm(x[0].slice(0, 1), {x.size(2)}, of_type(predictor.norm_weight),
+    const at::Tensor normed = at::layer_norm(x[0].slice(0, prefix), {x.size(2)}, of_type(predictor.norm_weight),
                                              of_type(predictor.norm_bias), kEpsilons.predictor_norm);
     const std::vector<at::Tensor> halves = at::gelu(layer(0, normed), "tanh").chunk(2, 1);
     at::Tensor z = at::cat({halves[0], halves[1].mean(0, true).expand_as(halves[1])}, 1);
@@ -148,12 +148,46 @@ TEST(OneImageBlocks, AsExactAsTheBlocksWrittenOut) {
 }
 
 // The kept tokens have the highest scores, and what is computed from them is what the blocks make of them alone.
+void expect_definition(at::ScalarType type, std::int64_t tokens, std::int64_t prefix,
+                       const std::vector<std::int64_t>& counts) {
+    SCOPED_TRACE(testing::Message() << type << ", " << tokens << " tokens, " << prefix << " before the patches, "
+                                    << at::IntArrayRef(counts));
+    const auto blocks = random_blocks(type);
+    const auto predictors = random_predictors(type);
+    OneImageBlocks one_image(blocks, predictors, type, kEpsilons, prefix);
+    const at::Tensor x = random_tokens(tokens, type);
+    const OneImageBlocks::Output found = one_image.run(x, counts);
+    at::Tensor exact = written_out(blocks[0], x.to(at::kDouble)), rounded = written_out(blocks[0], x);
+    at::Tensor left = at::arange(tokens - prefix, found.kept[0].options());  // places of exact's patches
+    const auto with_prefix = [&](const at::Tensor& patches) {
+        return at::cat({at::arange(prefix, patches.options()), prefix + patches});
+    };
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        const at::Tensor kept = found.kept[s][0];
+        ASSERT_EQ(kept.size(0), counts[s]);
+        const at::Tensor keeps = at::isin(left, kept);
+        ASSERT_EQ(keeps.sum().item<std::int64_t>(), counts[s]) << "stage " << s;
+        if (counts[s] > 1) {
+            EXPECT_TRUE((kept.slice(0, 1) > kept.slice(0, 0, -1)).all().item<bool>()) << "stage " << s;
+        }
+        if (counts[s] > 0 && counts[s] < left.size(0)) {
+            const at::Tensor scores = scores_written_out(predictors[s], exact, prefix);
+            const at::Tensor off = (scores_written_out(predictors[s], rounded, prefix) - scores).abs();
+            EXPECT_GE(scores.masked_select(keeps).min().item<double>(),
+                      scores.masked_select(~keeps).max().item<double>() - 2 * off.max().item<double>())
+                << "stage " << s;
+        }
+        const at::Tensor rows = with_prefix(keeps.nonzero().flatten());
+        left = kept;
+        exact = written_out(blocks[s + 1], exact.index_select(1, rows));
+        rounded = written_out(blocks[s + 1], rounded.index_select(1, rows));
+    }
+    EXPECT_LE(mean_error(found.x.index_select(1, with_prefix(left)), exact), mean_error(rounded, exact));
+}
+
 TEST(OneImageBlocks, DropsTokensAsTheDefinitionDoes) {
     if (!has_kernel()) GTEST_SKIP() << "needs a GPU of compute capability 9.0 and CUDA kernels";
     for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
-        const auto blocks = random_blocks(type);
-        const auto predictors = random_predictors(type);
-        OneImageBlocks one_image(blocks, predictors, type, kEpsilons);
         for (const std::vector<std::int64_t>& counts : std::vector<std::vector<std::int64_t>>{{16, 9, 3},
                                                                                               {60, 60, 0},
                                                                                               {137, 96, 67},
@@ -164,36 +198,13 @@ TEST(OneImageBlocks, DropsTokensAsTheDefinitionDoes) {
                                                                                               {0, 0, 0}}) {
             for (const std::int64_t tokens : {std::int64_t{197}, counts[0] + 1, counts[0] + 100}) {
                 if (tokens <= counts[0] || tokens > 512) continue;
-                SCOPED_TRACE(testing::Message() << type << ", " << tokens << " tokens, " << at::IntArrayRef(counts));
-                const at::Tensor x = random_tokens(tokens, type);
-                const OneImageBlocks::Output found = one_image.run(x, counts);
-                at::Tensor exact = written_out(blocks[0], x.to(at::kDouble)), rounded = written_out(blocks[0], x);
-                at::Tensor left = at::arange(tokens - 1, found.kept[0].options());  // places of exact's patches
-                for (std::size_t s = 0; s < counts.size(); ++s) {
-                    const at::Tensor kept = found.kept[s][0];
-                    ASSERT_EQ(kept.size(0), counts[s]);
-                    const at::Tensor keeps = at::isin(left, kept);
-                    ASSERT_EQ(keeps.sum().item<std::int64_t>(), counts[s]) << "stage " << s;
-                    if (counts[s] > 1) {
-                        EXPECT_TRUE((kept.slice(0, 1) > kept.slice(0, 0, -1)).all().item<bool>()) << "stage " << s;
-                    }
-                    if (left.size(0) > 0) {
-                        const at::Tensor scores = scores_written_out(predictors[s], exact);
-                        const at::Tensor off = (scores_written_out(predictors[s], rounded) - scores).abs();
-                        if (counts[s] > 0 && counts[s] < left.size(0)) {
-                            EXPECT_GE(scores.masked_select(keeps).min().item<double>(),
-                                      scores.masked_select(~keeps).max().item<double>() - 2 * off.max().item<double>())
-                                << "stage " << s;
-                        }
-                    }
-                    const at::Tensor rows = at::cat({at::zeros({1}, kept.options()), 1 + keeps.nonzero().flatten()});
-                    left = kept;
-                    exact = written_out(blocks[s + 1], exact.index_select(1, rows));
-                    rounded = written_out(blocks[s + 1], rounded.index_select(1, rows));
-                }
-                const at::Tensor rows = at::cat({at::zeros({1}, left.options()), 1 + left});
-                EXPECT_LE(mean_error(found.x.index_select(1, rows), exact), mean_error(rounded, exact));
+                expect_definition(type, tokens, 1, counts);
             }
+        }
+        // [CLS] and registers, as many as fill a word of the kernel's selection, and one more.
+        for (const std::int64_t prefix : {2, 5, 32, 33}) {
+            expect_definition(type, prefix + 256, prefix, {179, 125, 88});
+            expect_definition(type, prefix + 40, prefix, {40, 1, 0});
         }
     }
 }

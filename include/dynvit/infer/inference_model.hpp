@@ -11,6 +11,7 @@
 #include "dynvit/models/dynamic_vit.hpp"
 #include "dynvit/ops/attention_heads.hpp"
 #include "dynvit/ops/inference_linear.hpp"
+#include "dynvit/ops/normed_mlp.hpp"
 #include "dynvit/ops/one_image_blocks.hpp"
 #include "dynvit/ops/prediction_head.hpp"
 
@@ -123,6 +124,10 @@ class InferenceModel {
     HeadNorm head_norm(const NormPart& part) const { return {norm(part).weight, norm(part).bias, part.epsilon}; }
     at::Tensor norm_before_blocks(const at::Tensor& x) const;
     const InferenceLinear& linear(const LinearPart& part) const { return linears_.at(part.name); }
+    const NormedMlp* normed_mlp(const MlpPart& part) const {
+        const auto found = normed_mlps_.find(part.fc1.name);
+        return found == normed_mlps_.end() ? nullptr : &found->second;
+    }
     at::Tensor run_block(const Ops& ops, std::int64_t index, const at::Tensor& x, BlockPiece piece) const;
     at::Tensor last_block_logits(const Ops& all, const at::Tensor& x) const;
     at::Tensor keep_log_probability(std::int64_t stage, const at::Tensor& x, const RowGroups& groups) const;
@@ -133,13 +138,14 @@ class InferenceModel {
     Preprocessing preprocessing_;
     std::unordered_map<std::string, Norm> norms_;
     std::unordered_map<std::string, InferenceLinear> linears_;
-    std::vector<PredictionHead> prediction_heads_;  // a stage
-    std::vector<InferenceLinear> compared_keys_;    // a stage, where tokens are merged
-    at::Tensor prefix_rows_;                        // (1, prefix, C): the prefix tokens with their position embedding
-    at::Tensor patch_positions_;                    // (1, N, C)
-    std::optional<InferenceLinear> patch_linear_;   // where pictures are prepared as rows of patches; elsewhere:
-    at::Tensor patch_weight_, patch_bias_;          // the convolution's
-    at::Tensor latent_;                             // (1, C): attention pooling's
+    std::unordered_map<std::string, NormedMlp> normed_mlps_;  // by fc1's name, where there is a kernel
+    std::vector<PredictionHead> prediction_heads_;            // a stage
+    std::vector<InferenceLinear> compared_keys_;              // a stage, where tokens are merged
+    at::Tensor prefix_rows_;                       // (1, prefix, C): the prefix tokens with their position embedding
+    at::Tensor patch_positions_;                   // (1, N, C)
+    std::optional<InferenceLinear> patch_linear_;  // where pictures are prepared as rows of patches; elsewhere:
+    at::Tensor patch_weight_, patch_bias_;         // the convolution's
+    at::Tensor latent_;                            // (1, C): attention pooling's
     at::Tensor rotary_table_, rotation_of_all_;
 };
 

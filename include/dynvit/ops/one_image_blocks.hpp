@@ -9,7 +9,7 @@
 
 namespace dynvit {
 
-/// Runs the blocks and prediction modules of a DeiT-S for a single image. One such block is so little work that
+/// Runs the blocks and prediction modules of a ViT-S for a single image. One such block is so little work that
 /// starting and ending its kernels costs more than its products; here the multiprocessors stay in one kernel and hand
 /// each other what the next layer needs. GELU is its tanh approximation, sums and residual connections are float32, and
 /// equal inputs give equal bits.
@@ -47,7 +47,7 @@ class OneImageBlocks {
         std::int64_t embed_dim, heads, hidden_dim;
     };
 
-    /// @param tokens of the image, with the class token
+    /// @param tokens of the image, with those before its patches
     /// @return whether there is a kernel: it needs a build with CUDA kernels, a GPU of compute capability 9.0, bfloat16
     /// or float16, 384 channels, 6 heads and 1536 hidden values, and no more tokens than the GPU's multiprocessors take
     /// (512 on an H100). The kernel knows the parts listed in Block and Predictor: whether the model has others is for
@@ -58,8 +58,9 @@ class OneImageBlocks {
     /// predictors are too many or out of order.
     /// @param blocks at least one, all on the device where they are to run; device, `type` and sizes are supported
     /// @param predictors at most kMostStages, in the order of the blocks that they stand before
+    /// @param prefix tokens before the patches, [CLS] and registers, which are never dropped: at least one
     OneImageBlocks(const std::vector<Block>& blocks, const std::vector<Predictor>& predictors, at::ScalarType type,
-                   const Epsilons& epsilons);
+                   const Epsilons& epsilons, std::int64_t prefix = 1);
     ~OneImageBlocks();
     OneImageBlocks(const OneImageBlocks&) = delete;
     OneImageBlocks& operator=(const OneImageBlocks&) = delete;
@@ -67,7 +68,7 @@ class OneImageBlocks {
     /// Allocates the memory in which runs of so many tokens exchange values. A run does so itself, unless it is being
     /// recorded (see DeviceGraphs): then prepare() must have been called before, or run() throws c10::Error. So does
     /// this function for more tokens than are supported.
-    /// @param tokens of the image, with the class token
+    /// @param tokens of the image, with those before its patches
     void prepare(std::int64_t tokens);
 
     struct Output {
@@ -76,7 +77,7 @@ class OneImageBlocks {
     };
 
     /// Runs all blocks. Throws c10::Error for inputs of another shape, type or device, or counts that grow.
-    /// @param x (1, n, C), [CLS] first, of the blocks' type
+    /// @param x (1, n, C), the prefix first, of the blocks' type
     /// @param tokens for each stage the number of patch tokens that go on, none greater than the one before it; empty:
     /// all tokens go through all blocks, and no prediction module runs
     Output run(const at::Tensor& x, const std::vector<std::int64_t>& tokens);

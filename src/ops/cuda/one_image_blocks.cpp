@@ -76,6 +76,7 @@ cuda::PredictorParameters parameters_of(const OneImageBlocks::Predictor& predict
 struct OneImageBlocks::Impl {
     at::ScalarType type;
     Epsilons epsilons;
+    std::int64_t prefix;
     at::Tensor packed;                               // (blocks, bytes), uint8
     at::Tensor packed_predictors;                    // (stages, bytes), uint8
     std::vector<int> stages;                         // the blocks that they stand before
@@ -91,9 +92,10 @@ bool OneImageBlocks::supports(const at::Device& device, at::ScalarType type, con
 }
 
 OneImageBlocks::OneImageBlocks(const std::vector<Block>& blocks, const std::vector<Predictor>& predictors,
-                               at::ScalarType type, const Epsilons& epsilons)
-    : impl_(new Impl{type, epsilons, {}, {}, {}}) {
+                               at::ScalarType type, const Epsilons& epsilons, std::int64_t prefix)
+    : impl_(new Impl{type, epsilons, prefix, {}, {}, {}}) {
     TORCH_CHECK(!blocks.empty() && cuda::is_half(type), "expected blocks of a half type");
+    TORCH_CHECK(prefix > 0, "expected a token before the patches, got ", prefix);
     TORCH_CHECK(predictors.size() <= kMostStages, "expected at most ", kMostStages, " prediction modules, got ",
                 predictors.size());
     const at::Tensor& any = blocks.front().qkv_weight;
@@ -146,6 +148,7 @@ OneImageBlocks::Output OneImageBlocks::run(const at::Tensor& x, const std::vecto
     Output output{at::empty_like(dense), kept.split_with_sizes(tokens, 1)};
     cuda::OneImageBlocksRun run{.element = cuda::element_of(impl_->type),
                                 .tokens = static_cast<int>(x.size(1)),
+                                .prefix = static_cast<int>(impl_->prefix),
                                 .blocks = static_cast<int>(impl_->packed.size(0)),
                                 .stages = static_cast<int>(tokens.size()),
                                 .epsilon = static_cast<float>(impl_->epsilons.norm),
@@ -155,7 +158,7 @@ OneImageBlocks::Output OneImageBlocks::run(const at::Tensor& x, const std::vecto
                                 .out = output.x.mutable_data_ptr(),
                                 .stage = {},
                                 .exchange = impl_->exchanges.at(x.size(1)).mutable_data_ptr()};
-    std::int64_t left = x.size(1) - 1;
+    std::int64_t left = x.size(1) - impl_->prefix;
     for (std::size_t s = 0; s < tokens.size(); ++s) {
         TORCH_CHECK(0 <= tokens[s] && tokens[s] <= left, "expected at most ", left, " tokens, got ", tokens[s]);
         left = tokens[s];

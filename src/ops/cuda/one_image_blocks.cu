@@ -172,7 +172,7 @@ class Cta {
         }
     }
     __device__ const unsigned char* wait_for_chunk(int chunk) const {
-        wait_for_bytes(full(chunk & 1), chunk >> 1 & 1);
+        wait_for_phase(full(chunk & 1), chunk >> 1 & 1);
         return s_.weights[chunk & 1];
     }
 
@@ -396,7 +396,7 @@ class Cta {
             sync_workers();            // s_.partial is free
             const auto choose = [&] {  // the keys, while the first are on their way
                 if (!kStage || task != cta_) return;
-                select(s_.selection, scores(), p_.tokens, p_.stage[stage_].kept);
+                select(s_.selection, scores(), p_.tokens, p_.prefix, p_.stage[stage_].kept);
                 sync_workers();
             };
             const int head = min(task, kTasks - 1) / kM, tile = min(task, kTasks - 1) % kM;

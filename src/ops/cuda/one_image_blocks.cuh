@@ -43,14 +43,14 @@ struct OneImageStage {
 constexpr int kMostStages = 12;
 
 struct OneImageBlocksRun {
-    Element element;  // a half type
-    int tokens, blocks, stages;
-    float epsilon;                     // of the blocks' norms
-    float predictor_epsilon;           // of the prediction modules'
-    const void* packed;                // the blocks, one after the other
-    const void* x;                     // (tokens, kOneImageChannels), [CLS] first
-    void* out;                         // like x, and may be x; of no meaning for tokens that were dropped
-    OneImageStage stage[kMostStages];  // in the order of blocks
+    Element element;                     // a half type
+    int tokens, prefix, blocks, stages;  // prefix: tokens before the patches, at least one, never dropped
+    float epsilon;                       // of the blocks' norms
+    float predictor_epsilon;             // of the prediction modules'
+    const void* packed;                  // the blocks, one after the other
+    const void* x;                       // (tokens, kOneImageChannels), the prefix first
+    void* out;                           // like x, and may be x; of no meaning for tokens that were dropped
+    OneImageStage stage[kMostStages];    // in the order of blocks
     /// one_image_exchange_bytes(tokens), every byte 0xff before the first run: what the kernel's CTAs tell each other.
     /// Runs with the same one, of as many tokens, must follow each other.
     void* exchange;

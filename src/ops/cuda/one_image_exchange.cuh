@@ -7,6 +7,7 @@
 #pragma once
 
 #include "one_image_layout.cuh"
+#include "shared_barrier.cuh"
 #include "tensor_cores.cuh"
 
 namespace dynvit::cuda::one_image {
@@ -85,38 +86,11 @@ __device__ inline void end_receive(V (&v)[kCount], const V* from, int stride) {
     } while (__any_sync(kAll, again));
 }
 
-// Named barriers, of a part of the CTA's threads.
-__device__ inline void barrier_arrive(int id, int threads) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ inline void barrier_sync(int id, int threads) {
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 constexpr int kWorking = 1;  // the barrier of the working warps
 __device__ inline void sync_workers() {
     barrier_sync(kWorking, kThreads);
 }
 
-// Barriers in shared memory that wait for bytes.
-__device__ inline void make_barrier(unsigned barrier) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier));
-}
-__device__ inline void show_barriers() {  // to the copy engine
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-__device__ inline void expect_bytes(unsigned barrier, unsigned bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ inline void wait_for_bytes(unsigned barrier, unsigned parity) {
-    unsigned done = 0;
-    while (!done) {
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(parity)
-                     : "memory");
-    }
-}
 __device__ inline void copy_bulk(void* to, const void* from, unsigned bytes, unsigned barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                      shared_address(to)),

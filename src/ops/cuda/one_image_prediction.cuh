@@ -30,13 +30,13 @@ __device__ inline unsigned order_of(float x) {
     return bits >> 31 ? ~bits : bits | 1u << 31;
 }
 
-// Of the tokens that are kept, keeps [CLS] and the `count` with the highest of the scores, which it waits for; of equal
-// ones the first. By the working warps, who must pass a barrier before and behind it.
-__device__ inline void select(Selection& s, const unsigned* scores, int tokens, int count) {
+// Of the tokens that are kept, keeps the first `prefix` and the `count` with the highest of the scores, which it waits
+// for; of equal ones the first. By the working warps, who must pass a barrier before and behind it.
+__device__ inline void select(Selection& s, const unsigned* scores, int tokens, int prefix, int count) {
     const int rows = (tokens + 31) / 32 * 32;
     for (int row = threadIdx.x; row < rows; row += kThreads) {
         unsigned key = 0;
-        if (row > 0 && s.kept[row / 32] >> row % 32 & 1) {
+        if (row >= prefix && s.kept[row / 32] >> row % 32 & 1) {
             unsigned score;
             do score = take(scores + row);
             while (score == kMissing);
@@ -57,7 +57,7 @@ __device__ inline void select(Selection& s, const unsigned* scores, int tokens, 
             before += others.z >= own + (4 * i + 2 >= row);
             before += others.w >= own + (4 * i + 3 >= row);
         }
-        const unsigned kept = __ballot_sync(kAll, row == 0 || (own > 0 && before < count));
+        const unsigned kept = __ballot_sync(kAll, row < prefix || (own > 0 && before < count));
         if (row % 32 == 0) s.kept[row / 32] = kept;
     }
 }
@@ -96,12 +96,12 @@ class Judge {
         }
         keep_all(s_.selection, p_.tokens);
         sync_workers();
-        int kept = p_.tokens - 1;
+        int kept = p_.tokens - p_.prefix;
         for (int stage = 0; stage < p_.stages; ++stage) {
             now_ = first + stage;
             judge(stage, kept);
             kept = p_.stage[stage].kept;
-            select(s_.selection, scores(now_), p_.tokens, kept);
+            select(s_.selection, scores(now_), p_.tokens, p_.prefix, kept);
             sync_workers();
             if (threadIdx.x == 0) load(stage + 1);
             if (judge_ == 0) write_kept(p_.stage[stage].kept_positions);
@@ -146,7 +146,7 @@ class Judge {
     }
 
     __device__ void judge(int stage, int kept) {
-        wait_for_bytes(full(), stage & 1);
+        wait_for_phase(full(), stage & 1);
         receive_rows();
         sync_workers();
         Outputs own = {};
@@ -220,7 +220,7 @@ class Judge {
         }
     }
     __device__ bool counts(int row) const {
-        return row > 0 && (s_.selection.kept[row / 32] >> row % 32 & 1);
+        return row >= p_.prefix && (s_.selection.kept[row / 32] >> row % 32 & 1);
     }
 
     __device__ void receive_mean(int kept) const {
@@ -333,9 +333,9 @@ class Judge {
         const unsigned* const kept = s_.selection.kept;
         for (int row = threadIdx.x; row < p_.tokens; row += kThreads) {
             if (!counts(row)) continue;
-            int before = __popc(kept[row / 32] & ((1u << row % 32) - 1)) - 1;  // without [CLS]
+            int before = __popc(kept[row / 32] & ((1u << row % 32) - 1)) - p_.prefix;
             for (int i = 0; i < row / 32; ++i) before += __popc(kept[i]);
-            to[before] = row - 1;
+            to[before] = row - p_.prefix;
         }
     }
 
