@@ -133,7 +133,8 @@ class Cta {
 
     // A worker's share of the rows' norms. Squares of float32 leave the variance 2^-23 of the squared mean: more than
     // x, of a half type, can tell up to means of some hundred deviations. The loops are short: what runs once for each
-    // tile takes as long as its instructions take to come.
+    // tile takes as long as its instructions take to come. Roundings are written out: the compiler makes this once for
+    // each warpgroup, and which of them has a row must not show.
     __device__ void find_norms() const {
         constexpr int kWarps = kWorkers / 32, kAtOnce = 2;
         const unsigned own = rows() + lane() % 4 * 4;
@@ -148,8 +149,8 @@ class Cta {
                     const float2 x = unpack<T>(*static_cast<const unsigned*>(
                         __cvta_shared_to_generic(own + s * L::kSlabBytes + slab_offset(at, lane() / 4))));
                     sum[r] += x.x + x.y;
-                    squares[r] += x.x * x.x;
-                    squares[r] += x.y * x.y;
+                    squares[r] = __fmaf_rn(x.x, x.x, squares[r]);
+                    squares[r] = __fmaf_rn(x.y, x.y, squares[r]);
                 }
             }
 #pragma unroll
@@ -162,7 +163,9 @@ class Cta {
             }
 #pragma unroll
             for (int r = 0; r < kAtOnce; ++r) {
-                const float mean = sum[r] / kChannels, variance = fmaxf(squares[r] / kChannels - mean * mean, 0.f);
+                constexpr float kShare = 1.f / kChannels;
+                const float mean = sum[r] * kShare;
+                const float variance = fmaxf(__fmaf_rn(-mean, mean, __fmul_rn(squares[r], kShare)), 0.f);
                 const float scale = rsqrtf(variance + run_.epsilon);
                 if (lane() == 0 && row + r * kWarps < kRows) norms()[row + r * kWarps] = {scale, -mean * scale};
             }
