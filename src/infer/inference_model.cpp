@@ -120,11 +120,11 @@ class InferenceModel::Weights {
     std::optional<NormedMlp> normed_mlp(const BlockPart& block) const {
         const MlpPart& mlp = block.mlp;
         const bool gelu = mlp.activation == Activation::kGelu || mlp.activation == Activation::kGeluTanh;
-        const auto fc1 = layer(mlp.fc1), fc2 = layer(mlp.fc2);
-        if (!gelu || mlp.norm ||
-            !NormedMlp::supports(fc1.weight.device(), precision_, fc1.weight.size(1), fc1.weight.size(0))) {
+        const at::Tensor& weight = tensors_.at(mlp.fc1.name + ".weight");
+        if (!gelu || mlp.norm || !NormedMlp::supports(weight.device(), precision_, weight.size(1), weight.size(0))) {
             return {};
         }
+        const auto fc1 = layer(mlp.fc1), fc2 = layer(mlp.fc2);
         const std::string& norm = block.norm2.name;
         return NormedMlp({tensors_.at(norm + ".weight"), tensors_.at(norm + ".bias"), block.norm2.epsilon, fc1.weight,
                           fc1.bias, fc2.weight, fc2.bias},

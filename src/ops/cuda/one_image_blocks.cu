@@ -585,12 +585,6 @@ class Cta {
     float x_[kOwnTiles][4];  // the CTA's own columns of x
 };
 
-// The same number, as if it had just been found.
-__device__ int hidden_from_compiler(int x) {
-    asm volatile("mov.u32 %0, %0;" : "+r"(x));
-    return x;
-}
-
 __host__ __device__ int groups_for(int tokens, int m) {
     return (tokens + kTile * m - 1) / (kTile * m);
 }

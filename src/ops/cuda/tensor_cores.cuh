@@ -21,6 +21,14 @@ __device__ inline unsigned shared_address(const void* p) {
     return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
 
+// The same number, as if it had just been found: nothing that follows from it is kept in registers from before.
+template <class Number>
+__device__ inline Number hidden_from_compiler(Number x) {
+    static_assert(sizeof(Number) == 4);
+    asm volatile("mov.u32 %0, %0;" : "+r"(x));
+    return x;
+}
+
 // 16 (or 4) bytes from global to shared memory, zeros where there is nothing to copy.
 __device__ inline void copy16(unsigned to, const void* from, bool exists) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0));

@@ -33,12 +33,6 @@ __device__ inline unsigned long long further(unsigned long long descriptor, int 
     return descriptor + (bytes >> 4);
 }
 
-// The same number, as if it had just been found: what follows from it is not kept in registers through a loop.
-__device__ inline unsigned hidden_from_compiler(unsigned x) {
-    asm volatile("mov.u32 %0, %0;" : "+r"(x));
-    return x;
-}
-
 // Before the first of some products, where other instructions have touched their sums or operands in registers.
 __device__ inline void begin_products() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -81,41 +75,25 @@ __device__ inline void show_stores() {
           DYNVIT_SUMS_4(how, c, 32), DYNVIT_SUMS_4(how, c, 36), DYNVIT_SUMS_4(how, c, 40), DYNVIT_SUMS_4(how, c, 44), \
           DYNVIT_SUMS_4(how, c, 48)                                                                                   \
         : "l"(a), "l"(b))
-#define DYNVIT_WGMMA_112(type, how, adds)                                                                             \
-    asm volatile(                                                                                                     \
-        "wgmma.mma_async.sync.aligned.m64n112k16.f32." type "." type                                                  \
-        " {"                                                                                                          \
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "                  \
-        "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "                  \
-        "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55}, %56, %57, " adds  \
-        ", 1, 1, 0, 0;"                                                                                               \
-        : DYNVIT_SUMS_4(how, c, 0), DYNVIT_SUMS_4(how, c, 4), DYNVIT_SUMS_4(how, c, 8), DYNVIT_SUMS_4(how, c, 12),    \
-          DYNVIT_SUMS_4(how, c, 16), DYNVIT_SUMS_4(how, c, 20), DYNVIT_SUMS_4(how, c, 24), DYNVIT_SUMS_4(how, c, 28), \
-          DYNVIT_SUMS_4(how, c, 32), DYNVIT_SUMS_4(how, c, 36), DYNVIT_SUMS_4(how, c, 40), DYNVIT_SUMS_4(how, c, 44), \
-          DYNVIT_SUMS_4(how, c, 48), DYNVIT_SUMS_4(how, c, 52)                                                        \
-        : "l"(a), "l"(b))
 #define DYNVIT_WGMMA(columns)                                                 \
     if constexpr (kAdds && kHalf) DYNVIT_WGMMA_##columns("f16", "+f", "1");   \
     if constexpr (kAdds && !kHalf) DYNVIT_WGMMA_##columns("bf16", "+f", "1"); \
     if constexpr (!kAdds && kHalf) DYNVIT_WGMMA_##columns("f16", "=f", "0");  \
     if constexpr (!kAdds && !kHalf) DYNVIT_WGMMA_##columns("bf16", "=f", "0");
 
-// c += a b^T, or c = a b^T unless kAdds: of 64 rows of a and kColumns (96, 104 or 112) rows of b, along 16 numbers of
+// c += a b^T, or c = a b^T unless kAdds: of 64 rows of a and kColumns (96 or 104) rows of b, along 16 numbers of
 // both. Of c a warp has 16 rows; a thread's c[4 n + 2 i + e] is row lane / 4 + 8 i, column 8 n + 2 (lane % 4) + e.
 template <class T, int kColumns, bool kAdds>
 __device__ inline void warpgroup_multiply(float (&c)[kColumns / 2], unsigned long long a, unsigned long long b) {
-    static_assert(kColumns == 96 || kColumns == 104 || kColumns == 112);
+    static_assert(kColumns == 96 || kColumns == 104);
     constexpr bool kHalf = std::is_same_v<T, __half>;
     if constexpr (kColumns == 96) {
         DYNVIT_WGMMA(96)
-    } else if constexpr (kColumns == 104) {
-        DYNVIT_WGMMA(104)
     } else {
-        DYNVIT_WGMMA(112)
+        DYNVIT_WGMMA(104)
     }
 }
 #undef DYNVIT_WGMMA
-#undef DYNVIT_WGMMA_112
 #undef DYNVIT_WGMMA_104
 #undef DYNVIT_WGMMA_96
 #undef DYNVIT_SUMS_4
