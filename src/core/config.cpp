@@ -113,6 +113,15 @@ class Reader : public FieldVisitor {
         read_list(key, value, "texts", [&](const YAML::Node& item) { return words(key, item); });
     }
 
+    bool gives(const std::string& key) const override {
+        const std::size_t first_dot = std::min(key.find('.'), key.size());
+        for (const auto& [name, value] : levels_.back().entries) {
+            if (name == key.substr(0, first_dot))
+                return first_dot == key.size() || has(value, key.substr(first_dot + 1));
+        }
+        return false;
+    }
+
     void reject(const std::string& key, const std::string& found_and_expected,
                 const std::vector<std::string>& beside) override {
         std::string where = given_at(path(key));
@@ -295,6 +304,14 @@ class Reader : public FieldVisitor {
         return YAML::Node(YAML::NodeType::Undefined);
     }
 
+    // Whether a map has that key, or that key of a map in it.
+    static bool has(const YAML::Node& map, const std::string& key) {
+        if (!map.IsMap()) return false;
+        const std::size_t first_dot = std::min(key.find('.'), key.size());
+        const YAML::Node value = map[key.substr(0, first_dot)];
+        return value.IsDefined() && (first_dot == key.size() || has(value, key.substr(first_dot + 1)));
+    }
+
     [[noreturn]] void mismatch(const std::string& key, const YAML::Node& node, const std::string& expected) const {
         throw Error("config", place(path(key)), ": ", path(key), ": found ", describe(node), ", expected ", expected);
     }
@@ -346,6 +363,7 @@ class Writer : public FieldVisitor {
 
     std::string text() const { return text_; }
     bool reads() const override { return false; }
+    bool gives(const std::string&) const override { return false; }
 
     void field(const std::string& key, bool& value, const std::string& comment) override {
         line(key, value ? "true" : "false", comment);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -38,6 +39,33 @@ std::vector<std::uint8_t> read_file(const fs::path& path, const std::string& are
     std::fclose(file);
     if (failed) throw Error(area, path.string(), ": cannot be read: ", reason(why));
     return bytes;
+}
+
+std::string read_text(const fs::path& path, const std::string& area) {
+    const std::vector<std::uint8_t> bytes = read_file(path, area);
+    std::string text(bytes.begin(), bytes.end());
+    constexpr std::string_view kUtf8 = "\xef\xbb\xbf", kLittleEndian = "\xff\xfe", kBigEndian = "\xfe\xff";
+    if (text.starts_with(kLittleEndian) || text.starts_with(kBigEndian) || text.find('\0') != std::string::npos) {
+        throw Error(area, path.string(), ": found text in UTF-16 (",
+                    text.starts_with(kLittleEndian) ? "it begins with the bytes FF FE"
+                    : text.starts_with(kBigEndian)  ? "it begins with the bytes FE FF"
+                                                    : "it has bytes of value 0",
+                    "), expected UTF-8");
+    }
+    if (text.starts_with(kUtf8)) text.erase(0, kUtf8.size());
+    return text;
+}
+
+std::vector<std::string_view> lines_of(std::string_view text) {
+    std::vector<std::string_view> lines;
+    while (!text.empty()) {
+        const std::size_t end = std::min(text.find('\n'), text.size());
+        std::string_view line = text.substr(0, end);
+        if (line.ends_with('\r')) line.remove_suffix(1);
+        lines.push_back(line);
+        text.remove_prefix(std::min(end + 1, text.size()));
+    }
+    return lines;
 }
 
 AtomicFile::AtomicFile(fs::path path, std::string area) : path_(std::move(path)), area_(std::move(area)) {

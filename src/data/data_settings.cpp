@@ -8,7 +8,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/cluttered_shapes.hpp"
-#include "dynvit/data/image_folder.hpp"
+#include "dynvit/data/label_file.hpp"
 #include "dynvit/data/tar_shards.hpp"
 
 namespace dynvit {
@@ -68,6 +68,24 @@ std::vector<fs::path> spread(std::vector<fs::path> pictures, std::int64_t most) 
     return chosen;
 }
 
+// What a split has of all pictures where a share of them is held back.
+std::vector<fs::path> held_out(const DataSettings& settings, std::vector<fs::path> all, Split split) {
+    const double share = split == Split::kTrain ? 1 : settings.hold_out;
+    const auto most = static_cast<std::int64_t>(std::ceil(share * static_cast<double>(settings.max_images)));
+    return spread(of_split(std::move(all), settings.hold_out, split), most);
+}
+
+// The pictures of a split that the label file names.
+std::unique_ptr<Dataset> open_labelled(const DataSettings& settings, Split split) {
+    std::vector<fs::path> roots = {settings.root};
+    if (!settings.val_root.empty()) roots.emplace_back(settings.val_root);
+    LabelFile file = read_label_file(settings.labels, roots, class_list(settings, settings.root));
+    const std::vector<fs::path> folders = split_folders(settings, settings.hold_out > 0 ? Split::kTrain : split);
+    std::vector<fs::path> pictures = with_labels(file, pictures_of_folders(folders));
+    if (settings.hold_out > 0) pictures = held_out(settings, std::move(pictures), split);
+    return std::make_unique<LabelledPictures>(std::move(file), pictures);
+}
+
 int worker_count(const DataSettings& settings, Split split) {
     if (settings.workers > 0) return static_cast<int>(settings.workers);
     constexpr int kWaiting = 4;  // threads a core, of which most wait for the GPU
@@ -83,13 +101,16 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("val_root", val_root, "the folder with val/, where it is another");
     v.field("classes", classes,
             "a file with a class folder's name a line, in index order; '': sorted names, or the shards' own");
+    v.field("labels", labels,
+            "image_folder: a file with the classes of each picture, any number, a line 'train/a.jpg,cat dog' each; the "
+            "folders' names mean nothing then");
     v.field("train_folders", train_folders,
-            "folders below root to train on; of image_folder several only where nothing is labelled");
+            "folders below root to train on; of image_folder several only without labels, or with a label file");
     v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
     v.field(
         "hold_out", hold_out,
         "share of those pictures, every so many (0.1: every tenth), that training leaves out and evaluation has; needs "
-        "labelled: false",
+        "labelled: false, or a label file",
         between(0, 0.5));
     v.field("max_images", max_images, "of those that are trained on, from all over the list; 0: all; needs hold_out",
             at_least(0));
@@ -116,13 +137,17 @@ void DataSettings::fields(FieldVisitor& v) {
         if (range.size() == 2 && range[0] <= range[1]) continue;
         v.reject(key, "found [" + join(range, ", ") + "], expected [least, most]");
     }
-    if (train_folders.empty() || (kind == kFolder && labelled && train_folders.size() > 1)) {
+    const bool by_folder = kind == kFolder && labelled && labels.empty();  // of classes
+    if (train_folders.empty() || (by_folder && train_folders.size() > 1)) {
         v.reject("train_folders", str("found ", train_folders.size(), " folders, expected ",
                                       train_folders.empty() ? "at least one" : "one; several need labelled: false"));
     }
     if (max_images > 0 && hold_out == 0)
         v.reject("max_images", str("found ", max_images, ", expected 0 without hold_out"));
-    if (hold_out > 0 && (labelled || kind != kFolder)) {
+    if (!labels.empty() && (kind != kFolder || !labelled)) {
+        v.reject("labels", str("found ", labels, ", expected none, or kind ", kFolder, " with labelled: true"));
+    }
+    if (hold_out > 0 && (by_folder || kind != kFolder)) {
         v.reject("hold_out", str("found ", hold_out, ", expected 0, or kind ", kFolder, " with labelled: false"));
     }
     if (gpu_decode && kind == kShapes) {
@@ -144,11 +169,10 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
         shapes.seed = mix_seed({static_cast<std::uint64_t>(settings.seed), train ? 0u : 1u});
         return std::make_unique<ClutteredShapes>(shapes);
     }
+    if (!settings.labels.empty()) return open_labelled(settings, split);
     if (settings.hold_out > 0) {
-        const std::vector<fs::path> all = pictures_of_folders(split_folders(settings, Split::kTrain));
-        const double share = split == Split::kTrain ? 1 : settings.hold_out;
-        const auto most = static_cast<std::int64_t>(std::ceil(share * static_cast<double>(settings.max_images)));
-        return std::make_unique<PictureList>(spread(of_split(all, settings.hold_out, split), most));
+        return std::make_unique<PictureList>(
+            held_out(settings, pictures_of_folders(split_folders(settings, Split::kTrain)), split));
     }
     const std::vector<fs::path> folders = split_folders(settings, split);
     const bool labelled = split == Split::kVal || settings.labelled;

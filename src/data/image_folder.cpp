@@ -9,6 +9,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
 
 namespace dynvit {
 namespace {
@@ -24,11 +25,25 @@ bool is_hidden(const fs::path& path) {
 
 /// The class folders' names in alphabetical order. Links to folders count, as in many copies of ImageNet.
 std::vector<std::string> class_folders(const fs::path& root) {
-    std::vector<std::string> names;
-    for (const fs::directory_entry& entry : fs::directory_iterator(root))
-        if (entry.is_directory() && !is_hidden(entry.path())) names.push_back(entry.path().filename().string());
+    std::vector<std::string> names, others;
+    for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
+        if (!entry.is_directory()) continue;
+        const std::string name = entry.path().filename().string();
+        const bool is_class = !is_hidden(entry.path()) && name != "__MACOSX";  // what macOS adds to archives
+        (is_class ? names : others).push_back(name);
+    }
     std::sort(names.begin(), names.end());
+    std::sort(others.begin(), others.end());
+    if (!others.empty()) log::info(str(root.string(), ": folders that are no classes: ", join(others, ", ")));
     return names;
+}
+
+// Sorted names number the classes: one whose pictures are missing by mistake, or that was never a class, moves others.
+void check_none_empty(const fs::path& root, const std::vector<std::string>& empty) {
+    if (empty.empty()) return;
+    throw Error(kArea, (root / empty.front()).string(), ": no picture (.jpg, .jpeg, .png) in this class folder",
+                empty.size() > 1 ? str(", nor in ", empty.size() - 1, " others") : "",
+                ", expected some, no such folder, or a class list, which numbers the classes whatever is in theirs");
 }
 
 /// @param above the folders that the walk came through, by which a link back is known
@@ -96,16 +111,13 @@ std::vector<fs::path> pictures_below(const fs::path& folder) try {
 }
 
 ClassList read_class_list(const fs::path& path) {
-    const std::vector<std::uint8_t> bytes = read_file(path, kArea);
-    std::string_view rest(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const std::string text = read_text(path, kArea);
     ClassList list;
+    list.path = path;
     std::map<std::string, int, std::less<>> first_line;  // where a folder was named
-    for (int number = 1; !rest.empty(); ++number) {
-        const std::size_t end = std::min(rest.find('\n'), rest.size());
-        std::string_view line = rest.substr(0, end);
-        rest.remove_prefix(std::min(end + 1, rest.size()));
-        if (line.ends_with('\r')) line.remove_suffix(1);
-
+    int number = 0;
+    for (std::string_view line : lines_of(text)) {
+        ++number;
         const std::size_t start = line.find_first_not_of(kBlanks);
         if (start == std::string_view::npos) continue;
         line = line.substr(start, line.find_last_not_of(kBlanks) + 1 - start);
@@ -129,6 +141,7 @@ ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& c
     const std::vector<std::string> folders = class_folders(root);
     if (folders.empty()) throw Error(kArea, root.string(), ": no class folder in it");
 
+    std::vector<std::string> empty;
     std::map<std::string, std::int64_t> labels;
     for (const std::string& folder : classes ? classes->folders : folders)
         labels.emplace(folder, static_cast<std::int64_t>(labels.size()));
@@ -137,11 +150,16 @@ ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& c
         if (label == labels.end())
             throw Error(kArea, (root / folder).string(), ": the class list (", classes->folders.size(),
                         " classes) does not name this folder");
-        for (fs::path& path : pictures_below(root / folder)) items_.push_back({std::move(path), label->second});
+        std::vector<fs::path> pictures = pictures_below(root / folder);
+        if (pictures.empty()) empty.push_back(folder);
+        for (fs::path& path : pictures) items_.push_back({std::move(path), label->second});
     }
     if (items_.empty())
         throw Error(kArea, root.string(), ": no picture (.jpg, .jpeg, .png) in its ", folders.size(), " class folders");
+    if (!classes) check_none_empty(root, empty);
     class_names_ = classes ? classes->names : folders;
+    if (!classes) numbered_folders_ = folders;
+    classes_from_ = classes ? classes->text() : "the class folders of " + root.string();
 } catch (const fs::filesystem_error& error) {
     throw unreadable(error);
 }

@@ -1,6 +1,7 @@
 #include "dynvit/data/loader.hpp"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/TensorOptions.h>
 #include <c10/util/Exception.h>
 
@@ -35,8 +36,10 @@ struct Pending {
     Batch batch;
     std::int64_t epoch = 0;
     std::int64_t begin = 0;          // the first sample's place in the epoch
-    std::int64_t* labels = nullptr;  // the batch's
-    std::size_t remaining = 0;       // samples that are not finished; guarded by State::mutex
+    std::int64_t* labels = nullptr;  // the batch's; null where it has rows of classes:
+    std::uint8_t* class_rows = nullptr;
+    std::size_t classes = 0;    // of a row
+    std::size_t remaining = 0;  // samples that are not finished; guarded by State::mutex
 
     std::mutex allocation;  // guards images and allocated until all samples are finished
     Size allocated;
@@ -72,7 +75,9 @@ void close_gaps(Pending& pending) {
             const std::size_t bytes = static_cast<std::size_t>(batch.images.numel()) / count;
             std::uint8_t* images = batch.images.mutable_data_ptr<std::uint8_t>();
             std::copy_n(images + place * bytes, bytes, images + kept * bytes);
-            pending.labels[kept] = pending.labels[place];
+            if (pending.labels) pending.labels[kept] = pending.labels[place];
+            const std::size_t row = pending.classes;
+            if (pending.class_rows) std::copy_n(pending.class_rows + place * row, row, pending.class_rows + kept * row);
             batch.indices[kept] = batch.indices[place];
             batch.names[kept] = std::move(batch.names[place]);
             batch.object_masks[kept] = std::move(batch.object_masks[place]);
@@ -161,8 +166,7 @@ struct Loader::State {
         next->begin = first;
         for (std::int64_t i = first; i < last; ++i) next->batch.indices.push_back(order[i / options.repeats]);
         next->batch.names.resize(size);
-        next->batch.labels = at::empty({last - first}, at::kLong);
-        next->labels = next->batch.labels.mutable_data_ptr<std::int64_t>();
+        make_labels(*next, last - first);
         next->batch.object_masks.resize(size);
         next->remaining = size;
         next->sizes.resize(size);
@@ -171,6 +175,18 @@ struct Loader::State {
         pending.push_back(std::move(next));
         position = 0;
         ++opened;
+    }
+
+    void make_labels(Pending& next, std::int64_t size) const {
+        at::Tensor& labels = next.batch.labels;
+        if (dataset.multi_label()) {
+            next.classes = dataset.class_names().size();
+            labels = at::zeros({size, static_cast<std::int64_t>(next.classes)}, at::kByte);
+            next.class_rows = labels.mutable_data_ptr<std::uint8_t>();
+        } else {
+            labels = at::empty({size}, at::kLong);
+            next.labels = labels.mutable_data_ptr<std::int64_t>();
+        }
     }
 
     void work() {
@@ -208,7 +224,10 @@ struct Loader::State {
                 throw Error("loader", sample.name, ": the object mask has ", sample.object_mask.size(),
                             " values, the transformed picture ", image.width, " x ", image.height, " pixels");
             if (std::uint8_t* to = room_for(current, {image.width, image.height}, place)) copy_to_planes(image, to);
-            current.labels[place] = sample.label;
+            if (current.labels) current.labels[place] = sample.label;
+            for (const std::int64_t label : sample.labels) {
+                if (current.class_rows) current.class_rows[place * current.classes + label] = 1;
+            }
             current.batch.indices[place] = index;
             current.batch.names[place] = std::move(sample.name);
             current.batch.object_masks[place] = std::move(sample.object_mask);

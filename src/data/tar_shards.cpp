@@ -174,7 +174,9 @@ void TarShards::check_labels(const std::optional<ClassList>& classes) {
     }
     if (classes) {
         class_names_ = classes->names;
+        classes_from_ = classes->text();
     } else {
+        classes_from_ = "the highest class in the shards of " + files_.front().path().parent_path().string();
         for (std::int64_t i = 0; i < count; ++i) class_names_.push_back(str(i));
     }
 }

@@ -13,14 +13,17 @@ nlohmann::json eval_json(const EvalResult& r) {
     nlohmann::json row = {
         {"policy", r.policy}, {"keep_ratio", r.keep_ratio},           {"images", r.images},
         {"gmacs", r.gmacs},   {"gmacs_per_stage", r.gmacs_per_stage}, {"tokens_per_stage", r.tokens_per_stage}};
-    if (r.labelled) {
+    if (r.labelled && r.multi_label) {
+        row.update({{"map", r.map}, {"map_classes", r.map_classes}, {"loss", r.loss}});
+        if (r.paired()) row["drop"] = r.map_lost;
+    } else if (r.labelled) {
         row.update({{"top1_count", r.top1_count},
                     {"top5_count", r.top5_count},
                     {"top1", r.top1()},
                     {"top5", r.top5()},
                     {"loss", r.loss}});
     }
-    if (r.paired() && r.labelled) {
+    if (r.paired() && r.labelled && !r.multi_label) {
         row["drop"] = r.drop();
         row["drop_error"] = r.drop_error();
     }
@@ -87,8 +90,9 @@ std::string agreement_table(const std::vector<EvalResult>& results) {
 std::string eval_table(const std::vector<EvalResult>& results) {
     if (std::ranges::any_of(results, [](const EvalResult& r) { return !r.labelled || !r.classifies; }))
         return agreement_table(results);
-    bool objects = false, paired = false;
+    bool objects = false, paired = false, multi_label = false;
     for (const EvalResult& r : results) {
+        multi_label = multi_label || r.multi_label;
         objects = objects || !r.object_kept_per_stage.empty();
         paired = paired || r.paired();
     }
@@ -106,15 +110,18 @@ std::string eval_table(const std::vector<EvalResult>& results) {
         row.erase(row.find_last_not_of(' ') + 1);
         return row + '\n';
     };
-    std::string table = line("policy", "ratio", "images", "top-1 %", "top-5 %", "loss", "GMACs", "kept tokens",
-                             "drop (error)", "object kept %");
+    std::string table =
+        line("policy", "ratio", "images", multi_label ? "mAP %" : "top-1 %", multi_label ? "classes" : "top-5 %",
+             "loss", "GMACs", "kept tokens", multi_label ? "drop" : "drop (error)", "object kept %");
     for (const EvalResult& r : results) {
         const std::string object =
             r.object_kept_per_stage.empty() ? "" : fixed(100 * r.object_kept_per_stage.back(), 1);
-        table += line(r.policy, fixed(r.keep_ratio, 2), str(r.images), fixed(r.top1(), 2), fixed(r.top5(), 2),
-                      fixed(r.loss, 3), fixed(r.gmacs, 3),
-                      r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"),
-                      r.paired() ? str(fixed(r.drop(), 2), " (", fixed(r.drop_error(), 2), ')') : "", object);
+        const std::string drop =
+            multi_label ? fixed(r.map_lost, 2) : str(fixed(r.drop(), 2), " (", fixed(r.drop_error(), 2), ')');
+        table +=
+            line(r.policy, fixed(r.keep_ratio, 2), str(r.images), fixed(r.accuracy(), 2),
+                 multi_label ? str(r.map_classes) : fixed(r.top5(), 2), fixed(r.loss, 3), fixed(r.gmacs, 3),
+                 r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"), r.paired() ? drop : "", object);
     }
     for (const EvalResult& r : results) table += spread_text(r);
     return table;

@@ -13,6 +13,7 @@
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/infer/inference_session.hpp"
+#include "dynvit/infer/multi_label.hpp"
 #include "dynvit/infer/nearest_neighbours.hpp"
 
 namespace dynvit {
@@ -24,6 +25,7 @@ constexpr std::int64_t kNoLabel = -1;
 struct Tally {
     std::shared_ptr<InferenceSession> session;
     EvalResult result;
+    bool independent_classes = false;
     // (8): top-1, top-5, loss; lost, gained, agreeing with the dense model, KL and cosine to it
     at::Tensor sums;
     at::Tensor named, right;                        // of this batch: (B) the class named, (B) whether it is the label
@@ -31,8 +33,10 @@ struct Tally {
     at::Tensor looked_up;                           // pictures whose neighbours are of their class; undefined: unasked
     std::vector<at::Tensor> found;                  // a stage: object patches kept
     std::vector<std::vector<std::int64_t>> counts;  // of an own number in each image, a stage: of every image so far
+    std::vector<at::Tensor> scores;                 // multi-label: (B, K) of every batch so far
+    const Tally* compared = nullptr;                // with which this one is; null if there is none
 
-    // @param labels (B), or undefined: there are none
+    // @param labels (B), or rows of classes (B, K); undefined: there are none
     // @param objects (B, N), bool, or undefined
     // @param dense the dense model's tally after the same batch; null if there is none
     void add(const SessionOutput& output, const at::Tensor& labels, const at::Tensor& objects, const Tally* dense) {
@@ -40,19 +44,28 @@ struct Tally {
         const std::int64_t candidates = std::min<std::int64_t>(5, logits.size(1));
         const at::Tensor top = std::get<1>(logits.topk(candidates, 1));  // (B, 5)
         result.labelled = labels.defined();
-        const at::Tensor best = result.labelled ? top == labels.unsqueeze(1) : at::zeros_like(top, at::kBool);
+        result.multi_label = result.labelled && labels.dim() == 2;
+        compared = dense;
+        const bool one_label = result.labelled && !result.multi_label;
+        const at::Tensor best = one_label ? top == labels.unsqueeze(1) : at::zeros_like(top, at::kBool);
         named = top.select(1, 0);
         right = best.select(1, 0);
         outputs = logits;
         log_probs = at::log_softmax(logits, -1);
-        const at::Tensor loss =
-            result.labelled ? log_probs.gather(1, labels.unsqueeze(1)).neg() : at::zeros({1}, logits.options());
+        at::Tensor loss = at::zeros({1}, logits.options());
+        if (one_label) loss = log_probs.gather(1, labels.unsqueeze(1)).neg();
+        if (result.multi_label) {
+            loss = at::binary_cross_entropy_with_logits(logits, labels.to(at::kFloat)) * logits.size(0);
+            scores.push_back(logits.clone());  // what a session gives may be written again
+        }
         std::vector<at::Tensor> values = {right.sum(), best.sum(), loss.sum()};
         if (dense) {
             values.push_back(dense->right.logical_and(right.logical_not()).sum());
             values.push_back(right.logical_and(dense->right.logical_not()).sum());
             values.push_back((named == dense->named).sum());
-            values.push_back((dense->log_probs.exp() * (dense->log_probs - log_probs)).sum());
+            values.push_back(independent_classes || result.multi_label
+                                 ? independent_kl(logits, dense->outputs).sum()
+                                 : (dense->log_probs.exp() * (dense->log_probs - log_probs)).sum());
             values.push_back(at::cosine_similarity(dense->outputs, outputs, 1).sum());
         }
         for (at::Tensor& value : values) value = value.to(at::kDouble);
@@ -78,9 +91,16 @@ struct Tally {
         looked_up = looked_up.defined() ? looked_up + count : count;
     }
 
-    EvalResult finish(std::int64_t images, double object_total) {
+    // @param rows of classes of all images, (images, K); undefined where there are none
+    EvalResult finish(std::int64_t images, double object_total, const at::Tensor& rows) {
         result.images = images;
         if (images == 0) return result;
+        if (result.multi_label) {
+            const MeanAveragePrecision found_map = mean_average_precision(at::cat(scores), rows);
+            result.map = 100 * found_map.mean;
+            result.map_classes = found_map.classes;
+            if (compared) result.map_lost = compared->result.map - result.map;  // that one is finished
+        }
         const at::Tensor host = sums.cpu();
         result.top1_count = static_cast<std::int64_t>(host[0].item<double>());
         result.top5_count = static_cast<std::int64_t>(host[1].item<double>());
@@ -147,6 +167,7 @@ Tally prepare_case(const EvalCase& one, const Engine& model, const EvalOptions& 
     tally.session =
         std::make_shared<InferenceSession>(model, one.plan, PolicyInputs{options.calibration, options.seed});
     const PruningPlan& plan = tally.session->plan();
+    tally.independent_classes = options.independent_classes;
     tally.result.policy = plan.dense() ? "dense" : plan.policy;
     tally.result.keep_ratio = plan.dense() ? 1.0 : one.keep_ratio;
     tally.result.tokens_per_stage = plan.tokens;
@@ -174,7 +195,13 @@ std::vector<Tally> prepare(const DynamicVit& model, const std::vector<EvalCase>&
     return tallies;
 }
 
+// @param labels (B), or rows of classes (B, K)
 void check_labels(const at::Tensor& labels, std::int64_t classes) {
+    if (labels.dim() == 2) {
+        if (labels.size(1) <= classes) return;
+        throw Error("eval", "the data has ", labels.size(1), " classes, but the model has ", classes,
+                    ": give the class list that fixes the indices (--classes), or the right model");
+    }
     const std::int64_t low = labels.min().item<std::int64_t>(), high = labels.max().item<std::int64_t>();
     if (low < 0 || high >= classes) {
         throw Error("eval", "the data has a label of ", low < 0 ? low : high, ", but the model has ", classes,
@@ -182,7 +209,35 @@ void check_labels(const at::Tensor& labels, std::int64_t classes) {
     }
 }
 
+// A WordNet id, as ImageNet's class folders have for a name.
+bool is_of_imagenet(const std::string& folder) {
+    constexpr std::size_t kDigits = 8;
+    return folder.size() == 1 + kDigits && folder.front() == 'n' &&
+           std::all_of(folder.begin() + 1, folder.end(), [](char letter) { return letter >= '0' && letter <= '9'; });
+}
+
 }  // namespace
+
+void check_class_count(const std::string& list, std::int64_t found, std::int64_t expected) {
+    if (found != expected) {
+        throw Error("classes", list, ": names ", found, " classes, expected the model's ", expected);
+    }
+}
+
+void warn_of_numbering(const Dataset& pictures, std::int64_t classes) {
+    // ImageNet-1k, and heads of ImageNet-21k: all of it, with one class more, of winter 2021, of 21k-P.
+    constexpr std::int64_t kImageNet[] = {1000, 21841, 21843, 19167, 11221};
+    const std::vector<std::string> folders = pictures.numbered_folders();
+    if (folders.empty()) return;
+    const auto other = std::ranges::find_if_not(folders, is_of_imagenet);
+    const bool named_otherwise = std::ranges::find(kImageNet, classes) != std::end(kImageNet) && other != folders.end();
+    if (std::ssize(folders) == classes && !named_otherwise) return;
+    log::warn(str(folders.size(), pictures.multi_label() ? " class names" : " class folders", " were numbered 0 to ",
+                  folders.size() - 1, pictures.multi_label() ? " in sorted order" : " by their names",
+                  named_otherwise ? str(" (", *other, " is none of ImageNet's)") : "", "; the model has ", classes,
+                  " classes: give a class list (--classes, data.classes) if they are not its first ", folders.size(),
+                  ", in this order"));
+}
 
 at::Tensor calibration_pictures(const Dataset& pictures, const SampleTransform& transform, LoaderOptions options) {
     options.batch_size = std::min(kCalibrationPictures, static_cast<std::int64_t>(pictures.size()));
@@ -212,10 +267,16 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
     std::vector<Tally> tallies = prepare(model, cases, options);
     std::int64_t images = 0;
     double object_total = 0;
+    std::vector<at::Tensor> rows;  // of classes, a batch
     while (std::optional<Batch> batch = loader.next()) {
         if (batch->images.size(0) == 0) continue;
-        const bool labelled = settings.classifies() && batch->labels.ne(kNoLabel).any().item<bool>();
+        const bool labelled =
+            settings.classifies() && (batch->labels.dim() == 2 || batch->labels.ne(kNoLabel).any().item<bool>());
         if (labelled) check_labels(batch->labels, settings.num_classes);
+        if (labelled && batch->labels.dim() == 2) {
+            batch->labels = widen_rows(batch->labels, settings.num_classes).to(at::kLong);
+            rows.push_back(batch->labels);
+        }
         const at::Tensor inputs =
             normalize_images(batch->images, options.device, options.preprocessing);  // once for all cases
         at::Tensor labels, classes;  // of the pictures: what a head tells; what neighbours tell
@@ -225,9 +286,9 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         }
         at::Tensor objects;  // (B, N)
         if (std::ranges::none_of(batch->object_masks, [](const auto& mask) { return mask.empty(); })) {
-            std::vector<at::Tensor> rows;
-            for (const auto& mask : batch->object_masks) rows.push_back(object_patches(mask, settings));
-            objects = at::stack(rows);
+            std::vector<at::Tensor> patches;
+            for (const auto& mask : batch->object_masks) patches.push_back(object_patches(mask, settings));
+            objects = at::stack(patches);
             object_total += objects.sum().item<double>();
             objects = objects.to(options.device);
         }
@@ -243,7 +304,8 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         if (progress) progress(images);
     }
     std::vector<EvalResult> results;
-    for (Tally& tally : tallies) results.push_back(tally.finish(images, object_total));
+    const at::Tensor all_rows = rows.empty() ? at::Tensor() : at::cat(rows);
+    for (Tally& tally : tallies) results.push_back(tally.finish(images, object_total, all_rows));
     return results;
 }
 
@@ -251,6 +313,11 @@ std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalC
                                        std::int64_t batch_size, const EvalOptions& options) {
     const ModelSettings& settings = model->settings();
     const auto pictures = make_dataset(data, Split::kVal, settings.image_height(), settings.image_width());
+    if (settings.classifies() && pictures->labelled()) {
+        const std::int64_t classes = std::ssize(pictures->class_names());
+        if (!data.classes.empty()) check_class_count(data.classes, classes, settings.num_classes);
+        warn_of_numbering(*pictures, settings.num_classes);
+    }
     return evaluate_split(std::move(model), cases, *pictures, data, batch_size, options);
 }
 

@@ -76,7 +76,11 @@ void ModelSettings::fields(FieldVisitor& v) {
     if (v.reads() && name != kCustom) *this = model_settings(name);
     v.field("image_size", image_size, "pixels: one number, or [height, width]", at_least(1));
     v.field("patch_size", patch_size, "pixels", at_least(1));
-    v.field("num_classes", num_classes, "outputs of the head; 0: none, the outputs are the embedding", at_least(0));
+    v.field("num_classes", num_classes,
+            "outputs of the head; 0: none, the outputs are the embedding; where a file does not say it, as many as the "
+            "training "
+            "data has classes",
+            at_least(0));
     v.field("embed_dim", embed_dim, "channels of a token", at_least(1));
     v.field("depth", depth, "blocks", at_least(1));
     v.field("num_heads", num_heads, "attention heads", at_least(1));

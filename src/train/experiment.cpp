@@ -32,9 +32,11 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("save_every", save_every, "epochs between checkpoints; the last epoch always", at_least(1));
     v.field("save_as", save_as, "type of the weights in last and best.safetensors (training goes on in float32)",
             std::vector<std::string>{"float32", "bfloat16", "float16"});
-    v.field("best_by", best_by, "top-1 that chooses best.safetensors and its weights; *_ema: of the averaged weights",
-            std::vector<std::string>{"pruned", "dense", "pruned_ema", "dense_ema"});
-    v.field("stop_at", stop_at, "stop once that top-1 reaches so many percent; 0: never", between(0, 100));
+    v.field(
+        "best_by", best_by,
+        "top-1, or the mAP of a label file, that chooses best.safetensors and its weights; *_ema: of the averaged ones",
+        std::vector<std::string>{"pruned", "dense", "pruned_ema", "dense_ema"});
+    v.field("stop_at", stop_at, "stop once that reaches so many percent; 0: never", between(0, 100));
     v.field("max_skipped_steps", max_skipped_steps,
             "so many steps in a row without a finite loss and gradient stop the run", at_least(1));
     v.field("tensorboard", tensorboard, "write RUN/tensorboard too: scalars and kept tokens");
@@ -134,6 +136,11 @@ void check_reduction(FieldVisitor& v, const Experiment& e) {
 
 void check_losses(FieldVisitor& v, const Experiment& e) {
     check_needs(v, e);
+    if (!e.data.labels.empty() && !e.train.loss.binary()) {
+        v.reject("train.loss.classification_kind",
+                 "found cross_entropy, expected binary with data.labels: a picture may have any number of classes",
+                 {"data.labels"});
+    }
     const bool draws_to_the_end = e.model.stages() > 0 && e.train.selection.deterministic_from >= 1;
     if (e.train.loss.teach(draws_to_the_end)) return;
     std::vector<std::string> always, drawing, beside;
@@ -154,6 +161,7 @@ void Experiment::fields(FieldVisitor& v) {
     v.section("data", data, "the pictures");
     v.section("train", train, "the training");
     if (!v.reads()) return;
+    num_classes_given = v.gives("model.num_classes");
     find_ratio(v, model, train);
     check_keep_ratio(v, model, train.keep_ratio);
     const std::int64_t frozen = train.optimizer.frozen_blocks;
@@ -163,6 +171,16 @@ void Experiment::fields(FieldVisitor& v) {
     }
     check_reduction(v, *this);
     check_losses(v, *this);
+}
+
+void Experiment::set_num_classes(std::int64_t count) {
+    model.num_classes = count;
+    num_classes_given = true;
+    if (train.target_gmacs == 0) return;
+    train.keep_ratio = {find_keep_ratio(model, train.target_gmacs)};
+    if (train.keep_ratio.front() > 0) return;
+    throw Error("config", "train.target_gmacs: found ", train.target_gmacs, ", expected more for a model of ", count,
+                " classes");
 }
 
 }  // namespace dynvit

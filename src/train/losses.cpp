@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "dynvit/core/error.hpp"
+
 // One line a loss, in the order of train.loss and of the sum. Its file defines make_NAME_loss().
 #define DYNVIT_LOSSES(LOSS) \
     LOSS(classification)    \
@@ -55,6 +57,13 @@ void LossSettings::fields(FieldVisitor& v) {
         v.field(loss.choice->key, choices.at(loss.choice->key), loss.choice->comment, loss.choice->values);
     }
     v.field("label_smoothing", label_smoothing, "share of the target spread over all classes", between(0, 1));
+    v.field("target_threshold", target_threshold,
+            "binary: targets above it count as 1, others as 0 (DeiT III with mixup: 0); 1: they stay as they are",
+            between(0, 1));
+    if (target_threshold < 1 && !binary()) {
+        v.reject("target_threshold",
+                 str("found ", target_threshold, ", expected 1 without classification_kind binary"));
+    }
 }
 
 bool LossSettings::need_labels() const {

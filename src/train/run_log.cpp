@@ -52,8 +52,12 @@ void RunLog::eval(std::int64_t step, const EvalResult& result, const std::string
     TensorBoardWriter* const board = tensorboard();
     if (!board) return;
     const std::string name = str(result.policy == "dense" ? "dense" : "pruned", weights == "ema" ? " (ema)" : "");
-    board->scalar("top1/" + name, step, static_cast<float>(result.top1()));
-    board->scalar("top5/" + name, step, static_cast<float>(result.top5()));
+    if (result.multi_label) {
+        board->scalar("map/" + name, step, static_cast<float>(result.map));
+    } else {
+        board->scalar("top1/" + name, step, static_cast<float>(result.top1()));
+        board->scalar("top5/" + name, step, static_cast<float>(result.top5()));
+    }
     board->scalar("val_loss/" + name, step, static_cast<float>(result.loss));
 }
 

@@ -69,10 +69,10 @@ std::vector<Batch> next_batches(Loader& loader, std::int64_t count) {
     return batches;
 }
 
-// The model that train.best_by means, with its top-1.
+// The model that train.best_by means, with its top-1, or mean average precision.
 struct Evaluated {
     DynamicVit model{nullptr};
-    double top1 = 0.0;
+    double accuracy = 0.0;
 };
 
 // Evaluates the weights and their average, dense and pruned, in one pass over the pictures.
@@ -99,21 +99,21 @@ Evaluated evaluate_learner(Learner& learner, const Experiment& e, const Dataset&
     for (std::size_t i = 0; i < results.size(); ++i) {
         const bool averaged = i >= count;
         run_log.eval(step, results[i], averaged ? "ema" : "weights");
-        summary += str(' ', results[i].policy, averaged ? " (ema) " : " ", fixed(results[i].top1(), 2), " %");
+        summary += str(' ', results[i].policy, averaged ? " (ema) " : " ", fixed(results[i].accuracy(), 2), " %");
     }
     log::info(summary);
 
     const bool by_ema = e.train.best_by.ends_with("_ema"), by_dense = e.train.best_by.starts_with("dense");
     const std::vector<EvalResult>& chosen = by_ema ? result.last_ema_eval : result.last_eval;
-    const Evaluated evaluated{by_ema ? average : outcome, (by_dense ? chosen.front() : chosen.back()).top1()};
+    const Evaluated evaluated{by_ema ? average : outcome, (by_dense ? chosen.front() : chosen.back()).accuracy()};
     run_log.pictures(step, *evaluated.model);
     return evaluated;
 }
 
 }  // namespace
 
-TrainResult train(const Experiment& experiment, const std::filesystem::path& output, bool resume,
-                  const DrawKept& draw_kept, const std::function<bool()>& stop) {
+TrainResult train(Experiment experiment, const std::filesystem::path& output, bool resume, const DrawKept& draw_kept,
+                  const std::function<bool()>& stop) {
     const TrainSettings& settings = experiment.train;
     const ModelSettings& shape = experiment.model;
     const at::Device device = parse_device(settings.device);
@@ -132,8 +132,8 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
                   " epochs, into ", output.string()));
 
     const std::vector<double> targets = settings.stage_targets(shape.stages());
-    const EvalOptions eval_options{device, parse_precision(settings.precision),
-                                   seed_for(settings.seed, SeedUse::kPolicy)};
+    EvalOptions eval_options{device, parse_precision(settings.precision), seed_for(settings.seed, SeedUse::kPolicy)};
+    eval_options.independent_classes = settings.loss.binary();
     const Stopwatch total;
     Loader loader = training_loader(experiment, pictures, device.is_cuda(), progress.step, length.last);
     TrainStep step(learner, settings);
@@ -170,11 +170,11 @@ TrainResult train(const Experiment& experiment, const std::filesystem::path& out
             const Evaluated evaluated = evaluate_learner(learner, experiment, *pictures.validation, eval_options,
                                                          progress.step, run_log, result);
             const bool judged = !result.last_eval.empty() && result.last_eval.front().labelled;
-            if (judged && evaluated.top1 > progress.best_top1) {
+            if (judged && evaluated.accuracy > progress.best_top1) {
                 best = evaluated.model;
-                progress.best_top1 = evaluated.top1;
+                progress.best_top1 = evaluated.accuracy;
             }
-            result.reached_target = settings.stop_at > 0 && evaluated.top1 >= settings.stop_at;
+            result.reached_target = settings.stop_at > 0 && evaluated.accuracy >= settings.stop_at;
         }
         if (best || result.reached_target || result.interrupted || saves_after(settings, length, progress.step)) {
             step_log.tell_skipped();

@@ -4,6 +4,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
+#include "dynvit/infer/evaluate.hpp"
 #include "dynvit/train/seed_use.hpp"
 
 namespace dynvit {
@@ -37,6 +38,12 @@ std::int64_t count_steps_per_epoch(const Experiment& e, const Dataset& pictures)
     return steps;
 }
 
+void take_class_count(Experiment& e, const Dataset& pictures) {
+    if (e.num_classes_given || !e.train.loss.need_labels() || pictures.class_names().empty()) return;
+    e.set_num_classes(std::ssize(pictures.class_names()));
+    log::info(str("model.num_classes: ", e.model.num_classes, ", from ", pictures.classes_from()));
+}
+
 // Null where there are none.
 std::unique_ptr<Dataset> open_validation(const Experiment& e, const Dataset& training) {
     if (e.train.eval_every == 0) return nullptr;
@@ -56,9 +63,12 @@ std::unique_ptr<Dataset> open_validation(const Experiment& e, const Dataset& tra
 
 }  // namespace
 
-TrainingPictures open_pictures(const Experiment& e) {
+TrainingPictures open_pictures(Experiment& e) {
     TrainingPictures pictures;
     pictures.training = make_dataset(e.data, Split::kTrain, e.model.image_height(), e.model.image_width());
+    take_class_count(e, *pictures.training);
+    if (e.train.loss.need_labels() && !e.train.weights.empty())
+        warn_of_numbering(*pictures.training, e.model.num_classes);
     pictures.steps_per_epoch = count_steps_per_epoch(e, *pictures.training);
     pictures.validation = open_validation(e, *pictures.training);
     return pictures;

@@ -14,9 +14,11 @@ struct TrainingPictures {
     std::int64_t steps_per_epoch = 0;
 };
 
+/// Where the settings do not say model.num_classes, and a loss reads labels, it becomes the number of the training
+/// data's classes, and the log tells.
 /// Throws Error where there are too few pictures for a step, where they have no labels or more classes than the model,
 /// or where those of validation are numbered otherwise.
-TrainingPictures open_pictures(const Experiment& experiment);
+TrainingPictures open_pictures(Experiment& experiment);
 
 /// The batches of a run from step `step` to step `last`, those of an epoch's incomplete last step left out.
 Loader training_loader(const Experiment& experiment, const TrainingPictures& pictures, bool pin_memory,

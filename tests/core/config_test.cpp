@@ -1,6 +1,7 @@
 #include "dynvit/core/config.hpp"
 
 #include <fstream>
+#include <map>
 
 #include "support.hpp"
 
@@ -64,6 +65,33 @@ TEST(Config, SetWinsOverTheFile) {
     EXPECT_EQ(s.train.lr, 1e-4);
     EXPECT_EQ(s.scale, (std::vector<double>{0.5, 0.75}));
     EXPECT_EQ(s.name, "base");
+}
+
+// A struct that looks which of its keys, and of its section's, the source says.
+struct Asking {
+    Inner train;
+    std::map<std::string, bool> given;
+    void fields(FieldVisitor& v) {
+        v.section("train", train, "training");
+        for (const char* key : {"train.lr", "train.epochs", "train", "model.lr"}) given[key] = v.gives(key);
+    }
+};
+
+TEST(Config, ToldFromDefaultsByWhoeverGivesThem) {
+    using Given = std::map<std::string, bool>;
+    const auto given = [](const std::string& text, std::vector<std::string> overrides = {}) {
+        return read_config<Asking>({text, "a.yaml", std::move(overrides)}).given;
+    };
+    const Given lr = {{"train.lr", true}, {"train.epochs", false}, {"train", true}, {"model.lr", false}};
+    EXPECT_EQ(given("train: {lr: 1e-3}"), lr) << "also where the default is given";
+    EXPECT_EQ(given("", {"train.lr=1"}), lr);
+    EXPECT_EQ(given("", {"train={lr: 1}"}), lr);
+    EXPECT_EQ(given(""), (Given{{"train.lr", false}, {"train.epochs", false}, {"train", false}, {"model.lr", false}}));
+    EXPECT_EQ(given("train:"),
+              (Given{{"train.lr", false}, {"train.epochs", false}, {"train", true}, {"model.lr", false}}));
+    Asking written;
+    write_config(written);
+    EXPECT_FALSE(written.given["train.lr"]);
 }
 
 TEST(Config, WhatIsWrittenReadsBackToTheSame) {

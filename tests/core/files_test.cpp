@@ -46,6 +46,29 @@ TEST(Files, ErrorsNameThePath) {
     EXPECT_NE(error_of([&] { make_directory(folder / "file", "test"); }).find("cannot be made"), std::string::npos);
 }
 
+TEST(Files, TextIsUtf8WithOrWithoutAMark) {
+    const test::TemporaryFolder folder;
+    const auto text = [&](const std::string& bytes) {
+        write_file_atomically(folder / "a", bytes, "test");
+        return read_text(folder / "a", "test");
+    };
+    EXPECT_EQ(text("a\nb"), "a\nb");
+    EXPECT_EQ(text("\xef\xbb\xbf\xc3\xa4\n"), "\xc3\xa4\n");
+    EXPECT_EQ(text("\xef\xbb\xbf"), "");
+    using namespace std::string_literals;
+    const std::string place = "[test] " + (folder / "a").string() + ": found text in UTF-16 (";
+    EXPECT_EQ(error_of([&] { text("\xff\xfe\x61\0"s); }), place + "it begins with the bytes FF FE), expected UTF-8");
+    EXPECT_EQ(error_of([&] { text("\xfe\xff\0a"s); }), place + "it begins with the bytes FE FF), expected UTF-8");
+    EXPECT_EQ(error_of([&] { text("a\0\n\0"s); }), place + "it has bytes of value 0), expected UTF-8");
+}
+
+TEST(Files, LinesEndWithOrWithoutACarriageReturn) {
+    using Lines = std::vector<std::string_view>;
+    EXPECT_EQ(lines_of("a\r\n\nb\rc\n"), (Lines{"a", "", "b\rc"}));
+    EXPECT_EQ(lines_of("a"), Lines{"a"});
+    EXPECT_EQ(lines_of(""), Lines{});
+}
+
 TEST(Files, MakesFoldersWithTheirParents) {
     const test::TemporaryFolder folder;
     make_directory(folder / "a/b/c", "test");

@@ -28,7 +28,7 @@ DataSettings settings(const std::string& text) {
 std::vector<std::string> names(const Dataset& dataset, const fs::path& root) {
     std::vector<std::string> found;
     for (std::size_t i = 0; i < dataset.size(); ++i)
-        found.push_back(fs::path(dataset.name(i)).lexically_relative(root).string());
+        found.push_back(fs::path(dataset.name(i)).lexically_normal().lexically_relative(root).string());
     return found;
 }
 
@@ -78,6 +78,36 @@ TEST(DataSettings, ATenthIsHeldBackFromTraining) {
 
     EXPECT_EQ(error_of([] { settings("root: x\nhold_out: 0.1\n"); }),
               "[config] a.yaml:2: hold_out: found 0.1, expected 0, or kind image_folder with labelled: false");
+}
+
+TEST(DataSettings, ALabelFileSaysEachPicturesClasses) {
+    const TemporaryFolder root;
+    for (const char* name : {"train/deep/a.png", "train/b.png", "val/c.png", "more/d.png", "val/unknown.png"})
+        write_picture(root / name);
+    write_file_atomically(root / "labels.csv",
+                          "path,labels\ntrain/deep/a.png,cat\ntrain/b.png,dog cat\nval/c.png,bird\nmore/d.png,\n",
+                          "test");
+    const std::string text = str("root: ", root.path().string(), "/.\nlabels: ", (root / "labels.csv").string(), '\n');
+    const auto train = make_dataset(settings(text), Split::kTrain, 8, 8);
+    EXPECT_TRUE(train->multi_label() && train->labelled());
+    EXPECT_EQ(names(*train, root.path()), (Strings{"train/b.png", "train/deep/a.png"}));
+    EXPECT_EQ(train->class_names(), (Strings{"bird", "cat", "dog"})) << "those of all splits";
+    EXPECT_EQ(train->classes_from(), "the names in " + (root / "labels.csv").string());
+    EXPECT_EQ(train->get(0).labels, (std::vector<std::int64_t>{1, 2}));
+    const auto val = make_dataset(settings(text), Split::kVal, 8, 8);
+    EXPECT_EQ(names(*val, root.path()), Strings{"val/c.png"});
+    EXPECT_EQ(make_dataset(settings(text + "train_folders: [train, more]\n"), Split::kTrain, 8, 8)->size(), 3u);
+
+    const DataSettings flat = settings(text + "train_folders: [\".\"]\nhold_out: 0.5\n");
+    EXPECT_EQ(names(*make_dataset(flat, Split::kVal, 8, 8), root.path()), (Strings{"more/d.png", "train/deep/a.png"}));
+    EXPECT_EQ(names(*make_dataset(flat, Split::kTrain, 8, 8), root.path()), (Strings{"train/b.png", "val/c.png"}));
+
+    write_file_atomically(root / "classes.txt", "dog\nbird\ncat\n", "test");
+    const std::string listed = str(text, "classes: ", (root / "classes.txt").string(), '\n');
+    EXPECT_EQ(make_dataset(settings(listed), Split::kTrain, 8, 8)->get(0).labels, (std::vector<std::int64_t>{0, 2}));
+    EXPECT_EQ(error_of([&] { settings(text + "labelled: false\n"); }),
+              "[config] a.yaml:2: labels: found " + (root / "labels.csv").string() +
+                  ", expected none, or kind image_folder with labelled: true");
 }
 
 TEST(DataSettings, SeveralFoldersNeedNoLabels) {

@@ -164,6 +164,31 @@ TEST(ImageFolder, SaysWhatIsMissing) {
     EXPECT_EQ(error_of(open(root / "bare")), place + "/bare: no picture (.jpg, .jpeg, .png) in its 2 class folders");
 }
 
+TEST(ImageFolder, WhatIsNoClassMovesNoIndex) {
+    const TemporaryFolder root;
+    for (const char* name : {"__MACOSX/a/1.png", ".ipynb_checkpoints/1.png", "a/1.png", "b/1.png"})
+        write_picture(root / name);
+    const ImageFolder folder(root.path());
+    EXPECT_EQ(folder.class_names(), (Strings{"a", "b"}));
+    EXPECT_EQ(folder.numbered_folders(), (Strings{"a", "b"}));
+    EXPECT_EQ(folder.classes_from(), "the class folders of " + root.path().string());
+    EXPECT_EQ(folder.get(1).label, 1);
+
+    fs::create_directories(root / "aa");
+    const std::string place = "[image_folder] " + root.path().string();
+    EXPECT_EQ(error_of([&] { ImageFolder{root.path()}; }),
+              place +
+                  "/aa: no picture (.jpg, .jpeg, .png) in this class folder, expected some, no such folder, or a "
+                  "class list, which numbers the classes whatever is in theirs");
+    write_text(root / "c/notes.txt", "");
+    EXPECT_NE(error_of([&] { ImageFolder{root.path()}; }).find("in this class folder, nor in 1 others, expected"),
+              std::string::npos);
+    const ImageFolder listed(root.path(), ClassList{{"a", "aa", "b", "c"}, {"a", "aa", "b", "c"}, "list.txt"});
+    EXPECT_EQ(listed.get(1).label, 2) << "a list says where it stands";
+    EXPECT_EQ(listed.classes_from(), "the class list list.txt");
+    EXPECT_TRUE(listed.numbered_folders().empty());
+}
+
 TEST(ImageFolder, NamesAFolderOutsideTheClassList) {
     const TemporaryFolder root;
     write_picture(root / "a/1.png");
@@ -233,6 +258,18 @@ TEST(ClassList, ReadsFoldersAndNames) {
     const ClassList list = read_class_list(root / "list");
     EXPECT_EQ(list.folders, (Strings{"n01440764", "n01443537", "n01484850"}));
     EXPECT_EQ(list.names, (Strings{"tench, Tinca tinca", "goldfish", "n01484850"}));
+}
+
+TEST(ClassList, MayBeginWithAByteOrderMark) {
+    const TemporaryFolder root;
+    write_text(root / "list", "\xef\xbb\xbfn01440764 tench\r\nn01443537\r\n");
+    const ClassList list = read_class_list(root / "list");
+    EXPECT_EQ(list.folders, (Strings{"n01440764", "n01443537"}));
+    EXPECT_EQ(list.text(), "the class list " + (root / "list").string());
+    write_text(root / "list", std::string("\xff\xfe\x61\0\n\0", 6));
+    EXPECT_EQ(error_of([&] { read_class_list(root / "list"); }),
+              "[image_folder] " + (root / "list").string() +
+                  ": found text in UTF-16 (it begins with the bytes FF FE), expected UTF-8");
 }
 
 TEST(ClassList, ErrorsNameFileAndLine) {

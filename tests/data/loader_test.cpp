@@ -513,6 +513,48 @@ TEST(LoaderCorrupt, SkippedSamplesLeaveSmallerBatches) {
     EXPECT_EQ(corrupt, (std::vector<std::size_t>{0, 2, 4, 5, 6, 7, 11, 12, 13}));
 }
 
+/// Those pictures with the classes that the index has bits of.
+class NumberedRows : public Numbered {
+  public:
+    using Numbered::Numbered;
+    const std::vector<std::string>& class_names() const override { return names_; }
+    bool multi_label() const override { return true; }
+    Sample get(std::size_t index) const override {
+        Sample sample = Numbered::get(index);
+        sample.labels = bits(index);
+        return sample;
+    }
+    static std::vector<std::int64_t> bits(std::size_t index) {
+        std::vector<std::int64_t> found;
+        for (std::int64_t bit = 0; bit < 4; ++bit) {
+            if (index >> bit & 1) found.push_back(bit);
+        }
+        return found;
+    }
+
+  private:
+    std::vector<std::string> names_ = {"1", "2", "4", "8"};
+};
+
+TEST(LoaderRows, HoldEverySamplesClasses) {
+    NumberedRows dataset(11);
+    dataset.broken = {1, 5};
+    for (const OnCorrupt on_corrupt : {OnCorrupt::kSkip, OnCorrupt::kReplace}) {
+        std::size_t rows = 0;
+        for (const Batch& batch : all_batches(
+                 dataset, unchanged, {.batch_size = 4, .workers = 3, .shuffle = true, .on_corrupt = on_corrupt})) {
+            ASSERT_EQ(batch.labels.sizes(), (std::vector<std::int64_t>{std::ssize(batch.indices), 4}));
+            EXPECT_EQ(batch.labels.scalar_type(), at::kByte);
+            for (std::size_t i = 0; i < batch.indices.size(); ++i, ++rows) {
+                std::vector<std::uint8_t> expected(4);
+                for (const std::int64_t bit : NumberedRows::bits(batch.indices[i])) expected[bit] = 1;
+                EXPECT_EQ(values<std::uint8_t>(batch.labels[static_cast<std::int64_t>(i)].contiguous()), expected);
+            }
+        }
+        EXPECT_EQ(rows, on_corrupt == OnCorrupt::kSkip ? 9u : 11u);
+    }
+}
+
 TEST(LoaderCorrupt, OnlyErrorsOfTheSampleAreForgiven) {
     const Numbered dataset(3);
     for (const OnCorrupt on_corrupt : {OnCorrupt::kReplace, OnCorrupt::kSkip}) {

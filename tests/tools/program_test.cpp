@@ -287,11 +287,10 @@ TEST_F(Program, WholePath) {
     fail({"eval", "-c", "pruned.yaml", "-w", weights, "-d", "cpu", "--tokens", "12,8", "-k", "0.5"},
          {"[tokens] found --keep-ratio or --gmacs beside it, expected one of them"});
 
-    // The same pictures as files, with no more than the weights and a class list that names two classes without a
-    // folder.
+    // The same pictures as files, with no more than the weights and a class list.
     write_pictures("pictures/val");
     std::string classes;
-    for (int label = 0; label < 12; ++label) classes += class_folder(label) + " the " + str(label) + "th\n";
+    for (int label = 0; label < 10; ++label) classes += class_folder(label) + " the " + str(label) + "th\n";
     write("classes.txt", classes);
     succeed({"eval", "--weights", weights, "--data", "pictures", "--classes", "classes.txt", "--resize", "32",
              "--keep-ratio", "1.0,0.7,0.5", "--device", "cpu", "--workers", "1", "--batch-size", "8", "--json",
@@ -952,9 +951,9 @@ TEST_F(BadInput, MoreClassesThanTheModelHas) {
 TEST_F(BadInput, ClassListWithoutTheFolder) {
     write_weights("w.safetensors");
     write_pictures("pictures/val");
-    write("classes.txt", "z\ny\n");
+    write("classes.txt", "z\ny\na\nb\nc\nd\ne\nf\ng\nh\n");
     fail({"eval", "-w", "w.safetensors", "--data", "pictures", "--classes", "classes.txt", "-d", "cpu"},
-         {"pictures/val/", "class list (2 classes) does not name this folder"});
+         {"pictures/val/", "class list (10 classes) does not name this folder"});
     fail({"eval", "-w", "w.safetensors", "--data", "pictures", "--classes", "nowhere.txt", "-d", "cpu"},
          {"nowhere.txt: no such file"});
 }

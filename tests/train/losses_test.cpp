@@ -12,6 +12,57 @@ TEST(Losses, SoftTargets) {
     EXPECT_CLOSE(targets, at::tensor({0.025, 0.025, 0.925, 0.025, 0.925, 0.025, 0.025, 0.025}).view({2, 4}), 1e-6);
 }
 
+TEST(Losses, SoftTargetsOfRows) {  // of one class the same as of its index; of two, or none, by the same formula
+    const at::Tensor rows = at::tensor({0, 0, 1, 1, 0, 1, 0, 0, 0}, at::kByte).view({3, 3});
+    const at::Tensor targets = soft_targets(rows, 4, 0.1);
+    EXPECT_TRUE(at::allclose(targets[0], soft_targets(at::tensor({2}, at::kLong), 4, 0.1)[0], 0, 1e-7));
+    EXPECT_CLOSE(targets[1], at::tensor({0.925, 0.025, 0.925, 0.025}), 1e-6);
+    EXPECT_CLOSE(targets[2], at::full({4}, 0.025), 1e-6);
+}
+
+TEST(Losses, BinaryCrossEntropyIsTheMeanOverClasses) {  // against the sums written out
+    const double p = 0.2, q = 0.9;
+    const at::Tensor logits = at::tensor({std::log(p / (1 - p)), std::log(q / (1 - q))}).view({1, 2});
+    const at::Tensor target = at::tensor({0.3, 0.0}).view({1, 2});
+    const double first = -(0.3 * std::log(p) + 0.7 * std::log(1 - p));
+    EXPECT_NEAR(binary_classification_loss(logits, target).item<double>(), (first - std::log(1 - q)) / 2, 1e-6);
+    EXPECT_NEAR(binary_classification_loss(logits, target, 0).item<double>(), (-std::log(p) - std::log(1 - q)) / 2,
+                1e-6)
+        << "what is there at all counts whole";
+    EXPECT_NEAR(binary_classification_loss(logits, target, 0.5).item<double>(),
+                (-std::log(1 - p) - std::log(1 - q)) / 2, 1e-6);
+    // As timm's BinaryCrossEntropy(smoothing=0.1) defines it, of the logits (0.5, -1, 2) and the class 2.
+    const at::Tensor three = at::tensor({0.5, -1.0, 2.0}).view({1, 3});
+    EXPECT_NEAR(binary_classification_loss(three, soft_targets(at::tensor({2}, at::kLong), 3, 0.1)).item<double>(),
+                0.521422227580434, 1e-6);
+}
+
+TEST(Losses, BinaryKindIsOfTheTeacherToo) {
+    LossSettings settings = test::losses_of({{"classification", 1}, {"kl", 2}});
+    settings.choices.at("classification_kind") = "binary";
+    EXPECT_TRUE(settings.binary() && !LossSettings().binary());
+    const at::Tensor own = at::randn({3, 4}, test::generator(1)), others = at::randn({3, 4}, test::generator(2));
+    const at::Tensor target = at::rand({3, 4}, test::generator(3));
+    const InferenceModel::DenseOutput teacher{others, {}, {}};
+    const TrainingOutput student{own, {}, {}, {}, {}};
+    const auto divergence = [](const at::Tensor& from, const at::Tensor& to) {  // of each class, written out
+        const at::Tensor p = from.to(at::kDouble).sigmoid(), q = to.to(at::kDouble).sigmoid();
+        return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1).mean().item<double>();
+    };
+    for (const bool reverse : {false, true}) {
+        settings.choices.at("kl_direction") = reverse ? "student_teacher" : "teacher_student";
+        const Losses losses = compute_losses(settings, student, teacher, target, {});
+        const double expected = reverse ? divergence(own, others) : divergence(others, own);
+        EXPECT_NEAR(losses.each.at("kl").item<double>(), expected, 1e-5);
+        EXPECT_NEAR(losses.each.at("classification").item<double>(),
+                    binary_classification_loss(own, target).item<double>(), 1e-7);
+    }
+    EXPECT_EQ(test::error_of([] {
+                  read_config<LossSettings>({"target_threshold: 0", "a.yaml", {}});
+              }),
+              "[config] a.yaml:1: target_threshold: found 0, expected 1 without classification_kind binary");
+}
+
 TEST(Losses, KlInBothDirections) {  // against the sums written out
     const at::Tensor s = at::tensor({0.2, 0.8}).log().view({1, 2}), t = at::tensor({0.5, 0.5}).log().view({1, 2});
     const double forward = 0.5 * std::log(0.5 / 0.2) + 0.5 * std::log(0.5 / 0.8);
@@ -109,7 +160,8 @@ TEST(Losses, SettingsAreTheList) {
         keys.push_back(text.substr(at, text.find(':', at) - at));
     }
     EXPECT_EQ(keys, (std::vector<std::string>{"classification", "kl", "embedding", "distill", "ratio", "saliency",
-                                              "kl_direction", "distill_kind", "label_smoothing"}));
+                                              "classification_kind", "kl_direction", "distill_kind", "label_smoothing",
+                                              "target_threshold"}));
     const auto read = [](const std::string& yaml) { return read_config<LossSettings>({yaml, "a.yaml", {}}); };
     const LossSettings settings = read("{kl: 3, kl_direction: student_teacher}");
     EXPECT_EQ(settings.weights.at("kl"), 3);

@@ -33,6 +33,7 @@ class Repeated : public Dataset {
     Sample get(std::size_t index) const override { return dataset_.get(index % dataset_.size()); }
     std::string name(std::size_t index) const override { return dataset_.name(index % dataset_.size()); }
     const std::vector<std::string>& class_names() const override { return dataset_.class_names(); }
+    bool multi_label() const override { return dataset_.multi_label(); }
 
   private:
     const Dataset& dataset_;

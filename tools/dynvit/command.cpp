@@ -47,6 +47,14 @@ void ConfigArguments::add_to(CLI::App& command) {
         ->take_all();
 }
 
+void take_head_size(Experiment& experiment, const ModelFile& file) {
+    if (experiment.num_classes_given || !file.settings || !file.settings->classifies()) return;
+    const std::int64_t before = experiment.model.num_classes;
+    experiment.set_num_classes(file.settings->num_classes);
+    if (before == experiment.model.num_classes) return;
+    log::info(str("model.num_classes: ", experiment.model.num_classes, ", from the head of ", file.path.string()));
+}
+
 Experiment ConfigArguments::read(const std::optional<Preprocessing>& of_model) const {
     Experiment defaults;
     if (of_model) defaults.data.preprocessing = *of_model;
@@ -189,9 +197,8 @@ std::vector<std::string> ModelArguments::Choice::class_names(const std::string& 
     } else {
         names = file.class_names;
     }
-    if (!names.empty() && std::ssize(names) != experiment.model.num_classes) {
-        throw Error("classes", list.empty() ? file.path.string() : list, ": names ", names.size(),
-                    " classes, expected the model's ", experiment.model.num_classes);
+    if (!names.empty()) {
+        check_class_count(list.empty() ? file.path.string() : list, std::ssize(names), experiment.model.num_classes);
     }
     return names;
 }
@@ -233,6 +240,7 @@ ModelArguments::Choice ModelArguments::choose() {
     } else if (file.preprocessing) {
         experiment = config.read(file.preprocessing);
     }
+    if (configured) take_head_size(experiment, file);
     if (!image_size.empty()) experiment.model.image_size = image_size;
     if (!pruning_loc.empty()) experiment.model.pruning_loc = pruning_loc;
     if (!reduction.empty()) experiment.model.reduction = reduction;

@@ -32,6 +32,9 @@ struct ConfigArguments {
     Experiment read(const std::optional<Preprocessing>& of_model = {}) const;
 };
 
+/// Where the settings do not say model.num_classes, it becomes that of a model's file which classifies; the log tells.
+void take_head_size(Experiment& experiment, const ModelFile& file);
+
 /// --policy: who selects, of those that the command serves; any other name is an Error when the command line is read.
 /// @param policies one name, or as many as are given
 void add_policy_option(CLI::App& command, std::string& policy, PolicyFilter serves);

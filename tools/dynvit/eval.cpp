@@ -17,7 +17,7 @@ namespace {
 
 struct Arguments {
     ModelArguments model;
-    std::string data, classes, json, baseline;
+    std::string data, classes, labels, json, baseline;
     PictureArguments reading;
     std::vector<std::string> policies, pictures;
     std::vector<double> thresholds;
@@ -100,16 +100,25 @@ void run(Arguments& arguments) {
         experiment.data.val_root.clear();
     }
     if (!arguments.classes.empty()) experiment.data.classes = arguments.classes;
+    if (!arguments.labels.empty()) experiment.data.labels = arguments.labels;
+    if (!experiment.data.labels.empty() && experiment.data.kind != "image_folder") {
+        throw Error("eval", "--labels: found ", experiment.data.kind, " as data, expected a folder of pictures");
+    }
     arguments.reading.change(experiment.data);
 
     const DynamicVit model = arguments.model.load(choice);
     EvalOptions options = arguments.model.options();
+    options.independent_classes = experiment.train.loss.binary();
     if (!arguments.baseline.empty()) {
         const ModelFile file = read_model_file(arguments.baseline);
         options.baseline = load_dense(file, experiment.model, options.device);
         warn_of_other_scaling(file, experiment.data.preprocessing, "the baseline");
     }
     const std::vector<EvalCase> wanted = cases(arguments, choice);
+    if (!experiment.data.labels.empty() && !unlabelled && !experiment.model.classifies()) {
+        throw Error("eval", experiment.data.labels,
+                    ": found labels of any number of classes each, but the model has no head that tells them");
+    }
     if (!unlabelled && !experiment.model.classifies()) {
         options.neighbours = make_neighbours(options.baseline ? options.baseline : model, experiment.data,
                                              arguments.reading.batch_size, options);
@@ -133,8 +142,8 @@ void run(Arguments& arguments) {
 
 void add_eval(CLI::App& program) {
     auto arguments = std::make_shared<Arguments>();
-    CLI::App* command =
-        program.add_subcommand("eval", "Top-1, top-5, loss, kept tokens and GMACs, dense and at any keep ratio");
+    CLI::App* command = program.add_subcommand(
+        "eval", "Top-1, top-5 (or mAP), loss, kept tokens and GMACs, dense and at any keep ratio");
     arguments->model.add_to(*command);
     command->add_option(
         "--data", arguments->data,
@@ -146,6 +155,11 @@ void add_eval(CLI::App& program) {
                      "with the dense model")
         ->excludes("--data");
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
+    command
+        ->add_option("--labels", arguments->labels,
+                     "file with the classes of each picture, any number, a line 'val/a.jpg,cat dog' each, paths "
+                     "below --data: mean average precision in place of top-1")
+        ->excludes("--pictures");
     arguments->reading.add_to(*command);
     add_policy_option(*command, arguments->policies, any_policy);
     command

@@ -23,6 +23,7 @@ struct Arguments {
     std::vector<double> thresholds;
     PictureArguments reading{.batch_size = 32};
     std::int64_t top = 5;
+    bool independent = false;
     bool json = false;
 };
 
@@ -76,6 +77,7 @@ void run(Arguments& arguments) {
     const PictureList pictures(find_pictures(arguments.pictures));
     const EvalOptions options = arguments.model.options();
     const DynamicVit model = arguments.model.load(choice);
+    const bool independent = arguments.independent || choice.experiment.train.loss.binary();
 
     DataSettings data = choice.experiment.data;
     data.kind = "image_folder";
@@ -103,7 +105,8 @@ void run(Arguments& arguments) {
         if (count > 0) {
             const Clock::time_point start = Clock::now();
             const SessionOutput output = session.run(batch->images);
-            const at::Tensor probabilities = output.logits.softmax(-1, at::kFloat).cpu();
+            const at::Tensor probabilities =
+                (independent ? output.logits.to(at::kFloat).sigmoid() : output.logits.softmax(-1, at::kFloat)).cpu();
             const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
             model_seconds += seconds;
             for (std::int64_t i = 0; i < count; ++i) {
@@ -143,6 +146,10 @@ void add_infer(CLI::App& program) {
     command->add_option("--top", arguments->top, "so many classes of each picture")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    command->add_flag(
+        "--independent", arguments->independent,
+        "classes do not exclude each other: the probability of each by itself (sigmoid), as a config with "
+        "train.loss.classification_kind binary says, too");
     add_policy_option(*command, arguments->policy, any_policy);
     command
         ->add_option("--threshold", arguments->thresholds,

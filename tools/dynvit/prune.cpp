@@ -300,11 +300,9 @@ struct Run {
 Run prepare(const Arguments& arguments, ModelArguments::Choice choice) {
     const at::Device device = parse_device(arguments.model.device);
     Experiment experiment = make_experiment(arguments, choice, device.is_cuda());
-    return {arguments,
-            std::move(choice),
-            experiment,
-            {device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}},
-            run_folder(arguments)};
+    EvalOptions options{device, parse_precision(experiment.train.precision), arguments.seed, DynamicVit(nullptr), {}};
+    options.independent_classes = experiment.train.loss.binary();
+    return {arguments, std::move(choice), experiment, options, run_folder(arguments)};
 }
 
 DynamicVit load_trained(const Run& run) {

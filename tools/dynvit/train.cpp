@@ -19,8 +19,10 @@ std::string summary(const TrainResult& result, const std::string& output) {
     std::string text = str("trained to step ", result.steps, " in ", clock_text(result.seconds), "; ", output,
                            "/checkpoints/last.safetensors\n");
     if (result.reached_target) text += "stopped early: train.stop_at was reached\n";
+    const bool multi_label = !result.last_eval.empty() && result.last_eval.front().multi_label;
     if (result.best_top1 >= 0)
-        text += str("best top-1 ", fixed(result.best_top1, 2), " %; ", output, "/checkpoints/best.safetensors\n");
+        text += str("best ", multi_label ? "mAP " : "top-1 ", fixed(result.best_top1, 2), " %; ", output,
+                    "/checkpoints/best.safetensors\n");
     if (result.skipped_steps > 0)
         text += str(result.skipped_steps, " steps were skipped: their loss or a gradient was not finite\n");
     if (result.corrupt_pictures > 0)
@@ -70,7 +72,10 @@ Experiment read_experiment(const ConfigArguments& config) {
     const std::string& start = train.weights.empty() ? train.teacher : train.weights;
     if (start.empty() || !std::filesystem::exists(start)) return experiment;  // train() says what is missing
     const ReadOptions reading{.known = {.normalization_known = true}};        // it is the data section's
-    return config.read(read_model_file(start, reading).preprocessing);
+    const ModelFile file = read_model_file(start, reading);
+    experiment = config.read(file.preprocessing);
+    if (!experiment.train.loss.need_labels()) take_head_size(experiment, file);  // else the data says it
+    return experiment;
 }
 
 }  // namespace

@@ -65,6 +65,10 @@ class FieldVisitor {
     /// True while values are being read: a struct may then fill in what depends on a field read before.
     virtual bool reads() const = 0;
 
+    /// Whether the source that is being read says this value itself, however it does: then no other place decides it.
+    /// False for writers. @param key of this struct, or of a section in it: "model.num_classes"
+    virtual bool gives(const std::string& key) const = 0;
+
     /// Throws an Error about a value that is right by itself and wrong beside others. It names the key, and the file
     /// and line, or the `--set`, that gave it. Writers ignore it.
     /// @param key of this struct, or of a section in it: "loss.kl"

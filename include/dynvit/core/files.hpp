@@ -13,6 +13,13 @@ namespace dynvit {
 /// @param area what the error is filed under, such as "safetensors"
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path, const std::string& area);
 
+/// The text of a file in UTF-8, without the byte-order mark that it may begin with. Throws Error as read_file does, and
+/// for a file in UTF-16.
+std::string read_text(const std::filesystem::path& path, const std::string& area);
+
+/// A text's lines without their ends, which are LF or CR LF.
+std::vector<std::string_view> lines_of(std::string_view text);
+
 /// Writes `bytes` to a file beside `path` and renames it over `path`, so that a reader sees the old or the new file and
 /// never a part. The data reaches the disk before the rename. Throws Error naming the path (no space, no permission
 /// ...); `path` is then unchanged.

@@ -23,6 +23,7 @@ class ClutteredShapes : public Dataset {
     Sample get(std::size_t index) const override;
     std::string name(std::size_t index) const override;
     const std::vector<std::string>& class_names() const override;
+    std::string classes_from() const override { return "the shapes of cluttered_shapes"; }
 
   private:
     ClutteredShapesSettings settings_;

@@ -15,6 +15,7 @@ struct DataSettings {
     std::string root;
     std::string val_root;
     std::string classes;
+    std::string labels;
     std::vector<std::string> train_folders = {"train"};
     bool labelled = true;
     double hold_out = 0.0;
@@ -41,8 +42,10 @@ enum class Split { kTrain, kVal };
 
 /// The data set of a split; height and width are the model's. With `hold_out` the validation split is that share of the
 /// pictures below train_folders, every so many of their sorted list, and training has the others. `max_images` takes as
-/// many of those at most, from all over the list, and that share of it of those held back.
-/// Throws Error: a missing folder, a class list that doesn't fit, cluttered_shapes for a picture that is no square.
+/// many of those at most, from all over the list, and that share of it of those held back. With `labels` it is those of
+/// the pictures that the label file has a line for.
+/// Throws Error: a missing folder, a class list or a label file that doesn't fit, cluttered_shapes for a picture that
+/// is no square.
 std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split, std::int64_t height,
                                       std::int64_t width);
 

@@ -16,6 +16,7 @@ struct Sample {
     Image image;                            // a drawn picture; empty where `encoded` is to be decoded
     std::vector<std::uint8_t> encoded;      // a JPEG or PNG file
     std::int64_t label = -1;                // class index; -1 where there is none
+    std::vector<std::int64_t> labels;       // of a data set with any number of classes a picture: their indices
     std::string name;                       // for messages: a path or "cluttered_shapes/0/12"
     std::vector<std::uint8_t> object_mask;  // height x width, 1 on the labelled object; empty where unknown
 };
@@ -36,6 +37,16 @@ class Dataset {
 
     /// Whether the samples have labels; without them nothing can be classified or evaluated.
     virtual bool labelled() const { return true; }
+
+    /// Whether a sample has any number of classes, none too: its `labels` tell then, and `label` is of no meaning.
+    virtual bool multi_label() const { return false; }
+
+    /// Where the number of classes comes from, for messages: "the class folders of ROOT".
+    virtual std::string classes_from() const { return "the data set"; }
+
+    /// The folders whose sorted names number the classes, so that other folders mean other indices. Empty where
+    /// somebody has numbered them.
+    virtual std::vector<std::string> numbered_folders() const { return {}; }
 
     /// How many samples each of the files holds that are best read from start to end, in index order; empty where a
     /// sample costs the same in any order. See training_order().

@@ -12,10 +12,15 @@ namespace dynvit {
 ///     n01440764 tench, Tinca tinca
 struct ClassList {
     std::vector<std::string> folders;
-    std::vector<std::string> names;  // the folder's name where the line has no other
+    std::vector<std::string> names;   // the folder's name where the line has no other
+    std::filesystem::path path = {};  // the file
+
+    /// For messages: "the class list FILE".
+    std::string text() const { return "the class list " + path.string(); }
 };
 
-/// Throws Error naming the file and line: missing file, empty, a folder named twice.
+/// The file is UTF-8, with or without a byte-order mark. Throws Error naming the file and line: missing file, UTF-16,
+/// empty, a folder named twice.
 ClassList read_class_list(const std::filesystem::path& path);
 
 /// A file's ending with its point, ASCII letters in lower case: ".jpeg" of x.JPEG.
@@ -29,8 +34,10 @@ bool is_picture(const std::filesystem::path& path);
 std::vector<std::filesystem::path> pictures_below(const std::filesystem::path& folder);
 
 /// ROOT/<class folder>/**.{jpg,jpeg,png} (any case), sorted by path. A class's index is its folder's place in `classes`
-/// or, without one, among the sorted folder names. Hidden files and other endings are passed over.
-/// Throws Error: ROOT missing, no class folder, no picture, a folder that the class list doesn't name.
+/// or, without one, among the sorted folder names. Hidden files and other endings are passed over, and so are hidden
+/// folders and __MACOSX, of which the log tells.
+/// Throws Error: ROOT missing, no class folder, no picture, a folder that the class list doesn't name; without a class
+/// list, a class folder without a picture, which would move the indices of those behind it.
 class ImageFolder : public Dataset {
   public:
     explicit ImageFolder(const std::filesystem::path& root, const std::optional<ClassList>& classes = std::nullopt);
@@ -38,6 +45,8 @@ class ImageFolder : public Dataset {
     Sample get(std::size_t index) const override;
     std::string name(std::size_t index) const override { return items_[index].path.string(); }
     const std::vector<std::string>& class_names() const override { return class_names_; }
+    std::string classes_from() const override { return classes_from_; }
+    std::vector<std::string> numbered_folders() const override { return numbered_folders_; }
 
     const std::filesystem::path& path(std::size_t index) const { return items_[index].path; }
 
@@ -47,7 +56,8 @@ class ImageFolder : public Dataset {
         std::int64_t label;
     };
     std::vector<Item> items_;
-    std::vector<std::string> class_names_;
+    std::vector<std::string> class_names_, numbered_folders_;
+    std::string classes_from_;
 };
 
 /// Classes of pictures: a label each, and the classes' names in index order.

@@ -14,7 +14,7 @@ namespace dynvit {
 
 struct Batch {
     at::Tensor images;                 // (B, 3, H, W) uint8, CPU; pinned if LoaderOptions::pin_memory
-    at::Tensor labels;                 // (B) int64
+    at::Tensor labels;                 // (B) int64; of a multi-label data set (B, classes) uint8, 1 for a class it has
     std::vector<std::size_t> indices;  // of the samples in the data set
     std::vector<std::string> names;    // the samples' own
     std::vector<std::vector<std::uint8_t>> object_masks;  // (H x W) of each picture; empty where unknown

@@ -36,6 +36,7 @@ class TarShards : public Dataset {
     std::string name(std::size_t index) const override;  // SHARD/MEMBER
     const std::vector<std::string>& class_names() const override { return class_names_; }
     bool labelled() const override { return labelled_; }
+    std::string classes_from() const override { return classes_from_; }
     std::vector<std::size_t> shard_sizes() const override { return shard_sizes_; }
 
   private:
@@ -51,6 +52,7 @@ class TarShards : public Dataset {
     std::vector<Item> items_;
     std::vector<std::size_t> shard_sizes_;
     std::vector<std::string> class_names_;
+    std::string classes_from_;
     bool labelled_ = false;
 };
 

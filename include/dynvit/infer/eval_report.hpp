@@ -11,7 +11,8 @@
 namespace dynvit {
 
 /// A row of `dynvit eval --json`: policy, keep_ratio, images, gmacs, gmacs_per_stage, tokens_per_stage; of pictures
-/// with labels, top1_count, top5_count, top1, top5 (percent), loss; beside a dense row, agree (pictures), kl (nats)
+/// with labels, top1_count, top5_count, top1, top5 (percent), loss; of multi-label ones map (mean average precision,
+/// percent), map_classes, loss and, beside a dense row, drop (percent); beside a dense row, agree (pictures), kl (nats)
 /// and, with labels, drop and drop_error (percent); of per_image, thresholds and tokens_spread_per_stage; beside
 /// neighbours, knn_count (pictures) and knn_top1 (percent); where objects are known, object_kept_per_stage (shares).
 nlohmann::json eval_json(const EvalResult& result);

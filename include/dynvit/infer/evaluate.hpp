@@ -26,7 +26,13 @@ struct EvalResult {
     bool labelled = true;  // false: the next three, and lost and gained, are of no meaning
     std::int64_t top1_count = 0;
     std::int64_t top5_count = 0;
-    double loss = 0.0;                                // cross-entropy with the labels, mean
+    double loss = 0.0;  // cross-entropy with the labels, mean; multi_label: binary
+    /// Pictures of any number of classes each: `map` and `map_lost` take the place of top1_count, top5_count, lost and
+    /// gained.
+    bool multi_label = false;
+    double map = 0.0;                                 // mean average precision, percent, see mean_average_precision
+    std::int64_t map_classes = 0;                     // over so many classes: those that any picture has
+    double map_lost = 0.0;                            // percent that the case which this one is compared with has more
     double gmacs = 0.0;                               // of one image; per_image: the mean
     std::vector<double> gmacs_per_stage;              // see count_macs_per_stage; per_image: of its mean counts
     std::vector<std::int64_t> tokens_per_stage;       // per_image: the rounded mean; empty: dense
@@ -36,7 +42,8 @@ struct EvalResult {
     /// pictures that only it, or only this one, gets right, and those where both name the same class. -1 where there is
     /// neither.
     std::int64_t lost = -1, gained = -1, agree = -1;
-    double kl = 0.0;         // KL(that other case's class probabilities || this one's), nats, mean; needs no labels
+    double kl = 0.0;         // KL(that other case's class probabilities || this one's), nats, mean; needs no labels;
+                             // see EvalOptions::independent_classes
     double cosine = 0.0;     // of that other case's outputs and this one's, mean: what tells of a model without a head
     bool classifies = true;  // false: the outputs are an embedding, and agree and kl of no meaning
     /// Pictures whose nearest neighbours tell their class, see EvalOptions::neighbours; -1 without those.
@@ -46,6 +53,8 @@ struct EvalResult {
     std::vector<double> object_kept_per_stage;
 
     double top1() const { return images ? 100.0 * static_cast<double>(top1_count) / static_cast<double>(images) : 0.0; }
+    /// What tells the better of two models, percent: top-1, or `map`.
+    double accuracy() const { return multi_label ? map : top1(); }
     bool paired() const { return agree >= 0; }
     /// Percent of the pictures for which both cases name the same class.
     double agreement() const { return images ? 100.0 * static_cast<double>(agree) / static_cast<double>(images) : 0.0; }
@@ -69,10 +78,12 @@ struct EvalOptions {
     /// Among what the class of each labelled picture is looked up by the model's outputs, which are an embedding; may
     /// be null.
     std::shared_ptr<const NeighbourBank> neighbours = {};
+    /// Classes do not exclude each other: the divergence is independent_kl's. Multi-label pictures say so themselves.
+    bool independent_classes = false;
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once. Pictures without labels (-1) tell how far
-/// pruning agrees with the dense model.
+/// pruning agrees with the dense model; multi-label ones mean average precision in place of top-1.
 /// @param progress told the number of images done after each batch; may be empty
 /// Throws Error for a label that the model has no class for.
 std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& cases, Loader& loader,
@@ -81,10 +92,19 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
 /// Evaluates on the settings' validation pictures (or on `pictures`, which are those), a progress bar beside. Policies
 /// that learn from pictures take calibration_pictures, without labels, where the options bring none. Corrupt
 /// pictures are left out and named in the log; with data.strict, or where no picture is left, they are an Error.
+/// Without `pictures`, a class list (data.classes) that has not as many classes as the model is an Error, too, and the
+/// log warns as warn_of_numbering does.
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const DataSettings& data,
                                        std::int64_t batch_size, const EvalOptions& options);
 std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalCase>& cases, const Dataset& pictures,
                                        const DataSettings& data, std::int64_t batch_size, const EvalOptions& options);
+
+/// Throws Error where a class list has not as many classes as the model. @param list the file, for the message
+void check_class_count(const std::string& list, std::int64_t found, std::int64_t expected);
+
+/// Warns where sorted folder names number the classes and a model of `classes` classes is likely to number them
+/// otherwise: it has another number of them, or as many as ImageNet, whose names these are not.
+void warn_of_numbering(const Dataset& pictures, std::int64_t classes);
 
 /// kCalibrationPictures of the pictures, at random, as they go into the model: (M, 3, H, W), uint8. Corrupt ones are
 /// left out; undefined where none is left. @param options how they are read

@@ -52,8 +52,12 @@ struct Experiment {
     ModelSettings model;
     DataSettings data;
     TrainSettings train;
+    bool num_classes_given = true;  // false: read from settings that do not say model.num_classes
 
     void fields(FieldVisitor& visitor);
+
+    /// What the settings left open, and all that depends on it. Throws Error where train.target_gmacs is too little.
+    void set_num_classes(std::int64_t count);
 };
 
 }  // namespace dynvit

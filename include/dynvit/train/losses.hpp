@@ -20,9 +20,12 @@ struct LossSettings {
     std::map<std::string, double> weights;       // of every loss, by its name; 0: it is not computed
     std::map<std::string, std::string> choices;  // of every LossChoice, by its key
     double label_smoothing = 0.1;
+    double target_threshold = 1.0;
 
     void fields(FieldVisitor& v);
 
+    /// Whether classes are learnt each by itself, so that a picture may have any number of them.
+    bool binary() const;
     bool need_labels() const;
     bool need_teacher() const;
     bool need_saliency() const;
@@ -87,12 +90,23 @@ Losses compute_losses(const LossSettings& settings, const TrainingOutput& studen
 /// @param logits (B, K); @param target (B, K), rows that sum to 1
 at::Tensor classification_loss(const at::Tensor& logits, const at::Tensor& target);
 
-/// One-hot labels with `smoothing` of each spread evenly over the classes.
-/// @param labels (B), int64
+/// Cross-entropy of each class by itself, mean over images and classes, as timm's BinaryCrossEntropy and DeiT III have
+/// it.
+/// @param logits (B, K); @param target (B, K), 0 to 1
+/// @param threshold targets above it count as 1, others as 0, so that both of two mixed pictures' classes are there
+/// (DeiT III: 0); 1: they stay as they are
+at::Tensor binary_classification_loss(const at::Tensor& logits, const at::Tensor& target, double threshold = 1.0);
+
+/// One-hot labels with `smoothing` of each spread evenly over the classes: 1 - smoothing + smoothing / K where the
+/// class is, smoothing / K elsewhere. Rows of several classes likewise.
+/// @param labels (B), int64, or a row of classes each: (B, at most K), uint8 @return (B, K)
 at::Tensor soft_targets(const at::Tensor& labels, std::int64_t classes, double smoothing);
 
 /// KL(teacher || student), or with `reverse` KL(student || teacher), of the class distributions; mean over images.
 at::Tensor kl_loss(const at::Tensor& logits, const at::Tensor& teacher_logits, bool reverse = false);
+
+/// The same of each class's own probability, sigmoid(logit): the sum over the classes, mean over images.
+at::Tensor binary_kl_loss(const at::Tensor& logits, const at::Tensor& teacher_logits, bool reverse = false);
 
 /// 1 - the cosine of the embeddings, mean over images. @param embedding, teacher_embedding (B, C)
 at::Tensor embedding_loss(const at::Tensor& embedding, const at::Tensor& teacher_embedding);

@@ -22,7 +22,7 @@ namespace dynvit {
 /// How far a run is. Everything random is drawn from (seed, step), so no generator's state needs keeping.
 struct RunProgress {
     std::int64_t step = 0;     // steps done
-    double best_top1 = -1.0;   // percent, of train.best_by; -1: not evaluated
+    double best_top1 = -1.0;   // percent, of train.best_by, or mean average precision; -1: not evaluated
     std::int64_t skipped = 0;  // steps whose loss or gradient was not finite
     std::int64_t steps_per_epoch = 0;
 };
