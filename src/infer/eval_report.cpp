@@ -49,6 +49,13 @@ std::string spread_text(const EvalResult& r) {
     return text;
 }
 
+// A row whose figures mean nothing; "" for others.
+std::string unusable_text(const EvalResult& r) {
+    if (r.finite()) return "";
+    return str(r.policy, ' ', fixed(r.keep_ratio, 2),
+               ": outputs are not finite (NaN or infinity), its figures mean nothing\n");
+}
+
 // Of pictures without labels, or a model without a head: what can be said is how far each row agrees with the dense
 // model.
 std::string agreement_table(const std::vector<EvalResult>& results) {
@@ -67,7 +74,7 @@ std::string agreement_table(const std::vector<EvalResult>& results) {
                       classes ? fixed(r.kl, 4) : "", r.paired() ? fixed(r.cosine, 4) : "", fixed(r.gmacs, 3),
                       r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"));
     }
-    for (const EvalResult& r : results) table += spread_text(r);
+    for (const EvalResult& r : results) table += spread_text(r) + unusable_text(r);
     return table;
 }
 
@@ -105,7 +112,7 @@ std::string eval_table(const std::vector<EvalResult>& results) {
                       r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"),
                       r.paired() ? str(fixed(r.drop(), 2), " (", fixed(r.drop_error(), 2), ')') : "", object);
     }
-    for (const EvalResult& r : results) table += spread_text(r);
+    for (const EvalResult& r : results) table += spread_text(r) + unusable_text(r);
     return table;
 }
 
