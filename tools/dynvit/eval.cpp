@@ -1,10 +1,12 @@
 // dynvit eval: accuracy and cost, dense and pruned.
-#include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
+#include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/eval_report.hpp"
@@ -74,26 +76,32 @@ void run(Arguments& arguments) {
     if (!arguments.classes.empty()) experiment.data.classes = arguments.classes;
     arguments.reading.change(experiment.data);
 
-    const DynamicVit model = arguments.model.load(choice);
+    const std::vector<EvalCase> wanted = cases(arguments, choice);
+    std::vector<PruningPlan> plans;
+    for (const EvalCase& one : wanted) plans.push_back(one.plan);
+    const DynamicVit model = arguments.model.load(choice, plans);
     EvalOptions options = arguments.model.options();
     if (!arguments.baseline.empty()) {
         const ModelFile file = read_model_file(arguments.baseline);
         options.baseline = load_dense(file, experiment.model, options.device);
         warn_of_other_scaling(file, experiment.data.preprocessing, "the baseline");
     }
-    const std::vector<EvalCase> wanted = cases(arguments, choice);
     const std::vector<EvalResult> results =
         unlabelled ? evaluate_unlabelled(arguments, model, wanted, experiment.data, options)
                    : evaluate_split(model, wanted, experiment.data, arguments.reading.batch_size, options);
-    std::cout << eval_table(results);
-    if (arguments.json.empty()) return;
+    for (const EvalResult& result : results) {
+        if (result.finite()) continue;
+        log::warn(str(result.policy, ' ', fixed(result.keep_ratio, 2),
+                      ": outputs are not finite, and its figures mean nothing"));
+    }
+    print(eval_table(results));
     nlohmann::json report = {{"model", experiment.model.name},
                              {"weights", arguments.model.weights},
                              {"precision", arguments.model.precision},
                              {"device", options.device.str()},
                              {"results", nlohmann::json::array()}};
     for (const EvalResult& result : results) report["results"].push_back(eval_json(result));
-    write_file_atomically(arguments.json, report.dump(2) + "\n", "eval");
+    write_json(arguments.json, std::move(report), "eval");
 }
 
 }  // namespace
@@ -113,11 +121,9 @@ void add_eval(CLI::App& program) {
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
     arguments->reading.add_to(*command);
     add_policy_option(*command, arguments->policies, any_policy);
-    command
-        ->add_option("--threshold", arguments->thresholds,
-                     "per_image at this probability to be kept, or one a stage; without it per_image finds those that "
-                     "keep as many tokens as --keep-ratio")
-        ->delimiter(',');
+    add_list(*command, "--threshold", arguments->thresholds,
+             "per_image at this probability to be kept, or one a stage; without it per_image finds those that "
+             "keep as many tokens as --keep-ratio");
     command->add_option(
         "--baseline", arguments->baseline,
         "weights of the dense model to compare with, such as those that training started from; else --weights, dense");
