@@ -189,17 +189,17 @@ CLI::Validator byte_size() {
 
 CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<double>& values,
                       const std::string& description, const CLI::Validator& each) {
-    return add_list_of(command, name, values, description, each, Kind::kNumber, "FLOAT,...");
+    return add_list_of(command, name, values, description, each, Kind::kNumber, "FLOAT,");
 }
 
 CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<std::int64_t>& values,
                       const std::string& description, const CLI::Validator& each) {
-    return add_list_of(command, name, values, description, each, Kind::kWhole, "INT,...");
+    return add_list_of(command, name, values, description, each, Kind::kWhole, "INT,");
 }
 
 CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<std::string>& values,
                       const std::string& description, const CLI::Validator& each) {
-    return add_list_of(command, name, values, description, each, Kind::kText, "TEXT,...");
+    return add_list_of(command, name, values, description, each, Kind::kText, "TEXT,");
 }
 
 void guard_options(CLI::App& program) {

@@ -74,6 +74,14 @@ std::int64_t resident_bytes(const Learner& learner, ModelSettings settings, at::
     return bytes + count_parameters(settings) * static_cast<std::int64_t>(at::elementSize(precision));
 }
 
+std::string line(const std::string& batch, const std::string& ms, const std::string& rate, const std::string& between,
+                 const std::string& peak) {
+    char text[128];
+    std::snprintf(text, sizeof text, "%6s %10s %10s %18s %10s\n", batch.c_str(), ms.c_str(), rate.c_str(),
+                  between.c_str(), peak.c_str());
+    return text;
+}
+
 void run(const Arguments& arguments) {
     if (arguments.config.config.empty()) throw Error("bench", "give --config with the experiment whose step to time");
     Experiment experiment = arguments.config.read();
@@ -126,13 +134,6 @@ void run(const Arguments& arguments) {
                              {"device", options.device.str()},
                              {"accumulate", settings.accumulate},
                              {"rows", nlohmann::json::array()}};
-    const auto line = [](const std::string& batch, const std::string& ms, const std::string& rate,
-                         const std::string& between, const std::string& peak) {
-        char text[128];
-        std::snprintf(text, sizeof text, "%6s %10s %10s %18s %10s\n", batch.c_str(), ms.c_str(), rate.c_str(),
-                      between.c_str(), peak.c_str());
-        return std::string(text);
-    };
     print(str(experiment.model.name, ", ", settings.precision, " on ", options.device.str(), ", ", settings.accumulate,
               " batch(es) a step\n", line("batch", "ms a step", "images/s", "(95 %)", "peak GiB")));
     for (std::size_t i = 0; i < cases.size(); ++i) {

@@ -149,8 +149,7 @@ void add_infer(CLI::App& program) {
     command
         ->add_option("pictures", arguments->pictures,
                      "pictures, folders of them, or - for a list of both on standard input, a line each or as find "
-                     "-print0 writes "
-                     "it")
+                     "-print0 writes it")
         ->required();
     command->add_option("--classes", arguments->classes, "file with a class's folder and name a line, in index order");
     arguments->reading.add_to(*command);
