@@ -6,36 +6,27 @@
 #include <charconv>
 #include <cmath>
 #include <map>
-#include <numeric>
+#include <optional>
+#include <sstream>
+#include <string_view>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/text.hpp"
 
 namespace dynvit {
 namespace {
 
 constexpr const char* kBase = "base";
+constexpr const char* kMerge = "<<";
+constexpr const char* kAside = "x-";  // what a key of the file's own begins with, which only anchors are for
+// Of whole numbers without a bound of their own: counts that are multiplied with each other stay within 64 bits.
+constexpr double kMostCount = 1e9;
 
 std::string number(double value) {
     char buffer[32];
     const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
     return {buffer, end};
-}
-
-// Levenshtein's distance, to guess what a mistyped key was meant to be.
-std::size_t edit_distance(const std::string& a, const std::string& b) {
-    std::vector<std::size_t> row(b.size() + 1);
-    std::iota(row.begin(), row.end(), 0);
-    for (std::size_t i = 0; i < a.size(); ++i) {
-        std::size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (std::size_t j = 0; j < b.size(); ++j) {
-            const std::size_t replaced = diagonal + (a[i] != b[j]);
-            diagonal = row[j + 1];
-            row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, replaced});
-        }
-    }
-    return row.back();
 }
 
 // A text as it stands in a list [a, b]: quoted where YAML would take it for something else.
@@ -147,12 +138,77 @@ class Reader : public FieldVisitor {
         std::vector<std::string> known;
     };
 
-    static YAML::Node parse(const std::string& text, const std::string& name, const std::string& what) {
+    static YAML::Node parse(const std::string& text, const std::string& name) {
         try {
-            return YAML::Load(text);
+            std::vector<YAML::Node> documents = YAML::LoadAll(text);
+            while (documents.size() > 1 && documents.back().IsNull()) documents.pop_back();
+            if (documents.size() > 1) {
+                throw Error("config", name, ':', documents[1].Mark().line + 1,
+                            ": found a second document, expected one");
+            }
+            return documents.empty() ? YAML::Node() : documents.front();
         } catch (const YAML::Exception& error) {
-            const std::string line = error.mark.is_null() || !what.empty() ? "" : str(':', error.mark.line + 1);
-            throw Error("config", name, line, ": ", what, "not valid YAML: ", error.msg);
+            if (const int tab = line_indented_by_tab(text, error.mark.line + 1); tab > 0) {
+                throw Error("config", name, ':', tab, ": found a tab at the start of the line, expected spaces");
+            }
+            const std::string line = error.mark.is_null() ? "" : str(':', error.mark.line + 1);
+            throw Error("config", name, line, ": not valid YAML: ", error.msg);
+        }
+    }
+
+    // The first line that is, up to line `last`, from 1; 0 where there is none.
+    static int line_indented_by_tab(const std::string& text, int last) {
+        std::istringstream lines(text);
+        std::string line;
+        for (int number = 1; number <= last && std::getline(lines, line); ++number) {
+            const std::size_t content = std::min(line.find_first_not_of(" \t"), line.size());
+            if (line.find('\t') < content) return number;
+        }
+        return 0;
+    }
+
+    // The value of a --set: a list, a map or a quoted text as YAML has them; anything else is a text as it stands.
+    static YAML::Node parse_value(const std::string& text, const std::string& name) {
+        const auto found = [&](const char* expected) {
+            return Error(
+                "config", name, ": found ",
+                text.find_first_not_of(' ') == std::string::npos ? "no value (an unset shell variable?)" : text,
+                ", expected ", expected);
+        };
+        const std::size_t first = text.find_first_not_of(' ');
+        if (first == std::string::npos) throw found("one; \"\" means an empty text");
+        const std::string value = text.substr(first, text.find_last_not_of(' ') + 1 - first);
+        if (value == "~" || value == "null") return YAML::Node(YAML::NodeType::Null);
+        constexpr std::string_view kOpen = "[{\"'", kClose = "]}\"'";
+        const std::size_t kind = kOpen.find(value.front());
+        if (kind == std::string_view::npos) return YAML::Node(value);
+        if (value.size() < 2 || value.back() != kClose[kind]) throw found("it to end as it begins");
+        try {
+            return YAML::Load(value);
+        } catch (const YAML::Exception& error) {
+            throw Error("config", name, ": the value is not valid YAML: ", error.msg);
+        }
+    }
+
+    // Puts the entries of maps that "<<" names where it stands, but for keys that are there already.
+    static void expand_merges(YAML::Node node, const std::string& name) {
+        if (!node.IsMap()) return;
+        for (const auto& entry : node) expand_merges(entry.second, name);
+        const YAML::Node merged = node[kMerge];
+        if (!merged) return;
+        const std::vector<YAML::Node> sources =
+            merged.IsSequence() ? std::vector<YAML::Node>(merged.begin(), merged.end()) : std::vector{merged};
+        node.remove(kMerge);
+        for (const YAML::Node& source : sources) {
+            if (!source.IsMap()) {
+                throw Error("config", name, ':', merged.Mark().line + 1, ": ", kMerge, ": found ", describe(source),
+                            ", expected an alias of a map");
+            }
+            for (const auto& entry : source) {
+                if (entry.first.IsScalar() && !node[entry.first.Scalar()]) {
+                    node[entry.first.Scalar()] = entry.second;
+                }
+            }
         }
     }
 
@@ -161,10 +217,11 @@ class Reader : public FieldVisitor {
     // @param above the files that name this one as their base, or their base's base
     YAML::Node load(const std::string& text, const std::string& name,
                     const std::optional<std::filesystem::path>& folder, std::vector<std::filesystem::path> above) {
-        YAML::Node root = parse(text, name, "");
+        YAML::Node root = parse(text, name);
         if (root.IsNull()) root = YAML::Node(YAML::NodeType::Map);
         if (!root.IsMap()) throw Error("config", name, ": found ", describe(root), ", expected a map of settings");
         check_keys(root, name, "");
+        expand_merges(root, name);
         YAML::Node merged(YAML::NodeType::Map);
         if (const YAML::Node base = root[kBase]) {
             const std::string where = str(name, ':', base.Mark().line + 1, ": ", kBase, ": ");
@@ -196,6 +253,8 @@ class Reader : public FieldVisitor {
 
     // Throws Error where a key is no text or stands twice.
     static void check_keys(const YAML::Node& map, const std::string& name, const std::string& parent) {
+        constexpr std::size_t kDeepest = 1000;  // letters of a key's path
+        if (parent.size() > kDeepest) throw Error("config", name, ": found an alias that stands inside its own anchor");
         std::map<std::string, std::string> seen;  // where
         for (const auto& entry : map) {
             const std::string line = str(name, ':', entry.first.Mark().line + 1, ": ");
@@ -213,6 +272,7 @@ class Reader : public FieldVisitor {
     void merge(YAML::Node into, const YAML::Node& map, const std::string& name, const std::string& parent) {
         for (const auto& entry : map) {
             const std::string key = entry.first.Scalar(), full = below(parent, key);
+            if (parent.empty() && key.starts_with(kAside)) continue;
             const YAML::Mark mark = entry.second.Mark().is_null() ? entry.first.Mark() : entry.second.Mark();
             places_[full] = str(name, ':', mark.line + 1);
             if (!entry.second.IsMap()) {
@@ -245,7 +305,7 @@ class Reader : public FieldVisitor {
             }
             node.reset(next);
         }
-        node[key.substr(from)] = parse(override.substr(equals + 1), "--set " + override, "the value is ");
+        node[key.substr(from)] = parse_value(override.substr(equals + 1), "--set " + override);
         overridden_[key] = "--set " + override;
     }
 
@@ -267,12 +327,9 @@ class Reader : public FieldVisitor {
 
     [[noreturn]] void unknown(const std::string& key) const {
         const Level& level = levels_.back();
-        const auto nearest = std::min_element(
-            level.known.begin(), level.known.end(),
-            [&](const auto& a, const auto& b) { return edit_distance(key, a) < edit_distance(key, b); });
-        std::string expected = "expected one of " + join(level.known, ", ");
-        if (nearest != level.known.end() && edit_distance(key, *nearest) <= 2)
-            expected = "did you mean " + *nearest + "?";
+        const std::string nearest = nearest_name(key, level.known);
+        const std::string expected =
+            nearest.empty() ? "expected one of " + join(level.known, ", ") : "did you mean " + nearest + '?';
         throw Error("config", place(path(key)), ": ", path(key), ": unknown key; ", expected);
     }
 
@@ -317,21 +374,22 @@ class Reader : public FieldVisitor {
     }
 
     std::int64_t integer(const std::string& key, const YAML::Node& node, const Limits& limits) const {
-        std::int64_t value = 0;
-        const bool parsed = node.IsScalar() && YAML::convert<std::int64_t>::decode(node, value);
-        if (!parsed || !limits.allow(static_cast<double>(value))) {
+        const std::optional<std::int64_t> value = node.IsScalar() ? parse_integer(node.Scalar()) : std::nullopt;
+        if (!value || !limits.allow(static_cast<double>(*value))) {
             mismatch(key, node, limited("a whole number", limits));
         }
-        return value;
+        if (std::isinf(limits.high) && static_cast<double>(*value) > kMostCount) {
+            Limits held = limits;
+            held.high = kMostCount;
+            mismatch(key, node, limited("a whole number", held));
+        }
+        return *value;
     }
 
     double real(const std::string& key, const YAML::Node& node, const Limits& limits) const {
-        double value = 0;
-        const bool parsed = node.IsScalar() && YAML::convert<double>::decode(node, value);
-        if (!parsed || !std::isfinite(value) || !limits.allow(value)) {
-            mismatch(key, node, limited("a number", limits));
-        }
-        return value;
+        const std::optional<double> value = node.IsScalar() ? parse_number(node.Scalar()) : std::nullopt;
+        if (!value || !limits.allow(*value)) mismatch(key, node, limited("a number", limits));
+        return *value;
     }
 
     std::string words(const std::string& key, const YAML::Node& node) const {
@@ -428,9 +486,14 @@ class Writer : public FieldVisitor {
 }  // namespace
 
 std::string Limits::text() const {
+    const auto bound = [](double value) {  // 1000000000 rather than 1e+09
+        constexpr double kExact = 0x1p53;
+        const bool whole = value == std::floor(value) && std::abs(value) < kExact;
+        return whole ? str(static_cast<std::int64_t>(value)) : number(value);
+    };
     std::string words;
-    if (std::isfinite(low)) words = (low_excluded ? "above " : "of at least ") + number(low);
-    if (std::isfinite(high)) words += (words.empty() ? "of at most " : " and at most ") + number(high);
+    if (std::isfinite(low)) words = (low_excluded ? "above " : "of at least ") + bound(low);
+    if (std::isfinite(high)) words += (words.empty() ? "of at most " : " and at most ") + bound(high);
     return words;
 }
 

@@ -3,6 +3,9 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <mutex>
+
 #include "dynvit/core/error.hpp"
 
 namespace dynvit::log {
@@ -18,6 +21,24 @@ spdlog::logger& logger() {
     return *instance;
 }
 
+// Of the run, as the log is.
+struct Notes {
+    std::mutex mutex;
+    std::vector<std::string> texts;
+};
+
+Notes& run_notes() {
+    static Notes notes;
+    return notes;
+}
+
+void keep(const std::string& message) {
+    Notes& notes = run_notes();
+    const std::lock_guard lock(notes.mutex);
+    if (notes.texts.size() > kMostNotes || std::ranges::find(notes.texts, message) != notes.texts.end()) return;
+    notes.texts.push_back(notes.texts.size() < kMostNotes ? message : "and more, which the log has");
+}
+
 }  // namespace
 
 void debug(const std::string& message) {
@@ -26,11 +47,22 @@ void debug(const std::string& message) {
 void info(const std::string& message) {
     logger().info(message);
 }
-void warn(const std::string& message) {
-    logger().warn(message);
-}
 void error(const std::string& message) {
     logger().error(message);
+}
+void note(const std::string& message) {
+    keep(message);
+    logger().info(message);
+}
+void warn(const std::string& message) {
+    keep(message);
+    logger().warn(message);
+}
+
+std::vector<std::string> notes() {
+    Notes& notes = run_notes();
+    const std::lock_guard lock(notes.mutex);
+    return notes.texts;
 }
 
 void set_level(const std::string& level) {

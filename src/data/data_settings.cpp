@@ -129,7 +129,7 @@ void DataSettings::fields(FieldVisitor& v) {
             "training: the GPU's own JPEG decoder (A100, H100 ...) takes plain JPEGs, every pixel; needs nvJPEG");
     v.field("train_images", train_images, "cluttered_shapes: pictures of an epoch", at_least(1));
     v.field("val_images", val_images, "cluttered_shapes: pictures that are never trained on", at_least(1));
-    v.field("seed", seed, "cluttered_shapes: another seed, other pictures", at_least(0));
+    v.field("seed", seed, "cluttered_shapes: another seed, other pictures", between(0, 0x1p63));
     v.field("workers", workers, "threads that prepare pictures; 0: one a processor core, four with gpu_decode",
             between(0, 1024));
     v.section("augment", augment, "training: what is done to a cropped picture");

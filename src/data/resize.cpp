@@ -251,6 +251,14 @@ Image resize_short_side(const Image& image, int size, Filter filter) {
     return resize(image, static_cast<int>(width), static_cast<int>(height), filter);
 }
 
+Image resize_to_cover(const Image& image, int width, int height, Filter filter) {
+    check_size("resize from", image.width, image.height);
+    const double ratio = std::min(static_cast<double>(image.width) / width, static_cast<double>(image.height) / height);
+    const auto side = [ratio](int from) { return static_cast<std::int64_t>(std::nearbyint(from / ratio)); };
+    check_size("resize to", side(image.width), side(image.height));
+    return resize(image, static_cast<int>(side(image.width)), static_cast<int>(side(image.height)), filter);
+}
+
 Image center_crop(const Image& image, int width, int height) {
     check_size("crop to", width, height);
     return crop(image, {static_cast<int>(center_offset(image.width, width)),

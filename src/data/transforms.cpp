@@ -31,9 +31,11 @@ Image resize_cropped(const ImageView& image, const SourceBox& box, const TrainTr
 
 Image apply(const EvalTransform& transform, const Image& image) {
     if (transform.squash) return resize(image, transform.width, transform.height, transform.filter);
-    const int smaller = std::min(transform.width, transform.height);
-    const int size = transform.resize > 0 ? transform.resize : static_cast<int>(smaller / transform.crop_pct);
-    return center_crop(resize_short_side(image, size, transform.filter), transform.width, transform.height);
+    const auto [height, width] = size_to_cover(transform.resize, transform.crop_pct, transform.height, transform.width);
+    const Image resized =
+        height == width ? resize_short_side(image, static_cast<int>(height), transform.filter)
+                        : resize_to_cover(image, static_cast<int>(width), static_cast<int>(height), transform.filter);
+    return center_crop(resized, transform.width, transform.height);
 }
 
 EvalTransform eval_transform(const Preprocessing& preprocessing, std::int64_t height, std::int64_t width) {

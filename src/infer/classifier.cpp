@@ -45,11 +45,11 @@ Classifier::Classifier(const std::filesystem::path& file, const ClassifierOption
     check_classifies(read);
     const ModelSettings settings = settings_in(read, options.model);
     DynamicVit model(settings, at::make_generator<at::CPUGeneratorImpl>(0));
-    load_weights(*model, read, Fit::kEvaluate);
+    const PruningPlan plan = plan_of(read, settings, options);
+    load_weights(*model, read, Fit::kEvaluate, asks_prediction_modules(plan));
     model->to(options.device);
     const Preprocessing preprocessing = options.preprocessing.over(read.preprocessing.value_or(Preprocessing()));
-    session_ = std::make_unique<const InferenceSession>(*model, plan_of(read, settings, options), options.precision,
-                                                        PolicyInputs(), preprocessing);
+    session_ = std::make_unique<const InferenceSession>(*model, plan, options.precision, PolicyInputs(), preprocessing);
     class_names_ = read.class_names;
     if (!class_names_.empty() && std::ssize(class_names_) != settings.num_classes) {
         throw Error("weights", file.string(), ": names ", class_names_.size(), " classes, expected the model's ",

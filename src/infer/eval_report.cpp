@@ -58,6 +58,13 @@ std::string spread_text(const EvalResult& r) {
     return text;
 }
 
+// A row whose figures mean nothing; "" for others.
+std::string unusable_text(const EvalResult& r) {
+    if (r.finite()) return "";
+    return str(r.policy, ' ', fixed(r.keep_ratio, 2),
+               ": outputs are not finite (NaN or infinity), its figures mean nothing\n");
+}
+
 // Of pictures without labels, or a model without a head: what can be said is how far each row agrees with the dense
 // model.
 std::string agreement_table(const std::vector<EvalResult>& results) {
@@ -81,7 +88,7 @@ std::string agreement_table(const std::vector<EvalResult>& results) {
                       r.has_knn() ? fixed(r.knn(), 2) : "", fixed(r.gmacs, 3),
                       r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"));
     }
-    for (const EvalResult& r : results) table += spread_text(r);
+    for (const EvalResult& r : results) table += spread_text(r) + unusable_text(r);
     return table;
 }
 
@@ -123,7 +130,7 @@ std::string eval_table(const std::vector<EvalResult>& results) {
                  multi_label ? str(r.map_classes) : fixed(r.top5(), 2), fixed(r.loss, 3), fixed(r.gmacs, 3),
                  r.tokens_per_stage.empty() ? "all" : join(r.tokens_per_stage, "/"), r.paired() ? drop : "", object);
     }
-    for (const EvalResult& r : results) table += spread_text(r);
+    for (const EvalResult& r : results) table += spread_text(r) + unusable_text(r);
     return table;
 }
 

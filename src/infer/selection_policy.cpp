@@ -171,6 +171,10 @@ bool needs_pictures(const PruningPlan& plan) {
     return policy.learns && !plan.dense();
 }
 
+bool asks_prediction_modules(const PruningPlan& plan) {
+    return !plan.dense() && find_policy(plan.policy).predicts;
+}
+
 std::unique_ptr<SelectionPolicy> make_policy(const std::string& name,
                                              const std::shared_ptr<const InferenceModel>& model,
                                              const PolicyInputs& inputs) {

@@ -67,16 +67,26 @@ Preprocessing PreprocessingChanges::over(Preprocessing base) const {
 }
 
 std::int64_t short_side(const Preprocessing& p, std::int64_t height, std::int64_t width) {
-    if (p.resize > 0) return p.resize;
-    return static_cast<std::int64_t>(static_cast<double>(std::min(height, width)) / p.crop_pct);
+    return std::ranges::min(size_to_cover(p.resize, p.crop_pct, height, width));
+}
+
+std::array<std::int64_t, 2> size_to_cover(std::int64_t resize, double crop_pct, std::int64_t height,
+                                          std::int64_t width) {
+    const auto before = [&](std::int64_t side) {
+        if (resize > 0) return side * resize / std::min(height, width);
+        return static_cast<std::int64_t>(static_cast<double>(side) / crop_pct);
+    };
+    return {before(height), before(width)};
 }
 
 std::string describe(const Preprocessing& p, std::int64_t height, std::int64_t width) {
     const std::string size = str(width, " x ", height, width == height ? "" : " (width x height)");
     std::string shape = str("resized to ", size, ", ", p.interpolation);
     if (p.crop == kCenterCrop) {
-        shape = str("short side to ", short_side(p, height, width), " pixels, ", p.interpolation, ", then the middle ",
-                    size);
+        const auto [cover_height, cover_width] = size_to_cover(p.resize, p.crop_pct, height, width);
+        const std::string covering =
+            height == width ? str("short side to ", cover_height) : str("to cover ", cover_width, " x ", cover_height);
+        shape = str(covering, " pixels, ", p.interpolation, ", then the middle ", size);
     }
     return str("RGB, (value / 255 - mean) / std, mean ", numbers(p.mean), ", std ", numbers(p.std), "; ", shape);
 }

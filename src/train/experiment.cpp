@@ -26,7 +26,7 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1, ...");
     v.field("record_steps", record_steps,
             "on a GPU: start a step whose shapes repeat as one recorded piece (CUDA graph)");
-    v.field("seed", seed, "of the order of pictures, augmentation, decisions, new weights", at_least(0));
+    v.field("seed", seed, "of the order of pictures, augmentation, decisions, new weights", between(0, 0x1p63));
     v.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
     v.field("eval_every", eval_every, "epochs between evaluations; the last epoch always; 0: never", at_least(0));
     v.field("save_every", save_every, "epochs between checkpoints; the last epoch always", at_least(1));

@@ -9,6 +9,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
+#include "dynvit/io/json_text.hpp"
 #include "dynvit/weights/model_file.hpp"
 
 namespace dynvit {
@@ -28,7 +29,7 @@ void verify_sources(const Learner& learner, const Metadata& metadata, const std:
         if (!source.stays) continue;
         const auto expected = metadata.find(hash_key(source));
         if (expected == metadata.end()) {
-            log::info(str(file, " was written without hashes: train.", source.setting, ", ", source.path,
+            log::note(str(file, " was written without hashes: train.", source.setting, ", ", source.path,
                           ", is taken for the file that the run started from"));
         } else if (expected->second != source.sha256) {
             throw Error("run", source.path, " (train.", source.setting, "): found a file with SHA-256 ", source.sha256,
@@ -60,7 +61,7 @@ void RunFolder::save_config(const Experiment& experiment) const {
 void RunFolder::log_metrics(const nlohmann::json& line) const {
     const fs::path file = path_ / "metrics.jsonl";
     std::ofstream out(file, std::ios::app);
-    out << line.dump() << '\n' << std::flush;
+    out << json_text(line) << '\n' << std::flush;
     if (!out) throw Error("run", file.string(), ": cannot be written; is the disk full?");
 }
 

@@ -16,18 +16,22 @@ constexpr int kPanelWidth = 192;  // smaller pictures are enlarged to about this
 
 }  // namespace
 
-std::vector<NamedImage> sample_pictures(const DataSettings& data, const ModelSettings& model, std::int64_t count) {
+ReadPictures sample_pictures(const DataSettings& data, const ModelSettings& model, std::int64_t count) {
     const auto dataset = make_dataset(data, Split::kVal, model.image_height(), model.image_width());
     const SampleTransform transform = make_transform(data, Split::kVal, model.image_height(), model.image_width());
     const std::size_t size = dataset->size(), taken = std::min(size, static_cast<std::size_t>(count));
-    std::vector<NamedImage> pictures;
+    ReadPictures read;
     Random unused(0);
     for (std::size_t i = 0; i < taken; ++i) {
-        Sample sample = dataset->get(i * size / taken + i % (size / taken));
-        const std::string name = std::filesystem::path(sample.name).stem().string();
-        pictures.push_back({name, transform(sample, unused)});
+        try {
+            Sample sample = dataset->get(i * size / taken + i % (size / taken));
+            const std::string name = std::filesystem::path(sample.name).stem().string();
+            read.pictures.push_back({name, transform(sample, unused)});
+        } catch (const Error& error) {
+            read.left_out.emplace_back(error.what());
+        }
     }
-    return pictures;
+    return read;
 }
 
 void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> taken) {

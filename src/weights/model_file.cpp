@@ -144,14 +144,14 @@ bool is_of_openai(const TensorMap& tensors) {
 void say_what_was_found(const RawFile& raw, CanonicalWeights& weights, const RecognizedModel& model) {
     const ModelFile& file = raw.file;
     const std::string path = file.path.string();
-    log::info(str(path, ": ", model.description));
-    for (const std::string& note : weights.notes) log::info(str(path, ": ", note));
+    log::note(str(path, ": ", model.description));
+    for (const std::string& note : weights.notes) log::note(str(path, ": ", note));
     if (!raw.other_parts.empty()) {
-        log::info(str(path, ": the weights under \"", file.part,
+        log::note(str(path, ": the weights under \"", file.part,
                       "\" were taken; beside them: ", join(raw.other_parts, ", "), " (--weights-part)"));
     }
     for (const auto& [name, reason] : raw.unread) weights.passed_over.push_back(name);
-    if (!weights.passed_over.empty()) log::info(str(path, ": ", describe_passed_over(weights.passed_over)));
+    if (!weights.passed_over.empty()) log::note(str(path, ": ", describe_passed_over(weights.passed_over)));
     for (const std::string& note : model.notes) log::warn(str(path, ": ", note));
 }
 
@@ -275,14 +275,14 @@ void warn_of_other_numerics(const ModelSettings& model, const ModelFile& file) {
 
 }  // namespace
 
-void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
+void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit, bool prunes) {
     LoadReport report = load_state_dict(model, file.weights, file.settings);
     const std::size_t missing = report.missing.size();
     if (fit != Fit::kTeacher) std::erase_if(report.missing, is_of_prediction_module);
     if (report.missing.size() < missing) {
         if (fit == Fit::kFineTune) {
-            log::info("prediction modules start anew");
-        } else {
+            log::note("prediction modules start anew");
+        } else if (prunes) {
             log::warn(str(file.path.string(),
                           " has no prediction modules: theirs are untrained, and what they keep is arbitrary"));
         }
@@ -292,7 +292,7 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     if (fit == Fit::kFineTune) {
         for (const auto* keys : {&report.mis_shaped, &report.missing}) {
             for (const std::string& key : *keys) {
-                if (of_head(key)) log::info(str("starting the head anew: ", key));
+                if (of_head(key)) log::note(str("starting the head anew: ", key));
             }
         }
         std::erase_if(report.mis_shaped, of_head);
@@ -302,7 +302,7 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit) {
     if (file.recognized) warn_of_other_numerics(model.settings(), file);
     if (!report.clean()) throw Error("weights", file.path.string(), ": does not fit the model: ", report.text());
     if (report.pos_embed_resized) {
-        log::info(str("pos_embed resized to a grid of ", model.settings().grid_height(), " x ",
+        log::note(str("pos_embed resized to a grid of ", model.settings().grid_height(), " x ",
                       model.settings().grid_width()));
     }
 }

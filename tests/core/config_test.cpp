@@ -298,6 +298,73 @@ TEST(Config, AWrongPairNamesTheKeyThatIsWrong) {
         << "the first that somebody gave";
 }
 
+TEST(Config, WholeNumbersAreDecimalAndBounded) {
+    EXPECT_EQ(read("train: {epochs: 030}").train.epochs, 30) << "not octal";
+    EXPECT_EQ(read("", {"train.epochs=0256"}).train.epochs, 256);
+    EXPECT_EQ(read("", {"train.lr=010"}).train.lr, 10);
+    EXPECT_EQ(error_of([] { read("", {"train.epochs=4611686018427387904"}); }),
+              "[config] --set train.epochs=4611686018427387904: train.epochs: found '4611686018427387904', expected a "
+              "whole number of at least 1 and at most 1000000000");
+    EXPECT_EQ(error_of([] { read("train: {epochs: 0x10}"); }),
+              "[config] a.yaml:1: train.epochs: found '0x10', expected a whole number of at least 1");
+    EXPECT_EQ(error_of([] { read("train: {epochs: 9223372036854775808}"); }),
+              "[config] a.yaml:1: train.epochs: found '9223372036854775808', expected a whole number of at least 1");
+}
+
+TEST(Config, ValuesOfSetAreTextsAsTheyStand) {
+    for (const char* text : {"/a #1", "a: b", "- c", "*d", "&e", "!f", "%g", "h, i", "#", "--- j", "k\ttab"}) {
+        EXPECT_EQ(read("", {str("root=", text)}).root, text);
+    }
+    EXPECT_EQ(read("", {"root= /a "}).root, "/a") << "blanks at its ends don't count";
+    EXPECT_EQ(read("", {"root=\"a #1\""}).root, "a #1");
+    EXPECT_EQ(read("", {"root='b'"}).root, "b");
+    EXPECT_EQ(read("", {"root=\"\""}).root, "");
+    EXPECT_EQ(read("", {"root=~"}).root, "");
+    EXPECT_EQ(read("", {"train={lr: 2, epochs: 3}"}).train.lr, 2);
+    for (const char* none : {"", " "}) {
+        EXPECT_EQ(error_of([&] { read("", {str("root=", none)}); }),
+                  str("[config] --set root=", none,
+                      ": found no value (an unset shell variable?), expected one; \"\" means an empty text"));
+    }
+    EXPECT_EQ(error_of([] { read("", {"root=\"a\" #1"}); }),
+              "[config] --set root=\"a\" #1: found \"a\" #1, expected it to end as it begins");
+    EXPECT_EQ(error_of([] { read("", {"scale=[1, [2]"}); }).substr(0, 62),
+              "[config] --set scale=[1, [2]: the value is not valid YAML: end");
+}
+
+TEST(Config, OneDocumentAFile) {
+    EXPECT_EQ(read("---\nname: base\n---\n").name, "base") << "nothing comes after the second line";
+    EXPECT_EQ(error_of([] { read("name: base\n---\nflip: false\n"); }),
+              "[config] a.yaml:3: found a second document, expected one");
+}
+
+TEST(Config, TabsDoNotIndent) {
+    const std::string text = "found a tab at the start of the line, expected spaces";
+    EXPECT_EQ(error_of([] { read("flip: true\ntrain:\n\tlr: 1\n"); }), "[config] a.yaml:3: " + text);
+    EXPECT_EQ(error_of([] { read("train:\n  lr: 1\n \tepochs: 3\n"); }), "[config] a.yaml:3: " + text);
+    EXPECT_EQ(error_of([] { read("\tflip: true\n"); }), "[config] a.yaml:1: " + text);
+    EXPECT_EQ(read("train:\n  lr:\t1\n").train.lr, 1) << "elsewhere they are blanks";
+}
+
+TEST(Config, MergesMapsThatAnchorsName) {
+    const std::string shared = "x-shared: &shared\n  lr: 2\n  epochs: 5\n";
+    const Outer one = read(shared + "train:\n  <<: *shared\n  epochs: 7\n");
+    EXPECT_EQ(one.train.lr, 2);
+    EXPECT_EQ(one.train.epochs, 7) << "a map's own key wins";
+    const Outer several = read("x-a: &a {lr: 3}\nx-b: &b {lr: 4, epochs: 6}\ntrain: {<<: [*a, *b]}\n");
+    EXPECT_EQ(several.train.lr, 3) << "the first wins";
+    EXPECT_EQ(several.train.epochs, 6);
+    EXPECT_EQ(error_of([] { read("x-a: &a {lr: fast}\ntrain:\n  <<: *a\n"); }),
+              "[config] a.yaml:1: train.lr: found 'fast', expected a number above 0");
+    EXPECT_EQ(error_of([] { read("train:\n  <<: 3\n"); }),
+              "[config] a.yaml:2: <<: found '3', expected an alias of a map");
+    EXPECT_EQ(error_of([] { read("train: &t\n  lr: 1\n  more: *t\n"); }),
+              "[config] a.yaml: found an alias that stands inside its own anchor");
+    EXPECT_EQ(error_of([] { read("train: {x-a: 1}"); }),
+              "[config] a.yaml:1: train.x-a: unknown key; expected one of lr, epochs")
+        << "only at the top";
+}
+
 TEST(Config, BrokenYamlNamesTheLine) {
     const std::string text = error_of([] { read("flip: true\ntrain: [1, 2\nname: base"); });
     EXPECT_EQ(text.substr(0, 17), "[config] a.yaml:3");

@@ -181,7 +181,7 @@ TEST(DataSettings, PicturesOfASplitArePreparedAsTheySay) {
         Random random(1);
         return make_transform(settings("root: x\n" + text), split, 12, 16)(sample, random).pixels;
     };
-    EXPECT_EQ(prepared("", Split::kVal), center_crop(resize_short_side(image, 13), 16, 12).pixels);
+    EXPECT_EQ(prepared("", Split::kVal), center_crop(resize_to_cover(image, 18, 13), 16, 12).pixels);
     EXPECT_EQ(prepared("crop: squash\ninterpolation: bilinear\n", Split::kVal),
               resize(image, 16, 12, Filter::kBilinear).pixels);
     const std::string whole = "scale: [1, 1]\nratio: [1.3333, 1.3334]\nflip: 0\n";  // the whole picture

@@ -306,23 +306,43 @@ TEST(EvalTransform, IsResizeAndCentreCrop) {
     const Image image = speckled(60, 45);
     expect_equal(apply(EvalTransform{.width = 28, .height = 28}, image),
                  center_crop(resize_short_side(image, 32), 28, 28));  // 28 / 0.875
-    expect_equal(apply(EvalTransform{.width = 30, .height = 22}, image),
-                 center_crop(resize_short_side(image, 25), 30, 22));  // int(22 / 0.875 = 25.14)
-    expect_equal(apply(EvalTransform{.width = 20, .height = 16, .resize = 40}, image),
-                 center_crop(resize_short_side(image, 40), 20, 16));
+    expect_equal(apply(EvalTransform{.width = 28, .height = 28, .resize = 40}, image),
+                 center_crop(resize_short_side(image, 40), 28, 28));
+}
+
+// As timm: the picture covers what it is cropped from, and no border is added.
+TEST(EvalTransform, OfAnotherShapeIsCovered) {
+    const Image wide = speckled(60, 45), narrow = speckled(45, 60);
+    // 40 / 0.875 = 45.7, 20 / 0.875 = 22.9: the width decides, 60 x 45 becomes 45 x 34 (33.75).
+    expect_equal(apply(EvalTransform{.width = 40, .height = 20}, wide), center_crop(resize(wide, 45, 34), 40, 20));
+    // 45 x 60 becomes 45 x 60.
+    expect_equal(apply(EvalTransform{.width = 40, .height = 20}, narrow), center_crop(narrow, 40, 20));
+    // The shorter side of what is covered is 30, the longer one 60: 45 x 60 becomes 60 x 80.
+    expect_equal(apply(EvalTransform{.width = 40, .height = 20, .resize = 30}, narrow),
+                 center_crop(resize(narrow, 60, 80), 40, 20));
+    const Image white = [] {
+        Image made(500, 375);
+        std::ranges::fill(made.pixels, std::uint8_t{255});
+        return made;
+    }();
+    for (const auto& [width, height] : {std::pair(320, 160), std::pair(160, 320), std::pair(224, 208)}) {
+        const Image prepared = apply(EvalTransform{.width = width, .height = height}, white);
+        EXPECT_TRUE(std::ranges::all_of(prepared.pixels, [](std::uint8_t value) { return value == 255; }))
+            << width << " x " << height;
+    }
 }
 
 TEST(EvalTransform, IsWhatPreprocessingSays) {
     const Image image = speckled(60, 45);
     Preprocessing preprocessing;
     const auto prepared = [&] { return apply(eval_transform(preprocessing, 16, 20), image); };
-    expect_equal(prepared(), center_crop(resize_short_side(image, 18), 20, 16));  // int(16 / 0.875 = 18.29)
+    expect_equal(prepared(), center_crop(resize_to_cover(image, 22, 18), 20, 16));  // 20 and 16 / 0.875, rounded down
     preprocessing.crop_pct = 0.5;
-    expect_equal(prepared(), center_crop(resize_short_side(image, 32), 20, 16));
+    expect_equal(prepared(), center_crop(resize_to_cover(image, 40, 32), 20, 16));
     preprocessing.interpolation = "bilinear";
-    expect_equal(prepared(), center_crop(resize_short_side(image, 32, Filter::kBilinear), 20, 16));
-    preprocessing.resize = 40;  // before a share of the crop
-    expect_equal(prepared(), center_crop(resize_short_side(image, 40, Filter::kBilinear), 20, 16));
+    expect_equal(prepared(), center_crop(resize_to_cover(image, 40, 32, Filter::kBilinear), 20, 16));
+    preprocessing.resize = 48;  // before a share of the crop
+    expect_equal(prepared(), center_crop(resize_to_cover(image, 60, 48, Filter::kBilinear), 20, 16));
     preprocessing.resize = 0;
     preprocessing.crop = kSquash;
     expect_equal(prepared(), resize(image, 20, 16, Filter::kBilinear));

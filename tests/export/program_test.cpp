@@ -115,7 +115,7 @@ TEST_F(ExportProgram, BadInput) {
     }
     fail(weights + "-o model -f onnx -k 0", "[keep-ratio] found 0, expected a number above 0 and at most 1");
     fail(weights + "-o model -f onnx -k 0.9,0.7", "[keep-ratio] found several, expected one");
-    fail(weights + "-o model -f caffe", "--format: caffe not in {bundle,torchscript,onnx}");
+    fail(weights + "-o model -f caffe", "--format: found 'caffe', expected one of bundle, torchscript, onnx");
     fail(weights + "-o model", "--format is required");
     fail(weights + "-o model -f onnx -p bfloat16", "[export] --precision: found bfloat16, expected float32");
     fail(weights + "-o model -f onnx -k 1 --kept-tokens", "[export] a dense model keeps every token");

@@ -95,6 +95,9 @@ TEST(Preprocessing, IsSaidInALine) {
     EXPECT_EQ(describe({}, 224, 224),
               "RGB, (value / 255 - mean) / std, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225); short side to "
               "256 pixels, bicubic, then the middle 224 x 224");
+    EXPECT_EQ(describe({}, 160, 320),
+              "RGB, (value / 255 - mean) / std, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225); to cover 365 x "
+              "182 pixels, bicubic, then the middle 320 x 160 (width x height)");
     const Preprocessing other = read("mean: 0.48145466\nstd: 0.5\ninterpolation: bilinear\ncrop: squash\n");
     EXPECT_EQ(describe(other, 96, 160),
               "RGB, (value / 255 - mean) / std, mean (0.48145466, 0.48145466, 0.48145466), std (0.5, 0.5, 0.5); "

@@ -847,7 +847,8 @@ TEST_F(BadInput, UnknownNames) {
     write("a.yaml", kAlone);
     fail({"eval", "-m", "deit_huge", "-w", "w.safetensors", "--data", "."}, {"unknown model 'deit_huge'", "deit_tiny"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "tpu"}, {"unknown device 'tpu'", "auto, cpu, cuda"});
-    fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "-p", "int3"}, {"--precision: int3", "bfloat16"});
+    fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "-p", "int3"},
+         {"--precision: found 'int3'", "bfloat16"});
     fail({"eval", "-c", "a.yaml", "-w", "w.safetensors", "-d", "cpu", "--policy", "best"},
          {"'best'", "predicted, per_image, random, static, cls_attention, similarity, structural"});
     fail({"train", "-c", "a.yaml", "-s", "train.device=tpu", "-o", "run"}, {"unknown device 'tpu'"});
@@ -911,7 +912,7 @@ TEST_F(BadInput, CommandLine) {
     fail({"eval", "-w", "w", "-k", "much"}, {"--keep-ratio", "much"});
     fail({"eval", "-w", "w", "-b", "0"}, {"--batch-size"});
     fail({"bench"}, {"[bench] give --model, --config or --weights"});
-    fail({"bench", "-m", "deit_tiny", "-p", "int3"}, {"--precision: int3", "bfloat16"});
+    fail({"bench", "-m", "deit_tiny", "-p", "int3"}, {"--precision: found 'int3'", "bfloat16"});
     fail({"bench", "-m", "deit_tiny", "--policy", "best"}, {"unknown selection policy 'best'", "per_image"});
     fail({"bench", "-m", "deit_tiny", "-b", "0"}, {"--batch-size", "0"});
     fail({"bench", "-m", "deit_tiny", "-k", "0"}, {"[keep-ratio] found 0, expected a number above 0 and at most 1"});

@@ -6,12 +6,12 @@
 
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <set>
 
+#include "arguments.hpp"
 #include "bench_profile.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
@@ -126,14 +126,16 @@ void count_costs(Row& row, const at::Tensor& images) {
 // Everything that is to be timed, but not its times: batch by batch, precision by precision.
 std::vector<std::unique_ptr<Row>> make_rows(const Arguments& arguments, const ModelArguments::Choice& choice,
                                             const at::Tensor& images) {
-    const DynamicVit model = arguments.model.load(choice);
-    const ModelSettings& settings = model->settings();
+    const ModelSettings& settings = choice.experiment.model;
     ModelArguments asked = arguments.model;
     if (!asked.asks_for_plans()) {
         asked.keep_ratios = {1.0};
         if (settings.stages() > 0) asked.keep_ratios.push_back(kDefaultKeepRatio);
     }
     const std::vector<ModelArguments::Asked> plans = asked.plans(settings, arguments.policies);
+    std::vector<PruningPlan> all;
+    for (const auto& [plan, keep_ratio] : plans) all.push_back(plan);
+    const DynamicVit model = arguments.model.load(choice, all);
     const PolicyInputs inputs{images.slice(0, 0, kCalibrationPictures)};
     std::vector<std::unique_ptr<Row>> kinds;  // without a batch
     for (const std::string& precision : arguments.precisions) {
@@ -288,7 +290,7 @@ void print_table(const std::vector<std::unique_ptr<Row>>& rows, const std::optio
     std::vector<std::string> heading = {"policy", "ratio",  "precision",      "batch", "images/s", "median ms",
                                         "p95 ms", "p99 ms", "x dense (95 %)", "GMACs", "peak MiB"};
     if (before) heading.emplace_back("x before");
-    std::cout << line(heading);
+    std::string table = line(heading);
     for (const auto& row : rows) {
         std::string speedup;
         if (row->dense) {
@@ -311,8 +313,9 @@ void print_table(const std::vector<std::unique_ptr<Row>>& rows, const std::optio
             cells.push_back(
                 then == before->end() ? "new" : fixed(row->images_per_second().median / then->images_per_second, 2));
         }
-        std::cout << line(cells);
+        table += line(cells);
     }
+    print(table);
 }
 
 void draw(const std::vector<std::unique_ptr<Row>>& rows, const std::string& title, const std::string& file) {
@@ -345,14 +348,11 @@ void run(Arguments& arguments) {
         before = read_earlier(arguments.compare, make_report({}, arguments, settings, options.device));
     }
     measure(rows, images, options, arguments.profile);
-    if (!arguments.json.empty()) {
-        write_file_atomically(arguments.json, make_report(rows, arguments, settings, options.device).dump(2) + "\n",
-                              "bench");
-    }
+    write_json(arguments.json, make_report(rows, arguments, settings, options.device), "bench");
     const std::string title =
         str(settings.name, ' ', settings.image_height(), " x ", settings.image_width(), ", ", name_of(options.device),
             options.device.is_cpu() ? str(", ", at::get_num_threads(), " threads") : "");
-    std::cout << title << '\n';
+    print(title + '\n');
     print_table(rows, before);
     if (!arguments.plot.empty()) draw(rows, title, arguments.plot);
 }
@@ -368,20 +368,16 @@ void add_bench(CLI::App& program) {
     arguments->model.add_to(*command);
     command->get_option("--weights")->required(false)->description("as for eval; without it weights are drawn");
     command->remove_option(command->get_option("--precision"));
-    command
-        ->add_option("-p,--precision", arguments->precisions,
-                     "of " + join(inference_precisions(), ", ") + "; several: float32,bfloat16")
-        ->delimiter(',')
-        ->check(CLI::IsMember(inference_precisions()))
+    add_list(*command, "-p,--precision", arguments->precisions,
+             "of " + join(inference_precisions(), ", ") + "; several: float32,bfloat16", one_of(inference_precisions()))
         ->capture_default_str();
     add_policy_option(*command, arguments->policies, any_policy);
-    command->add_option("-b,--batch-size", arguments->batch_sizes, "pictures at a time; several: 1,16")
-        ->delimiter(',')
-        ->check(CLI::Range(1, 1 << 20))
+    add_list(*command, "-b,--batch-size", arguments->batch_sizes, "pictures at a time; several: 1,16",
+             within(between(1, kMostBatch)))
         ->capture_default_str();
     command->add_option("--images", arguments->pictures, "pictures, or folders of them, in place of random ones");
     command->add_option("--seconds", arguments->seconds, "how long to measure each row")
-        ->check(CLI::PositiveNumber)
+        ->check(within(above(0)))
         ->capture_default_str();
     add_profile_option(*command, arguments->profile);
     command->add_option("--json", arguments->json, "write the results to this file too");

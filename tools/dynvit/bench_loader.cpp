@@ -2,9 +2,9 @@
 #include <chrono>
 #include <cstdio>
 #include <ctime>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
@@ -18,7 +18,7 @@ namespace {
 struct Arguments {
     ConfigArguments config;
     std::string data, json;
-    std::vector<int> workers = {1};
+    std::vector<std::int64_t> workers = {1};
     std::int64_t image_size = 224;
     std::int64_t batch_size = 64;
     std::int64_t images = 0;
@@ -41,7 +41,7 @@ class Repeated : public Dataset {
 };
 
 struct LoaderSpeed {
-    int workers = 0;
+    std::int64_t workers = 0;
     std::int64_t images = 0;
     double seconds = 0;
     double core_seconds = 0;  // of the whole process: what the workers computed, also where they had to share a core
@@ -57,7 +57,8 @@ double core_seconds() {
 }
 
 /// Takes batches as fast as they come. Counted from the second batch on, when all workers are at work.
-LoaderSpeed measure(const Dataset& dataset, const SampleTransform& transform, const Arguments& arguments, int workers) {
+LoaderSpeed measure(const Dataset& dataset, const SampleTransform& transform, const Arguments& arguments,
+                    std::int64_t workers) {
     using Clock = std::chrono::steady_clock;
     const std::int64_t batch = arguments.batch_size;
     const std::int64_t counted = (arguments.images + batch - 1) / batch * batch;
@@ -65,7 +66,7 @@ LoaderSpeed measure(const Dataset& dataset, const SampleTransform& transform, co
     const Repeated repeated(dataset, static_cast<std::size_t>(counted > 0 ? counted + batch : kEndless));
     LoaderOptions options;
     options.batch_size = batch;
-    options.workers = workers;
+    options.workers = static_cast<int>(workers);
     Loader loader(repeated, transform, options);
     loader.next();
     LoaderSpeed speed{.workers = workers};
@@ -108,16 +109,15 @@ void run(const Arguments& arguments) {
                       core.c_str(), cost.c_str());
         return std::string(text);
     };
-    std::cout << line("workers", "pictures", "pictures/s", "pictures/s a core", "core's ms a picture") << std::flush;
+    print(line("workers", "pictures", "pictures/s", "pictures/s a core", "core's ms a picture"));
     nlohmann::json report = {{"data", configured ? experiment.data.root : arguments.data},
                              {"height", height},
                              {"width", width},
                              {"results", nlohmann::json::array()}};
-    for (const int workers : arguments.workers) {
+    for (const std::int64_t workers : arguments.workers) {
         const LoaderSpeed speed = measure(*dataset, transform, arguments, workers);
-        std::cout << line(str(workers), str(speed.images), fixed(speed.per_second(), 1), fixed(speed.per_core(), 1),
-                          fixed(1000 / speed.per_core(), 3))
-                  << std::flush;
+        print(line(str(workers), str(speed.images), fixed(speed.per_second(), 1), fixed(speed.per_core(), 1),
+                   fixed(1000 / speed.per_core(), 3)));
         report["results"].push_back({{"workers", workers},
                                      {"images", speed.images},
                                      {"seconds", speed.seconds},
@@ -125,7 +125,7 @@ void run(const Arguments& arguments) {
                                      {"images_per_second", speed.per_second()},
                                      {"images_per_core_second", speed.per_core()}});
     }
-    if (!arguments.json.empty()) write_file_atomically(arguments.json, report.dump(2) + "\n", "bench");
+    write_json(arguments.json, std::move(report), "bench");
 }
 
 }  // namespace
@@ -138,20 +138,19 @@ void add_bench_loader(CLI::App& bench) {
                         "in place of --config: a folder that holds a folder of pictures a "
                         "class");
     command->add_option("--image-size", arguments->image_size, "with --data: the pictures' height and width, pixels")
-        ->check(CLI::Range(1, 4096))
+        ->check(within(between(1, 4096)))
         ->capture_default_str();
-    command->add_option("-j,--workers", arguments->workers, "threads that prepare pictures; several: 1,2,4")
-        ->delimiter(',')
-        ->check(CLI::Range(1, 1024))
+    add_list(*command, "-j,--workers", arguments->workers, "threads that prepare pictures; several: 1,2,4",
+             within(between(1, kMostThreads)))
         ->capture_default_str();
     command->add_option("-b,--batch-size", arguments->batch_size, "pictures at a time")
-        ->check(CLI::Range(1, 65536))
+        ->check(within(between(1, 65536)))
         ->capture_default_str();
     command->add_option("--seconds", arguments->seconds, "how long to measure")
-        ->check(CLI::PositiveNumber)
+        ->check(within(above(0)))
         ->capture_default_str();
     command->add_option("--images", arguments->images, "in place of --seconds: how many pictures, whole batches")
-        ->check(CLI::Range(1, 1 << 25));
+        ->check(within(between(1, 1 << 25)));
     command->add_option("--json", arguments->json, "write the results to this file too");
     command->callback([arguments] { run(*arguments); });
 }

@@ -1,8 +1,8 @@
 #include "bench_profile.hpp"
 
-#include <iostream>
-
+#include "arguments.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
 #include "dynvit/runtime/kernel_profile.hpp"
 #include "dynvit/runtime/timing.hpp"
 
@@ -10,7 +10,7 @@ namespace dynvit::tool {
 
 void add_profile_option(CLI::App& command, std::size_t& most) {
     command.add_option("--profile", most, "tell which kernels the GPU's time goes to, the N longest of each row")
-        ->check(CLI::Range(1, 1000))
+        ->check(within(between(1, 1000)))
         ->option_text("N");
 }
 
@@ -28,7 +28,7 @@ void print_profiles(const std::vector<std::function<void()>>& cases, const std::
             wait_for(device);
         });
         if (kernels.empty()) throw Error("bench", "LibTorch's profiler saw no kernel on ", device.str());
-        std::cout << names[i] << '\n' << table_of(kernels, most) << std::flush;
+        print(str(names[i], '\n', table_of(kernels, most)));
     }
 }
 

@@ -10,6 +10,9 @@
 
 namespace dynvit::tool {
 
+/// Most pictures that a bench command takes at a time.
+inline constexpr double kMostBatch = 1 << 20;
+
 /// --profile N: @param most kernels to tell of; stays 0, none, where it isn't given
 void add_profile_option(CLI::App& command, std::size_t& most);
 

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "arguments.hpp"
 #include "bench_profile.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
@@ -74,6 +74,14 @@ std::int64_t resident_bytes(const Learner& learner, ModelSettings settings, at::
     return bytes + count_parameters(settings) * static_cast<std::int64_t>(at::elementSize(precision));
 }
 
+std::string line(const std::string& batch, const std::string& ms, const std::string& rate, const std::string& between,
+                 const std::string& peak) {
+    char text[128];
+    std::snprintf(text, sizeof text, "%6s %10s %10s %18s %10s\n", batch.c_str(), ms.c_str(), rate.c_str(),
+                  between.c_str(), peak.c_str());
+    return text;
+}
+
 void run(const Arguments& arguments) {
     if (arguments.config.config.empty()) throw Error("bench", "give --config with the experiment whose step to time");
     Experiment experiment = arguments.config.read();
@@ -126,26 +134,23 @@ void run(const Arguments& arguments) {
                              {"device", options.device.str()},
                              {"accumulate", settings.accumulate},
                              {"rows", nlohmann::json::array()}};
-    std::printf("%s, %s on %s, %ld batch(es) a step\n%6s %10s %10s %18s %10s\n", experiment.model.name.c_str(),
-                settings.precision.c_str(), options.device.str().c_str(), static_cast<long>(settings.accumulate),
-                "batch", "ms a step", "images/s", "(95 %)", "peak GiB");
+    print(str(experiment.model.name, ", ", settings.precision, " on ", options.device.str(), ", ", settings.accumulate,
+              " batch(es) a step\n", line("batch", "ms a step", "images/s", "(95 %)", "peak GiB")));
     for (std::size_t i = 0; i < cases.size(); ++i) {
         const MedianInterval pace = median_interval(timings[i].pace);
         const auto images = static_cast<double>(sizes[i] * settings.accumulate);
-        std::printf("%6ld %10.2f %10.1f %18s %10.2f\n", static_cast<long>(sizes[i]), 1e3 * pace.median,
-                    images / pace.median,
-                    str('(', fixed(images / pace.high, 0), " - ", fixed(images / pace.low, 0), ')').c_str(),
-                    static_cast<double>(peaks[i]) / (1 << 30));
+        print(line(str(sizes[i]), fixed(1e3 * pace.median, 2), fixed(images / pace.median, 1),
+                   str('(', fixed(images / pace.high, 0), " - ", fixed(images / pace.low, 0), ')'),
+                   fixed(static_cast<double>(peaks[i]) / (1 << 30), 2)));
         report["rows"].push_back({{"batch", sizes[i]},
                                   {"seconds", {{"median", pace.median}, {"low", pace.low}, {"high", pace.high}}},
                                   {"images_per_second", images / pace.median},
                                   {"peak_bytes", peaks[i]}});
     }
-    std::fflush(stdout);
     std::vector<std::string> names;
     for (const std::int64_t size : sizes) names.push_back(str("a step of batch ", size));
     print_profiles(cases, names, arguments.profile, options.device);
-    if (!arguments.json.empty()) write_file_atomically(arguments.json, report.dump(2) + "\n", "bench");
+    write_json(arguments.json, std::move(report), "bench");
 }
 
 }  // namespace
@@ -155,11 +160,10 @@ void add_bench_train(CLI::App& bench) {
     CLI::App* command = bench.add_subcommand(
         "train", "An experiment's training step: random pictures on the device, weights as they are drawn");
     arguments->config.add_to(*command);
-    command->add_option("-b,--batch-size", arguments->batch_sizes, "in place of the experiment's; several: 128,256")
-        ->delimiter(',')
-        ->check(CLI::Range(1, 1 << 20));
+    add_list(*command, "-b,--batch-size", arguments->batch_sizes, "in place of the experiment's; several: 128,256",
+             within(between(1, kMostBatch)));
     command->add_option("--seconds", arguments->seconds, "how long to measure each batch size")
-        ->check(CLI::PositiveNumber)
+        ->check(within(above(0)))
         ->capture_default_str();
     add_profile_option(*command, arguments->profile);
     command->add_option("--json", arguments->json, "write the results to this file too");

@@ -4,15 +4,37 @@
 
 #include <algorithm>
 #include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <utility>
 
+#include "arguments.hpp"
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/infer/slow_paths.hpp"
+#include "dynvit/io/json_text.hpp"
 
 namespace dynvit::tool {
+namespace {
+
+// A name a line or, where there is a NUL, as `find -print0` writes them: a name before each.
+std::vector<std::string> listed_on_standard_input() {
+    const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+    const bool zeros = text.find('\0') != std::string::npos;
+    std::vector<std::string> names;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line, zeros ? '\0' : '\n');) {
+        if (!zeros && line.ends_with('\r')) line.pop_back();
+        if (!line.empty()) names.push_back(std::move(line));
+    }
+    return names;
+}
+
+}  // namespace
 
 std::vector<std::filesystem::path> find_pictures(const std::vector<std::string>& given) {
     std::vector<std::filesystem::path> found;
@@ -30,10 +52,7 @@ std::vector<std::filesystem::path> find_pictures(const std::vector<std::string>&
             add(name);
             continue;
         }
-        for (std::string line; std::getline(std::cin, line);) {
-            if (line.ends_with('\r')) line.pop_back();
-            if (!line.empty()) add(line);
-        }
+        for (const std::string& listed : listed_on_standard_input()) add(listed);
     }
     if (found.empty()) throw Error("pictures", "found none, expected files, folders or a list on standard input");
     return found;
@@ -64,53 +83,52 @@ Experiment ConfigArguments::read(const std::optional<Preprocessing>& of_model) c
 
 namespace {
 
-template <class Names>
-CLI::Option* policy_option(CLI::App& command, Names& names, PolicyFilter serves, const char* several) {
+CLI::Validator policy_check(PolicyFilter serves) {
     const auto check = [serves](const std::string& name) {
         find_policy(name, serves);
         return std::string();
     };
-    return command
-        .add_option("--policy", names,
-                    str("who selects: ", describe_policies(serves), several, "; else the model's own: predicted, or ",
-                        kSimilarity, " with the reduction tome"))
-        ->check(CLI::Validator(check, ""));
+    return {check, ""};
+}
+
+std::string describe_policy_option(PolicyFilter serves, const char* several) {
+    return str("who selects: ", describe_policies(serves), several, "; else the model's own: predicted, or ",
+               kSimilarity, " with the reduction tome");
 }
 
 }  // namespace
 
 void add_policy_option(CLI::App& command, std::string& policy, PolicyFilter serves) {
-    policy_option(command, policy, serves, "");
+    command.add_option("--policy", policy, describe_policy_option(serves, ""))->check(policy_check(serves));
 }
 
 void add_policy_option(CLI::App& command, std::vector<std::string>& policies, PolicyFilter serves) {
-    policy_option(command, policies, serves, "; several: predicted,random")->delimiter(',');
+    add_list(command, "--policy", policies, describe_policy_option(serves, "; several: predicted,random"),
+             policy_check(serves));
 }
 
 void add_preprocessing_options(CLI::App& command, PreprocessingChanges& changes) {
-    const auto colors = [&](const char* name, std::vector<double>& value, const char* description) {
-        command.add_option(name, value, description)->delimiter(',')->allow_extra_args(false);
-    };
-    colors("--mean", changes.mean,
-           "taken off each colour, in units of 1 = 255: one number, or red,green,blue; as the other options of how "
-           "pictures are prepared: in place of the config's, then the model file's, then ImageNet's");
-    colors("--std", changes.std, "what the rest is divided by, likewise");
+    add_list(command, "--mean", changes.mean,
+             "taken off each colour, in units of 1 = 255: one number, or red,green,blue; as the other options of how "
+             "pictures are prepared: in place of the config's, then the model file's, then ImageNet's");
+    add_list(command, "--std", changes.std, "what the rest is divided by, likewise");
     command.add_option("--interpolation", changes.interpolation, "bicubic, bilinear or lanczos, as Pillow has them");
     command.add_option("--crop", changes.crop,
                        "center: the middle of a picture whose short side is resized; squash: all of it, at any aspect "
                        "ratio");
-    command.add_option("--resize", changes.resize,
-                       "short side before the centre crop, pixels; 0: int(size / --crop-pct)");
+    command
+        .add_option("--resize", changes.resize, "short side before the centre crop, pixels; 0: int(size / --crop-pct)")
+        ->check(within(at_least(0)));
     command.add_option("--crop-pct", changes.crop_pct, "the centre crop's share of the short side");
 }
 
 void PictureArguments::add_to(CLI::App& command) {
     add_preprocessing_options(command, preprocessing);
     command.add_option("-b,--batch-size", batch_size, "pictures at a time")
-        ->check(CLI::PositiveNumber)
+        ->check(within(at_least(1)))
         ->capture_default_str();
     command.add_option("-j,--workers", workers, "threads that decode pictures; 0: one a core")
-        ->check(CLI::NonNegativeNumber);
+        ->check(within(between(0, kMostThreads)));
 }
 
 void PictureArguments::change(DataSettings& data) const {
@@ -132,12 +150,12 @@ void ModelArguments::add_model_to(CLI::App& command) {
     command.add_option("--weights-prefix", reading.prefix,
                        "what the wanted model's names begin with, where a file holds several");
     command.add_option("--num-heads", reading.known.num_heads, "attention heads, where no file says how many")
-        ->check(CLI::PositiveNumber);
+        ->check(within(at_least(1)));
     command.add_option("--activation", reading.known.activation, "of the MLPs, where no file says which")
-        ->check(CLI::IsMember({"gelu", "gelu_tanh", "quick_gelu"}));
-    command.add_option("--image-size", image_size, "pixels, or height,width; the position embedding is resized")
-        ->delimiter(',');
-    command.add_option("--pruning-loc", pruning_loc, "blocks that have a stage, from 0")->delimiter(',');
+        ->check(one_of({"gelu", "gelu_tanh", "quick_gelu"}));
+    add_list(command, "--image-size", image_size, "pixels, or height,width; the position embedding is resized",
+             within(at_least(1)));
+    add_list(command, "--pruning-loc", pruning_loc, "blocks that have a stage, from 0", within(at_least(0)));
     command.add_option(
         "--reduction", reduction,
         "what becomes of tokens that a stage does not keep, in place of the model's own: delete, merge (into the kept "
@@ -145,16 +163,12 @@ void ModelArguments::add_model_to(CLI::App& command) {
     command.add_option(
         "--stage-place", stage_place,
         "where a stage stands, in place of the model's own: before_block, or after_attention in its block");
-    command
-        .add_option("-k,--keep-ratio", keep_ratios,
-                    "share of the patches that stage 1 keeps, rho; the following keep "
-                    "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7")
-        ->delimiter(',');
-    command
-        .add_option("--gmacs", gmacs,
-                    "in place of a keep ratio: the largest one of at most so many 10^9 multiply-accumulates an image; "
-                    "several: 2.9,3.4")
-        ->delimiter(',');
+    add_list(command, "-k,--keep-ratio", keep_ratios,
+             "share of the patches that stage 1 keeps, rho; the following keep "
+             "rho^2, rho^3; 1.0 is dense; several: 1.0,0.7");
+    add_list(command, "--gmacs", gmacs,
+             "in place of a keep ratio: the largest one of at most so many 10^9 multiply-accumulates an image; "
+             "several: 2.9,3.4");
     command.add_option("-d,--device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1")
         ->capture_default_str();
 }
@@ -162,15 +176,14 @@ void ModelArguments::add_model_to(CLI::App& command) {
 void ModelArguments::add_to(CLI::App& command) {
     config.add_to(command);
     add_model_to(command);
-    command
-        .add_option("--tokens", tokens, "in place of a keep ratio: how many patch tokens each stage keeps: 137,96,67")
-        ->delimiter(',');
+    add_list(command, "--tokens", tokens, "in place of a keep ratio: how many patch tokens each stage keeps: 137,96,67",
+             within(at_least(0)));
     command
         .add_option(
             "-p,--precision", precision,
             "float32, bfloat16, float16; 8-bit matrix products: int8 on processors that have them, float8 on GPUs of "
             "compute capability 9.0")
-        ->check(CLI::IsMember(inference_precisions()))
+        ->check(one_of(inference_precisions()))
         ->capture_default_str();
 }
 
@@ -185,7 +198,7 @@ ModelSettings ModelArguments::settings_without_config(const ModelFile& file) con
     if (!file.recognized || has_prediction_modules(file)) return settings;
     settings.pruning_loc = asks_for_stages() ? default_stages(settings.depth) : std::vector<std::int64_t>();
     if (settings.stages() > 0 && pruning_loc.empty()) {
-        log::info(str("stages at blocks ", join(settings.pruning_loc, ", "), "; --pruning-loc places them elsewhere"));
+        log::note(str("stages at blocks ", join(settings.pruning_loc, ", "), "; --pruning-loc places them elsewhere"));
     }
     return settings;
 }
@@ -320,11 +333,12 @@ PruningPlan ModelArguments::plan(const Choice& choice, const std::string& policy
     return plan;
 }
 
-DynamicVit ModelArguments::load(const Choice& choice) const {
+DynamicVit ModelArguments::load(const Choice& choice, const std::vector<PruningPlan>& plans) const {
     const at::Device target = parse_device(device);
-    for (const std::string& line : slow_paths(choice.experiment.model, target)) log::info(line);
+    for (const std::string& line : slow_paths(choice.experiment.model, target)) log::note(line);
     DynamicVit loaded(choice.experiment.model, at::make_generator<at::CPUGeneratorImpl>(0));
-    if (!weights.empty()) load_weights(*loaded, choice.file, Fit::kEvaluate);
+    const bool prunes = std::ranges::any_of(plans, asks_prediction_modules);
+    if (!weights.empty()) load_weights(*loaded, choice.file, Fit::kEvaluate, prunes);
     loaded->to(target);
     loaded->eval();
     return loaded;
@@ -332,6 +346,12 @@ DynamicVit ModelArguments::load(const Choice& choice) const {
 
 EvalOptions ModelArguments::options() const {
     return {parse_device(device), parse_inference_precision(precision), 0, DynamicVit(nullptr), {}};
+}
+
+void write_json(const std::string& path, nlohmann::json report, const std::string& area) {
+    if (path.empty()) return;
+    report["notes"] = log::notes();
+    write_file_atomically(path, json_text(report, 2) + '\n', area);
 }
 
 }  // namespace dynvit::tool

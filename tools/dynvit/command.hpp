@@ -2,7 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -20,6 +20,9 @@ void add_bench_train(CLI::App& bench);
 /// Pictures that a command line names: files as they are given, those below folders, sorted, and for "-" what the lines
 /// of standard input name likewise. Throws Error for a folder without any, and where there are none at all.
 std::vector<std::filesystem::path> find_pictures(const std::vector<std::string>& given);
+
+/// Writes a command's report to the file that --json names, with the run's notes; does nothing where it names none.
+void write_json(const std::string& path, nlohmann::json report, const std::string& area);
 
 /// --config FILE and --set KEY=VALUE.
 struct ConfigArguments {
@@ -104,7 +107,8 @@ struct ModelArguments {
     PruningPlan plan(const Choice& choice, const std::string& policy = {}) const;
 
     /// The chosen model with its weights, on the device.
-    DynamicVit load(const Choice& choice) const;
+    /// @param plans that it is for: where one asks prediction modules, it is said if the weights have none
+    DynamicVit load(const Choice& choice, const std::vector<PruningPlan>& plans) const;
 
     EvalOptions options() const;
 

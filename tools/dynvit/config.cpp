@@ -1,8 +1,7 @@
 // dynvit config: the settings that a file means, with their comments.
-#include <iostream>
-
-#include "command.hpp"
 #include "dynvit/core/config.hpp"
+#include "command.hpp"
+#include "dynvit/core/files.hpp"
 
 namespace dynvit::tool {
 
@@ -12,7 +11,7 @@ void add_config(CLI::App& program) {
     arguments->add_to(*command);
     command->callback([arguments] {
         const bool defaults = arguments->config.empty() && arguments->overrides.empty();
-        std::cout << write_config(defaults ? Experiment() : arguments->read());
+        print(write_config(defaults ? Experiment() : arguments->read()));
     });
 }
 

@@ -1,11 +1,13 @@
 // dynvit convert: weights from a PyTorch checkpoint, or from a safetensors file, to a safetensors file.
 #include <ATen/ATen.h>
 
-#include <iostream>
-
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
+#include "dynvit/io/weights_format.hpp"
 #include "dynvit/runtime/device.hpp"
+#include "standard_output.hpp"
 
 namespace dynvit::tool {
 namespace {
@@ -20,8 +22,9 @@ void convert_precision(ModelFile& file, const std::string& precision) {
     const at::ScalarType type = parse_precision(precision);
     for (auto& [name, tensor] : file.weights) {
         if (!tensor.is_floating_point()) continue;
-        const at::Tensor converted = tensor.to(type);
-        if (tensor.isfinite().logical_and(converted.isfinite().logical_not()).any().item<bool>()) {
+        const at::Tensor exact = tensor.element_size() == 1 ? tensor.to(at::kFloat) : tensor;  // 8 bits have no tests
+        const at::Tensor converted = exact.to(type);
+        if (exact.isfinite().logical_and(converted.isfinite().logical_not()).any().item<bool>()) {
             throw Error("convert", file.path.string(), ": ", name, " has values too large for ", precision,
                         "; try bfloat16");
         }
@@ -36,14 +39,18 @@ std::int64_t parameters(const TensorMap& weights) {
 }
 
 void run(const Arguments& arguments) {
+    check_safetensors_ending(arguments.out, "convert");
     ModelFile file = read_model_file(arguments.in, {.part = arguments.ema ? "ema" : "", .recognize = false});
     if (!arguments.precision.empty()) convert_precision(file, arguments.precision);
     write_model_file(arguments.out, file.weights, file.settings, std::nullopt, file.preprocessing);
-    std::cout << arguments.out << ": " << file.weights.size() << " tensors, " << parameters(file.weights)
-              << " parameters";
-    if (!file.part.empty()) std::cout << ", from \"" << file.part << '"';
-    if (!file.skipped.empty()) std::cout << "; skipped " << join(file.skipped, ", ");
-    std::cout << '\n';
+    const std::string line = str(arguments.out, ": ", file.weights.size(), " tensors, ", parameters(file.weights),
+                                 " parameters", file.part.empty() ? "" : str(", from \"", file.part, '"'),
+                                 file.skipped.empty() ? "" : "; skipped " + join(file.skipped, ", "));
+    if (is_standard_output(arguments.out)) {
+        log::info(line);  // not into the weights
+    } else {
+        print(line + '\n');
+    }
 }
 
 }  // namespace

@@ -1,11 +1,12 @@
 // dynvit eval: accuracy and cost, dense and pruned.
-#include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
+#include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/data/tar_shards.hpp"
 #include "dynvit/infer/eval_report.hpp"
@@ -106,7 +107,10 @@ void run(Arguments& arguments) {
     }
     arguments.reading.change(experiment.data);
 
-    const DynamicVit model = arguments.model.load(choice);
+    const std::vector<EvalCase> wanted = cases(arguments, choice);
+    std::vector<PruningPlan> plans;
+    for (const EvalCase& one : wanted) plans.push_back(one.plan);
+    const DynamicVit model = arguments.model.load(choice, plans);
     EvalOptions options = arguments.model.options();
     options.independent_classes = experiment.train.loss.binary();
     if (!arguments.baseline.empty()) {
@@ -114,7 +118,6 @@ void run(Arguments& arguments) {
         options.baseline = load_dense(file, experiment.model, options.device);
         warn_of_other_scaling(file, experiment.data.preprocessing, "the baseline");
     }
-    const std::vector<EvalCase> wanted = cases(arguments, choice);
     if (!experiment.data.labels.empty() && !unlabelled && !experiment.model.classifies()) {
         throw Error("eval", experiment.data.labels,
                     ": found labels of any number of classes each, but the model has no head that tells them");
@@ -126,8 +129,12 @@ void run(Arguments& arguments) {
     const std::vector<EvalResult> results =
         unlabelled ? evaluate_unlabelled(arguments, model, wanted, experiment.data, options)
                    : evaluate_split(model, wanted, experiment.data, arguments.reading.batch_size, options);
-    std::cout << eval_table(results);
-    if (arguments.json.empty()) return;
+    for (const EvalResult& result : results) {
+        if (result.finite()) continue;
+        log::warn(str(result.policy, ' ', fixed(result.keep_ratio, 2),
+                      ": outputs are not finite, and its figures mean nothing"));
+    }
+    print(eval_table(results));
     nlohmann::json report = {{"model", experiment.model.name},
                              {"weights", arguments.model.weights},
                              {"precision", arguments.model.precision},
@@ -135,7 +142,7 @@ void run(Arguments& arguments) {
                              {"results", nlohmann::json::array()}};
     if (options.neighbours) report["neighbours"] = neighbours_json(*options.neighbours);
     for (const EvalResult& result : results) report["results"].push_back(eval_json(result));
-    write_file_atomically(arguments.json, report.dump(2) + "\n", "eval");
+    write_json(arguments.json, std::move(report), "eval");
 }
 
 }  // namespace
@@ -162,11 +169,9 @@ void add_eval(CLI::App& program) {
         ->excludes("--pictures");
     arguments->reading.add_to(*command);
     add_policy_option(*command, arguments->policies, any_policy);
-    command
-        ->add_option("--threshold", arguments->thresholds,
-                     "per_image at this probability to be kept, or one a stage; without it per_image finds those that "
-                     "keep as many tokens as --keep-ratio")
-        ->delimiter(',');
+    add_list(*command, "--threshold", arguments->thresholds,
+             "per_image at this probability to be kept, or one a stage; without it per_image finds those that "
+             "keep as many tokens as --keep-ratio");
     command->add_option(
         "--baseline", arguments->baseline,
         "weights of the dense model to compare with, such as those that training started from; else --weights, dense");

@@ -1,9 +1,13 @@
 // dynvit export: a model in a format that other programs run.
-#include <iostream>
+#include <filesystem>
 
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
 #include "dynvit/export/export_model.hpp"
+#include "dynvit/io/weights_format.hpp"
+#include "standard_output.hpp"
 
 namespace dynvit::tool {
 namespace {
@@ -19,17 +23,23 @@ void run(Arguments& arguments) {
     if (arguments.model.precision != "float32") {
         throw Error("export", "--precision: found ", arguments.model.precision, ", expected float32");
     }
+    const std::filesystem::file_status output = std::filesystem::status(arguments.output);
+    if (std::filesystem::is_other(output) || is_standard_output(arguments.output)) {
+        throw Error("export", arguments.output, ": is no regular file, expected one: what is written is read back");
+    }
+    if (arguments.format == "bundle") check_safetensors_ending(arguments.output, "export");
     const ModelArguments::Choice choice = arguments.model.choose();
-    const ExportOptions options{arguments.model.plan(choice), arguments.kept_tokens,
+    const PruningPlan plan = arguments.model.plan(choice);
+    const ExportOptions options{plan, arguments.kept_tokens,
                                 arguments.preprocessing.over(choice.experiment.data.preprocessing),
                                 choice.class_names(arguments.classes)};
-    DynamicVit model = arguments.model.load(choice);
+    DynamicVit model = arguments.model.load(choice, {plan});
     model->to(at::kCPU);
     export_model(arguments.output, model, options, arguments.format);
-    std::cout << arguments.output << ": " << arguments.format << ", " << choice.experiment.model.name << ", "
-              << (options.plan.dense() ? "dense" : "keeps " + join(options.plan.tokens, "/") + " of ")
-              << (options.plan.dense() ? "" : str(choice.experiment.model.patches(), " patches")) << ", "
-              << std::filesystem::file_size(arguments.output) << " bytes\n";
+    const ModelSettings& settings = choice.experiment.model;
+    print(str(arguments.output, ": ", arguments.format, ", ", settings.name, ", ",
+              plan.dense() ? "dense" : str("keeps ", join(plan.tokens, "/"), " of ", settings.patches(), " patches"),
+              ", ", std::filesystem::file_size(arguments.output), " bytes\n"));
 }
 
 }  // namespace
@@ -41,7 +51,7 @@ void add_export(CLI::App& program) {
     arguments->model.add_to(*command);
     command->add_option("-f,--format", arguments->format, join(export_formats(), " or "))
         ->required()
-        ->check(CLI::IsMember(export_formats()));
+        ->check(one_of(export_formats()));
     command->add_option("-o,--output", arguments->output, "file to write")->required();
     command->add_option("--classes", arguments->classes,
                         "bundle: file with a class's folder and name a line, in index order, for its class names");

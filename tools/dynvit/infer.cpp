@@ -1,15 +1,17 @@
 // dynvit infer: what is in these pictures, and what the model looked at.
 #include <chrono>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/infer/inference_session.hpp"
+#include "dynvit/io/json_text.hpp"
 
 namespace dynvit::tool {
 namespace {
@@ -55,6 +57,13 @@ nlohmann::json answer(const std::string& picture, const SessionOutput& output, c
     return line;
 }
 
+// Those that came since the line before. @param told how many there were then
+void add_notes(nlohmann::json& line, std::size_t& told) {
+    const std::vector<std::string> notes = log::notes();
+    for (std::size_t n = told; n < notes.size(); ++n) line["notes"].push_back(notes[n]);
+    told = notes.size();
+}
+
 std::string as_text(const nlohmann::json& line) {
     std::string text = line["picture"].get<std::string>() + '\n';
     for (const nlohmann::json& one : line["top"]) {
@@ -76,7 +85,7 @@ void run(Arguments& arguments) {
     const PruningPlan plan = plan_of(arguments, choice);
     const PictureList pictures(find_pictures(arguments.pictures));
     const EvalOptions options = arguments.model.options();
-    const DynamicVit model = arguments.model.load(choice);
+    const DynamicVit model = arguments.model.load(choice, {plan});
     const bool independent = arguments.independent || choice.experiment.train.loss.binary();
 
     DataSettings data = choice.experiment.data;
@@ -100,8 +109,10 @@ void run(Arguments& arguments) {
             if (broken.insert(sample.name).second) log::warn("left out: " + sample.reason);
         }
     };
+    std::size_t told = 0;  // of the run's notes
     while (const std::optional<Batch> batch = loader.next()) {
         const std::int64_t count = batch->images.size(0);
+        report_broken();
         if (count > 0) {
             const Clock::time_point start = Clock::now();
             const SessionOutput output = session.run(batch->images);
@@ -109,16 +120,17 @@ void run(Arguments& arguments) {
                 (independent ? output.logits.to(at::kFloat).sigmoid() : output.logits.softmax(-1, at::kFloat)).cpu();
             const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
             model_seconds += seconds;
+            std::string text;
             for (std::int64_t i = 0; i < count; ++i) {
-                const nlohmann::json line =
+                nlohmann::json line =
                     answer(batch->names[static_cast<std::size_t>(i)], output, probabilities, i, names, arguments.top,
                            1000 * seconds / static_cast<double>(count), settings.patches());
-                std::cout << (arguments.json ? line.dump() + '\n' : as_text(line));
+                if (arguments.json) add_notes(line, told);
+                text += arguments.json ? json_text(line) + '\n' : as_text(line);
             }
-            std::cout.flush();
+            print(text);
         }
         done += count;
-        report_broken();
         bar.update(done + std::ssize(broken), "");
     }
     report_broken();
@@ -139,24 +151,26 @@ void add_infer(CLI::App& program) {
     arguments->model.add_to(*command);
     command
         ->add_option("pictures", arguments->pictures,
-                     "pictures, folders of them, or - for a list of both on standard input, a line each")
+                     "pictures, folders of them, or - for a list of both on standard input, a line each or as find "
+                     "-print0 writes it")
         ->required();
     command->add_option("--classes", arguments->classes, "file with a class's folder and name a line, in index order");
     arguments->reading.add_to(*command);
     command->add_option("--top", arguments->top, "so many classes of each picture")
-        ->check(CLI::PositiveNumber)
+        ->check(within(at_least(1)))
         ->capture_default_str();
     command->add_flag(
         "--independent", arguments->independent,
         "classes do not exclude each other: the probability of each by itself (sigmoid), as a config with "
         "train.loss.classification_kind binary says, too");
     add_policy_option(*command, arguments->policy, any_policy);
-    command
-        ->add_option("--threshold", arguments->thresholds,
-                     "in place of a keep ratio: keep every token that is likelier needed than this, in each picture "
-                     "its own number; or one a stage")
-        ->delimiter(',');
-    command->add_flag("--json", arguments->json, "a JSON object a picture and line, kept patches too");
+    add_list(*command, "--threshold", arguments->thresholds,
+             "in place of a keep ratio: keep every token that is likelier needed than this, in each picture "
+             "its own number; or one a stage");
+    command->add_flag(
+        "--json", arguments->json,
+        "a JSON object a picture and line, kept patches too, and under \"notes\" what was assumed or passed over "
+        "since the line before");
     command->callback([arguments] { run(*arguments); });
 }
 

@@ -3,9 +3,9 @@
 
 #include <atomic>
 #include <csignal>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
@@ -17,6 +17,7 @@
 #include "dynvit/infer/eval_report.hpp"
 #include "dynvit/infer/inference_session.hpp"
 #include "dynvit/infer/nearest_neighbours.hpp"
+#include "dynvit/io/weights_format.hpp"
 #include "dynvit/runtime/timing.hpp"
 #include "dynvit/train/label_free_recipe.hpp"
 #include "dynvit/train/trainer.hpp"
@@ -275,6 +276,7 @@ std::string run_folder(const Arguments& arguments) {
 
 // What is there already is known before anything is read.
 void check_output(const Arguments& arguments) {
+    check_safetensors_ending(arguments.output, "prune");
     const std::string folder = run_folder(arguments);
     if (arguments.print_config || !std::filesystem::exists(folder)) return;
     throw Error("prune", folder, ": is there already, expected no folder: another --output or --run, or remove it");
@@ -353,20 +355,18 @@ void tell(const Run& run, const TrainResult& trained, const Measured& measured, 
           const Row* recommended) {
     const ModelSettings& settings = run.experiment.model;
     const EvalResult& dense = measured.dense;
-    std::cout << str(
-        "Beside the dense model, on ", dense.images, " pictures held back: ",
-        dense.classifies ? "how often it names the same class" : "the cosine of its embedding to the dense one",
-        ", and how many times as fast on ", run.options.device.str(), ", ", run.experiment.train.precision, ":\n",
-        table(measured, &chosen, timed_batches(run.experiment, run.options.device)),
-        measured.neighbours ? describe_neighbours(*measured.neighbours) + '\n' : "");
+    print(str("Beside the dense model, on ", dense.images, " pictures held back: ",
+              dense.classifies ? "how often it names the same class" : "the cosine of its embedding to the dense one",
+              ", and how many times as fast on ", run.options.device.str(), ", ", run.experiment.train.precision, ":\n",
+              table(measured, &chosen, timed_batches(run.experiment, run.options.device)),
+              measured.neighbours ? describe_neighbours(*measured.neighbours) + '\n' : ""));
     if (recommended && recommended != &chosen) {
-        std::cout << str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n');
+        print(str("recommended: a keep ratio of ", fixed(recommended->result.keep_ratio, 2), '\n'));
     }
-    std::cout << str(run.arguments.output, ": keeps ", join(chosen.plan.tokens, "/"), " of ", settings.patches(),
-                     " patches; trained in ", clock_text(trained.seconds), ", ", run.folder, '\n');
+    print(str(run.arguments.output, ": keeps ", join(chosen.plan.tokens, "/"), " of ", settings.patches(),
+              " patches; trained in ", clock_text(trained.seconds), ", ", run.folder, '\n'));
     if (run.arguments.json.empty()) return;
-    const nlohmann::json report = report_json(run, trained, measured, chosen, recommended);
-    write_file_atomically(run.arguments.json, report.dump(2) + "\n", "prune");
+    write_json(run.arguments.json, report_json(run, trained, measured, chosen, recommended), "prune");
 }
 
 // @return the exit code
@@ -374,7 +374,7 @@ int run(Arguments& arguments) {
     check_output(arguments);
     const Run run = prepare(arguments, arguments.model.choose());
     if (arguments.print_config) {
-        std::cout << write_config(run.experiment);
+        print(write_config(run.experiment));
         return 0;
     }
     const bool asked = arguments.model.asks_for_plans();
@@ -419,12 +419,12 @@ void add_prune(CLI::App& program) {
         ->add_option("--agreement", arguments->agreement,
                      "of the ratios that agree so far with the dense model (share of the pictures with the same class; "
                      "without a head, cosine) the fastest is written, where no ratio is asked for")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(within(between(0, 1)))
         ->capture_default_str();
     command->add_option("--steps", arguments->steps, "training steps; 0: 1560 on a GPU, 300 on a processor")
-        ->check(CLI::NonNegativeNumber);
+        ->check(within(at_least(0)));
     command->add_option("--seconds", arguments->seconds, "how long to measure the speed of each row and batch")
-        ->check(CLI::PositiveNumber)
+        ->check(within(above(0)))
         ->capture_default_str();
     command->add_option("--seed", arguments->seed, "of everything that is drawn")->capture_default_str();
     command->add_option("-s,--set", arguments->overrides, "change a setting of the recipe; may be repeated")

@@ -1,12 +1,12 @@
 // dynvit shard: from folders of pictures to tar archives that data.kind: tar_shards reads.
 #include <algorithm>
 #include <chrono>
-#include <iostream>
 #include <map>
 #include <numeric>
 #include <set>
 #include <unordered_set>
 
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
@@ -28,7 +28,7 @@ struct Arguments {
     bool unlabelled = false;
     std::int64_t images_per_shard = 1000;
     std::uint64_t shard_size = 0;  // bytes; 0: by number
-    std::int64_t shuffle_seed = 0;
+    std::uint64_t shuffle_seed = 0;
 };
 
 /// train/ or val/ as it will be written.
@@ -203,7 +203,7 @@ Written write_split(const Split& split, const Arguments& arguments, const fs::pa
     std::vector<std::size_t> order(split.pictures->size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     // Training shuffles within a window only: classes one after the other would stay together.
-    if (split.name == "train") Random(static_cast<std::uint64_t>(arguments.shuffle_seed)).shuffle(order);
+    if (split.name == "train") Random(arguments.shuffle_seed).shuffle(order);
     Keys keys(arguments.data);
     ShardWriter writer(folder, arguments);
     Progress bar(split.name, std::ssize(order));
@@ -237,9 +237,9 @@ void run(const Arguments& arguments) try {
         FolderInTheMaking folder(output / split.name);
         const Written written = write_split(split, arguments, folder.temporary());
         folder.commit();
-        std::cout << (output / split.name).string() << ": " << split.pictures->size() << " pictures"
-                  << (split.pictures->labelled() ? str(" of ", classes->names.size(), " classes") : " without labels")
-                  << " in " << written.shards << " archives, " << megabytes(static_cast<double>(written.bytes)) << '\n';
+        print(str((output / split.name).string(), ": ", split.pictures->size(), " pictures",
+                  split.pictures->labelled() ? str(" of ", classes->names.size(), " classes") : " without labels",
+                  " in ", written.shards, " archives, ", megabytes(static_cast<double>(written.bytes)), '\n'));
     }
 } catch (const fs::filesystem_error& error) {
     throw Error(kArea, error.path1().string(), ": ", error.code().message());
@@ -255,21 +255,18 @@ void add_shard(CLI::App& program) {
     command->add_option("-o,--output", arguments->output, "folder for train/, val/ and classes.txt")->required();
     command->add_option("--classes", arguments->classes,
                         "file with a class folder's name a line, in index order; else all folders' names, sorted");
-    command
-        ->add_option("--train-folders", arguments->train_folders,
-                     "folders below --data that make train/, in place of train; several: train,more")
-        ->delimiter(',');
+    add_list(*command, "--train-folders", arguments->train_folders,
+             "folders below --data that make train/, in place of train; several: train,more");
     command->add_flag("--unlabelled", arguments->unlabelled,
                       "take all pictures below the training folders, without labels");
     auto* images = command->add_option("--images-per-shard", arguments->images_per_shard, "pictures an archive")
-                       ->check(CLI::PositiveNumber)
+                       ->check(within(at_least(1)))
                        ->capture_default_str();
-    command->add_option("--shard-size", arguments->shard_size, "about so many bytes an archive, such as 256MB")
-        ->transform(CLI::AsSizeValue(true))
-        ->check(CLI::PositiveNumber)
+    command->add_option("--shard-size", arguments->shard_size, "about so many bytes an archive: 256MB, 1.5GiB")
+        ->type_name("SIZE")
+        ->transform(byte_size())
         ->excludes(images);
     command->add_option("--shuffle-seed", arguments->shuffle_seed, "of the order of the training pictures")
-        ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     command->callback([arguments] { run(*arguments); });
 }

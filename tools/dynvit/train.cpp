@@ -1,9 +1,8 @@
 // dynvit train: from a YAML file to a run folder.
-#include <iostream>
-
 #include "command.hpp"
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/infer/eval_report.hpp"
@@ -43,7 +42,9 @@ class StagePictures {
         if (settings.stages() == 0) return {};
         if (!samples_) {
             try {
-                samples_ = sample_pictures(experiment_.data, settings, kPictures);
+                ReadPictures read = sample_pictures(experiment_.data, settings, kPictures);
+                for (const std::string& reason : read.left_out) log::warn("not drawn: " + reason);
+                samples_ = std::move(read.pictures);
                 make_names_unique(*samples_);
             } catch (const Error& error) {
                 log::warn(str("no pictures for TensorBoard: ", error.what()));
@@ -102,7 +103,7 @@ void add_train(CLI::App& program) {
         }
         const Experiment experiment = read_experiment(config);
         const TrainResult result = train(experiment, arguments->output, arguments->resume, StagePictures(experiment));
-        std::cout << summary(result, arguments->output);
+        print(summary(result, arguments->output));
     });
 }
 

@@ -1,9 +1,9 @@
 // dynvit visualize: which patches each stage keeps.
-#include <iostream>
-
+#include "arguments.hpp"
 #include "command.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/viz/kept_tokens.hpp"
 #include "dynvit/viz/stage_panels.hpp"
@@ -25,20 +25,29 @@ struct Arguments {
     std::int64_t samples = 12;
 };
 
-std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experiment& experiment) {
+ReadPictures read_pictures(const Arguments& arguments, const Experiment& experiment) {
     const ModelSettings& model = experiment.model;
-    std::vector<NamedImage> pictures;
+    ReadPictures read;
     if (arguments.images.empty()) {
-        pictures = sample_pictures(experiment.data, model, arguments.samples);
+        read = sample_pictures(experiment.data, model, arguments.samples);
     } else {
         const EvalTransform transform =
             eval_transform(experiment.data.preprocessing, model.image_height(), model.image_width());
         for (const fs::path& path : find_pictures(arguments.images)) {
-            pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
+            try {
+                read.pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
+            } catch (const Error& error) {
+                read.left_out.emplace_back(error.what());
+            }
         }
     }
-    make_names_unique(pictures, {kSheetName, kFrequencyName});  // a file each
-    return pictures;
+    for (const std::string& reason : read.left_out) log::warn("left out: " + reason);
+    if (read.pictures.empty() && !read.left_out.empty()) {
+        throw Error("visualize", "none of the ", read.left_out.size(),
+                    " pictures can be read; the first: ", read.left_out.front());
+    }
+    make_names_unique(read.pictures, {kSheetName, kFrequencyName});  // a file each
+    return read;
 }
 
 // What a policy learns from: the first of the pictures that are drawn.
@@ -61,15 +70,16 @@ void run(Arguments& arguments) {
         throw Error("visualize", "--images is missing: pictures, or folders of them");
     }
     PruningPlan plan = arguments.model.plan(choice, arguments.policy);
+    const PruningPlan asked = plan;
     if (plan.dense()) {  // to be drawn all the same
         plan.policy = arguments.policy.empty() ? own_policy(settings) : arguments.policy;
         plan.tokens.assign(settings.pruning_loc.size(), settings.patches());
     }
-    const std::vector<NamedImage> pictures = read_pictures(arguments, experiment);
+    const auto [pictures, left_out] = read_pictures(arguments, experiment);
     PolicyInputs inputs;
     if (needs_pictures(plan)) inputs.pictures = calibration_pictures(pictures);
-    const InferenceSession session(*arguments.model.load(choice), plan, arguments.model.options().precision, inputs,
-                                   preprocessing);
+    const InferenceSession session(*arguments.model.load(choice, {asked}), plan, arguments.model.options().precision,
+                                   inputs, preprocessing);
     make_directory(arguments.output, "visualize");
     std::vector<Image> rows;
     std::vector<std::vector<std::int64_t>> counts(settings.pruning_loc.size(),
@@ -87,9 +97,13 @@ void run(Arguments& arguments) {
     write_png(fs::path(arguments.output) / str(kFrequencyName, ".png"),
               draw_keep_frequencies(counts, written, settings));
     write_png(fs::path(arguments.output) / str(kSheetName, ".png"), below(rows));
-    std::cout << written << " pictures, each beside what stages 1 to " << settings.stages()
-              << " keep, contact_sheet.png, and keep_frequency.png (how often each place is kept) in "
-              << arguments.output << '\n';
+    print(str(written, " pictures, each beside what stages 1 to ", settings.stages(),
+              " keep, contact_sheet.png, and keep_frequency.png (how often each place is kept) in ", arguments.output,
+              '\n'));
+    if (!left_out.empty()) {
+        throw Error("visualize", left_out.size(), " of ", left_out.size() + pictures.size(),
+                    " pictures could not be read; the others are drawn");
+    }
 }
 
 }  // namespace
@@ -101,7 +115,7 @@ void add_visualize(CLI::App& program) {
     command->add_option("-i,--images", arguments->images,
                         "pictures, or folders of them; else validation pictures of the config");
     command->add_option("-n,--samples", arguments->samples, "how many validation pictures, where --images is not given")
-        ->check(CLI::PositiveNumber)
+        ->check(within(at_least(1)))
         ->capture_default_str();
     add_preprocessing_options(*command, arguments->preprocessing);
     add_policy_option(*command, arguments->policy, keeps_tokens);

@@ -13,9 +13,11 @@ namespace dynvit {
 
 /// YAML text with the name that errors call it, and changes on top.
 struct ConfigSource {
-    std::string text;                    // may be empty: all defaults
-    std::string name = "config";         // a path
-    std::vector<std::string> overrides;  // "train.schedule.lr=1e-4", values in YAML
+    std::string text;             // may be empty: all defaults
+    std::string name = "config";  // a path
+    /// "train.schedule.lr=1e-4": lists, maps and quoted texts as YAML has them, other values as they stand ('#' is no
+    /// comment), and none at all is an Error.
+    std::vector<std::string> overrides;
     /// Where the text's `base: other.yaml` is looked for: settings that it goes on from, key by key, section by
     /// section. A base may have one of its own. None: the text is no file's and may not have any.
     std::optional<std::filesystem::path> folder = {};
@@ -24,9 +26,12 @@ struct ConfigSource {
 /// Reads the file. Throws Error if it cannot.
 ConfigSource config_from_file(const std::filesystem::path& path, std::vector<std::string> overrides = {});
 
-/// Meets the fields with the source's values. Throws Error("config", "FILE:LINE: key: found ..., expected ...") for a
-/// syntax error, an unknown or repeated key, a wrong type, a value out of range; FILE is the one that has the key, or
-/// in its place stands the `--set` that gave the value.
+/// Meets the fields with the source's values. Whole numbers are decimal and, without a bound of their own, at most
+/// 10^9.
+/// "<<: *anchor" merges maps, for which keys of the file's own that begin with "x-" may hold anchors. Throws
+/// Error("config", "FILE:LINE: key: found ..., expected ...") for a syntax error, a second document, an unknown or
+/// repeated key, a wrong type, a value out of range; FILE is the one that has the key, or in its place stands the
+/// `--set` that gave the value.
 void read_fields(const ConfigSource& source, const std::function<void(FieldVisitor&)>& visit);
 
 /// YAML with a comment a field, which read_fields takes back to the same values.

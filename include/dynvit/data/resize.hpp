@@ -34,6 +34,10 @@ Image resize(const ImageView& image, const SourceBox& box, int width, int height
 /// Resamples so that the shorter side becomes `size`; the longer one int(size * long / short), as torchvision's Resize.
 Image resize_short_side(const Image& image, int size, Filter filter = Filter::kBicubic);
 
+/// Resamples at the picture's own aspect ratio so that it just covers width x height, sides rounded half to even:
+/// timm's way before the centre crop of a size that is not square.
+Image resize_to_cover(const Image& image, int width, int height, Filter filter = Filter::kBicubic);
+
 /// The middle width x height pixels, as torchvision's CenterCrop (offsets rounded half to even; black where the picture
 /// is smaller).
 Image center_crop(const Image& image, int width, int height);

@@ -11,8 +11,8 @@
 
 namespace dynvit {
 
-/// Evaluation: short side to `resize` pixels (0: int(min(width, height) / crop_pct)), centre crop of width x height; or
-/// `squash`, straight to width x height.
+/// Evaluation: short side to `resize` pixels (0: int(width / crop_pct)), centre crop of width x height; where that is
+/// no square, resized to cover size_to_cover() in place of it. Or `squash`, straight to width x height.
 struct EvalTransform {
     int width = 224;
     int height = 224;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <functional>
 #include <memory>
 
@@ -52,6 +53,8 @@ struct EvalResult {
     /// knows its objects; empty elsewhere.
     std::vector<double> object_kept_per_stage;
 
+    /// Whether the figures mean anything: outputs that are no numbers leave no loss, KL or cosine.
+    bool finite() const { return std::isfinite(loss) && !std::isnan(kl) && !std::isnan(cosine); }
     double top1() const { return images ? 100.0 * static_cast<double>(top1_count) / static_cast<double>(images) : 0.0; }
     /// What tells the better of two models, percent: top-1, or `map`.
     double accuracy() const { return multi_label ? map : top1(); }

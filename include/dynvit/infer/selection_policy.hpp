@@ -81,6 +81,9 @@ std::string find_policy_fault(const PolicyEntry& policy, const ModelSettings& se
 /// Whether the plan's policy needs pictures to learn from: static always, per_image where the plan gives no thresholds.
 bool needs_pictures(const PruningPlan& plan);
 
+/// Whether prediction modules say what such a plan keeps.
+bool asks_prediction_modules(const PruningPlan& plan);
+
 /// The policy of that name, of those that score tokens. Throws Error listing the names for any other, where it would
 /// learn and has no pictures, and where the model has not what it looks at.
 std::unique_ptr<SelectionPolicy> make_policy(const std::string& name,

@@ -47,7 +47,12 @@ struct PreprocessingChanges {
     Preprocessing over(Preprocessing base) const;
 };
 
-/// The short side, in pixels, that a picture is resized to before the centre crop of height x width.
+/// The {height, width} that a picture is resized to cover, at its own aspect ratio, before the centre crop of height x
+/// width: their shorter side is `resize` pixels or, where that is 0, both are the crop's over `crop_pct`, rounded down.
+std::array<std::int64_t, 2> size_to_cover(std::int64_t resize, double crop_pct, std::int64_t height,
+                                          std::int64_t width);
+
+/// The shorter of these sides: of a square, what the picture's own shorter side becomes.
 std::int64_t short_side(const Preprocessing& preprocessing, std::int64_t height, std::int64_t width);
 
 /// "RGB, (value / 255 - mean) / std, mean (0.485, 0.456, 0.406), std (...); short side to 256 pixels, bicubic, then the

@@ -14,9 +14,15 @@ struct NamedImage {
     Image image;
 };
 
+/// Pictures, and what is wrong with each that could not be read.
+struct ReadPictures {
+    std::vector<NamedImage> pictures;
+    std::vector<std::string> left_out;
+};
+
 /// Validation pictures as the network sees them, `count` of them (or all) spread over the split and so over its
-/// classes. Throws Error as make_dataset does and for a corrupt picture.
-std::vector<NamedImage> sample_pictures(const DataSettings& data, const ModelSettings& model, std::int64_t count);
+/// classes; corrupt ones are left out. Throws Error as make_dataset does.
+ReadPictures sample_pictures(const DataSettings& data, const ModelSettings& model, std::int64_t count);
 
 /// Makes the names differ from each other and from those in `taken`: a second "a" becomes "a~2".
 void make_names_unique(std::vector<NamedImage>& pictures, std::set<std::string> taken = {});

@@ -88,6 +88,7 @@ enum class Fit {
 DynamicVit load_dense(const ModelFile& file, ModelSettings settings, const at::Device& device);
 
 /// Loads the file's weights into the model. Throws Error naming the file and the keys that don't fit.
-void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit);
+/// @param prunes whether prediction modules will be asked: only then it is said that the file has none
+void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit, bool prunes = true);
 
 }  // namespace dynvit
