@@ -240,11 +240,22 @@ Image resize(const ImageView& image, int width, int height, Filter filter) {
     return resize(image, whole, width, height, filter);
 }
 
+namespace {
+
+/// The long side when the short one has `size` pixels.
+std::int64_t new_long_side(const PictureSize& from, int size) {
+    return std::int64_t{size} * std::max(from.width, from.height) / std::min(from.width, from.height);
+}
+
+}  // namespace
+
+bool short_side_fits(const PictureSize& from, int size) {
+    return new_long_side(from, size) <= kMaxPixels / size;
+}
+
 Image resize_short_side(const Image& image, int size, Filter filter) {
     check_size("resize from", image.width, image.height);
-    const std::int64_t short_side = std::min(image.width, image.height);
-    const std::int64_t long_side = std::max(image.width, image.height);
-    const std::int64_t new_long = size * long_side / short_side;
+    const std::int64_t new_long = new_long_side({image.width, image.height}, size);
     const bool portrait = image.height > image.width;
     const std::int64_t width = portrait ? size : new_long, height = portrait ? new_long : size;
     check_size("resize to", width, height);

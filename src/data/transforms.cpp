@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "dynvit/core/error.hpp"
+
 namespace dynvit {
 namespace {
 
@@ -27,13 +29,27 @@ Image resize_cropped(const ImageView& image, const SourceBox& box, const TrainTr
                   transform.height, transform.filter, mirrored);
 }
 
+/// Before the centre crop.
+int short_side(const EvalTransform& transform) {
+    const int smaller = std::min(transform.width, transform.height);
+    return transform.resize > 0 ? transform.resize : static_cast<int>(smaller / transform.crop_pct);
+}
+
 }  // namespace
 
 Image apply(const EvalTransform& transform, const Image& image) {
     if (transform.squash) return resize(image, transform.width, transform.height, transform.filter);
-    const int smaller = std::min(transform.width, transform.height);
-    const int size = transform.resize > 0 ? transform.resize : static_cast<int>(smaller / transform.crop_pct);
-    return center_crop(resize_short_side(image, size, transform.filter), transform.width, transform.height);
+    return center_crop(resize_short_side(image, short_side(transform), transform.filter), transform.width,
+                       transform.height);
+}
+
+Image apply(const EvalTransform& transform, const Image& image, const std::string& name) {
+    const PictureSize size{image.width, image.height};
+    if (!transform.squash && !short_side_fits(size, short_side(transform)))
+        throw Error("image", name, ": ", size.width, " x ", size.height,
+                    " pixels are too long a picture: its short side resized to ", short_side(transform),
+                    ", it would have more than 2^28; expected a shorter one, or --crop squash");
+    return apply(transform, image);
 }
 
 EvalTransform eval_transform(const Preprocessing& preprocessing, std::int64_t height, std::int64_t width) {

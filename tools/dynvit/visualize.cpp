@@ -34,7 +34,7 @@ std::vector<NamedImage> read_pictures(const Arguments& arguments, const Experime
         const EvalTransform transform =
             eval_transform(experiment.data.preprocessing, model.image_height(), model.image_width());
         for (const fs::path& path : find_pictures(arguments.images)) {
-            pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
+            pictures.push_back({path.stem().string(), apply(transform, read_image(path), path.string())});
         }
     }
     make_names_unique(pictures, {kSheetName, kFrequencyName});  // a file each

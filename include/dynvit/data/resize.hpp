@@ -34,6 +34,10 @@ Image resize(const ImageView& image, const SourceBox& box, int width, int height
 /// Resamples so that the shorter side becomes `size`; the longer one int(size * long / short), as torchvision's Resize.
 Image resize_short_side(const Image& image, int size, Filter filter = Filter::kBicubic);
 
+/// Whether what resize_short_side makes of a picture is within the limit of 2^28 pixels: of 1 x 65,000 pixels it is
+/// not.
+bool short_side_fits(const PictureSize& from, int size);
+
 /// The middle width x height pixels, as torchvision's CenterCrop (offsets rounded half to even; black where the picture
 /// is smaller).
 Image center_crop(const Image& image, int width, int height);
