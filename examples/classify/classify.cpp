@@ -1,5 +1,6 @@
 // Classifies pictures with a pruned model: classify MODEL PICTURE...
-// MODEL is what `dynvit train` or `dynvit export --format bundle` wrote; a picture is a JPEG or PNG.
+// MODEL is what `dynvit train` or `dynvit export --format bundle` wrote; a picture is a JPEG, PNG, WebP, GIF, BMP or
+// TIFF.
 #include <dynvit/core/error.hpp>
 #include <dynvit/infer/classifier.hpp>
 
@@ -18,8 +19,8 @@ int main(int argc, char** argv) {
             const dynvit::Classification found = classifier.classify(dynvit::read_image(argv[i]), /*top=*/3);
             std::printf("%s\n", argv[i]);
             for (const dynvit::ClassScore& score : found.classes) {
-                std::printf("  %5.1f %%  class %lld %s\n", 100 * score.probability,
-                            static_cast<long long>(score.index), score.name.c_str());
+                std::printf("  %5.1f %%  class %lld %s\n", 100 * score.probability, static_cast<long long>(score.index),
+                            score.name.c_str());
             }
             for (const auto& stage : found.kept) std::printf("  %zu patches kept\n", stage.size());
         }

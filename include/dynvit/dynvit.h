@@ -27,8 +27,8 @@ void dynvit_close(dynvit_classifier* classifier);
 int32_t dynvit_class_count(const dynvit_classifier* classifier);
 const char* dynvit_class_name(const dynvit_classifier* classifier, int32_t index);
 
-/* Writes the `count` likeliest classes, falling, with their probabilities, of a JPEG or PNG file or of an RGB picture
- * in memory (height rows of width x 3 bytes). Returns how many it wrote, or -1 for an error. */
+/* Writes the `count` likeliest classes, falling, with their probabilities, of a picture file (JPEG, PNG, WebP, GIF, BMP,
+ * TIFF) or of an RGB picture in memory (height rows of width x 3 bytes). Returns how many it wrote, or -1 for an error. */
 int32_t dynvit_classify_file(const dynvit_classifier* classifier, const char* picture, int32_t count, int32_t* classes,
                              float* probabilities);
 int32_t dynvit_classify_rgb(const dynvit_classifier* classifier, const uint8_t* pixels, int32_t width, int32_t height,

@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -11,6 +12,7 @@
 #include <string_view>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/file_kind.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/text.hpp"
 
@@ -22,6 +24,19 @@ constexpr const char* kMerge = "<<";
 constexpr const char* kAside = "x-";  // what a key of the file's own begins with, which only anchors are for
 // Of whole numbers without a bound of their own: counts that are multiplied with each other stay within 64 bits.
 constexpr double kMostCount = 1e9;
+
+// A configuration file's text. Throws Error where the file is something else, such as the weights beside it.
+std::string read_yaml(const std::filesystem::path& path) {
+    constexpr std::array kPossible = {FileKind::kText,  FileKind::kTextWithMark, FileKind::kJson,
+                                      FileKind::kUtf16, FileKind::kEmpty,        FileKind::kUnknown};
+    const std::vector<std::uint8_t> bytes = read_file(path, "config");
+    const FileKind kind = file_kind(bytes);
+    if (std::ranges::find(kPossible, kind) == kPossible.end()) {
+        throw Error("config", path.string(), ": found ", describe_file(bytes, bytes.size()), ", expected YAML text",
+                    advice(kind));
+    }
+    return {bytes.begin(), bytes.end()};
+}
 
 std::string number(double value) {
     char buffer[32];
@@ -242,13 +257,13 @@ class Reader : public FieldVisitor {
         if (std::ranges::find(above, std::filesystem::weakly_canonical(file)) != above.end()) {
             throw Error("config", where, "found ", file.string(), ", whose own base leads back here");
         }
-        std::vector<std::uint8_t> bytes;
+        std::string text;
         try {
-            bytes = read_file(file, "config");
+            text = read_yaml(file);
         } catch (const Error& error) {
             throw Error("config", where, std::string(error.what()).substr(std::string_view("[config] ").size()));
         }
-        return load({bytes.begin(), bytes.end()}, file.string(), file.parent_path(), std::move(above));
+        return load(text, file.string(), file.parent_path(), std::move(above));
     }
 
     // Throws Error where a key is no text or stands twice.
@@ -498,8 +513,7 @@ std::string Limits::text() const {
 }
 
 ConfigSource config_from_file(const std::filesystem::path& path, std::vector<std::string> overrides) {
-    const std::vector<std::uint8_t> bytes = read_file(path, "config");
-    return {{bytes.begin(), bytes.end()}, path.string(), std::move(overrides), path.parent_path()};
+    return {read_yaml(path), path.string(), std::move(overrides), path.parent_path()};
 }
 
 void read_fields(const ConfigSource& source, const std::function<void(FieldVisitor&)>& visit) {

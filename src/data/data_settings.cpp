@@ -220,7 +220,7 @@ SampleTransform make_transform(const DataSettings& settings, Split split, std::i
     }
     return [transform = eval_transform(settings.preprocessing, height, width)](Sample& sample, Random&) {
         sample.object_mask.clear();
-        return apply(transform, whole_image(sample));
+        return apply(transform, whole_image(sample), sample.name);
     };
 }
 

@@ -1,8 +1,10 @@
 #include "dynvit/data/image_folder.hpp"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <map>
+#include <numeric>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -18,19 +20,26 @@ namespace fs = std::filesystem;
 
 constexpr const char* kArea = "image_folder";
 constexpr std::string_view kBlanks = " \t";
+constexpr std::array<std::string_view, 11> kPictureEndings = {".jpg",  ".jpeg", ".jpe", ".jfif", ".png", ".apng",
+                                                              ".webp", ".gif",  ".bmp", ".tif",  ".tiff"};
 
 bool is_hidden(const fs::path& path) {
     return path.filename().native().starts_with('.');
 }
 
 /// The class folders' names in alphabetical order. Links to folders count, as in many copies of ImageNet.
-std::vector<std::string> class_folders(const fs::path& root) {
+/// @param passed_over counts the pictures beside them
+std::vector<std::string> class_folders(const fs::path& root, PassedOver& passed_over) {
     std::vector<std::string> names, others;
     for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
-        if (!entry.is_directory()) continue;
-        const std::string name = entry.path().filename().string();
-        const bool is_class = !is_hidden(entry.path()) && name != "__MACOSX";  // what macOS adds to archives
-        (is_class ? names : others).push_back(name);
+        std::error_code broken_link;
+        if (entry.is_directory(broken_link)) {
+            const std::string name = entry.path().filename().string();
+            const bool is_class = !is_hidden(entry.path()) && name != "__MACOSX";  // what macOS adds to archives
+            (is_class ? names : others).push_back(name);
+        } else if (!is_hidden(entry.path()) && is_picture(entry.path())) {
+            passed_over.add("beside the class folders");
+        }
     }
     std::sort(names.begin(), names.end());
     std::sort(others.begin(), others.end());
@@ -41,13 +50,14 @@ std::vector<std::string> class_folders(const fs::path& root) {
 // Sorted names number the classes: one whose pictures are missing by mistake, or that was never a class, moves others.
 void check_none_empty(const fs::path& root, const std::vector<std::string>& empty) {
     if (empty.empty()) return;
-    throw Error(kArea, (root / empty.front()).string(), ": no picture (.jpg, .jpeg, .png) in this class folder",
+    throw Error(kArea, (root / empty.front()).string(), ": no picture (", picture_endings(), ") in this class folder",
                 empty.size() > 1 ? str(", nor in ", empty.size() - 1, " others") : "",
                 ", expected some, no such folder, or a class list, which numbers the classes whatever is in theirs");
 }
 
 /// @param above the folders that the walk came through, by which a link back is known
-void add_pictures(const fs::path& folder, std::vector<fs::path>& above, std::vector<fs::path>& pictures) {
+void add_pictures(const fs::path& folder, std::vector<fs::path>& above, std::vector<fs::path>& pictures,
+                  PassedOver& passed_over) {
     const auto leads_back = [&](const fs::directory_entry& entry) {
         return entry.is_symlink() && std::any_of(above.begin(), above.end(), [&](const fs::path& upper) {
                    return fs::equivalent(entry.path(), upper);
@@ -58,9 +68,14 @@ void add_pictures(const fs::path& folder, std::vector<fs::path>& above, std::vec
         std::error_code broken_link;
         if (is_hidden(entry.path())) continue;
         if (entry.is_directory(broken_link)) {
-            if (!leads_back(entry)) add_pictures(entry.path(), above, pictures);
-        } else if (is_picture(entry.path()) && entry.is_regular_file(broken_link)) {
+            if (!leads_back(entry)) add_pictures(entry.path(), above, pictures, passed_over);
+        } else if (!entry.is_regular_file(broken_link)) {
+            passed_over.add(entry.is_symlink() ? "links to nothing" : "that are no regular files");
+        } else if (is_picture(entry.path())) {
             pictures.push_back(entry.path());
+        } else {
+            const std::string ending = lower_case_ending(entry.path());
+            passed_over.add(ending.empty() ? "without an ending" : ending);
         }
     }
     above.pop_back();
@@ -97,13 +112,42 @@ std::string lower_case_ending(const fs::path& path) {
 }
 
 bool is_picture(const fs::path& path) {
-    const std::string ending = lower_case_ending(path);
-    return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
+    return std::ranges::find(kPictureEndings, lower_case_ending(path)) != kPictureEndings.end();
 }
 
-std::vector<fs::path> pictures_below(const fs::path& folder) try {
+std::string picture_endings() {
+    return join(kPictureEndings, ", ");
+}
+
+void PassedOver::add(const PassedOver& other) {
+    for (const auto& [ending, count] : other.endings_) add(ending, count);
+}
+
+std::string PassedOver::text() const {
+    std::vector<std::pair<std::string, std::int64_t>> sorted(endings_.begin(), endings_.end());
+    std::ranges::stable_sort(sorted, [](const auto& a, const auto& b) { return a.second > b.second; });
+    constexpr std::size_t kNamed = 6;
+    std::vector<std::string> parts;
+    for (const auto& [ending, count] : sorted)
+        if (parts.size() < kNamed) parts.push_back(str(count, ' ', ending));
+    if (sorted.size() > kNamed) {
+        const auto sum = [](std::int64_t count, const auto& one) { return count + one.second; };
+        parts.push_back(str(std::accumulate(sorted.begin() + kNamed, sorted.end(), std::int64_t{0}, sum), " others"));
+    }
+    return join(parts, ", ");
+}
+
+void PassedOver::say(const std::string& area, const std::string& place) const {
+    if (empty()) return;
+    const auto sum = [](std::int64_t count, const auto& one) { return count + one.second; };
+    const std::int64_t count = std::accumulate(endings_.begin(), endings_.end(), std::int64_t{0}, sum);
+    log::info(str('[', area, "] ", place, ": ", count, count == 1 ? " file" : " files", " passed over: ", text(),
+                  "; pictures end in ", picture_endings()));
+}
+
+std::vector<fs::path> pictures_below(const fs::path& folder, PassedOver& passed_over) try {
     std::vector<fs::path> above, pictures;
-    add_pictures(folder, above, pictures);
+    add_pictures(folder, above, pictures, passed_over);
     std::sort(pictures.begin(), pictures.end());
     return pictures;
 } catch (const fs::filesystem_error& error) {
@@ -138,7 +182,8 @@ ClassList read_class_list(const fs::path& path) {
 
 ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& classes) try {
     check_folder(root, "a folder with a folder of pictures a class");
-    const std::vector<std::string> folders = class_folders(root);
+    PassedOver passed_over;
+    const std::vector<std::string> folders = class_folders(root, passed_over);
     if (folders.empty()) throw Error(kArea, root.string(), ": no class folder in it");
 
     std::vector<std::string> empty;
@@ -150,13 +195,15 @@ ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& c
         if (label == labels.end())
             throw Error(kArea, (root / folder).string(), ": the class list (", classes->folders.size(),
                         " classes) does not name this folder");
-        std::vector<fs::path> pictures = pictures_below(root / folder);
+        std::vector<fs::path> pictures = pictures_below(root / folder, passed_over);
         if (pictures.empty()) empty.push_back(folder);
         for (fs::path& path : pictures) items_.push_back({std::move(path), label->second});
     }
     if (items_.empty())
-        throw Error(kArea, root.string(), ": no picture (.jpg, .jpeg, .png) in its ", folders.size(), " class folders");
+        throw Error(kArea, root.string(), ": no picture (", picture_endings(), ") in its ", folders.size(),
+                    " class folders", passed_over.empty() ? "" : ": found " + passed_over.text());
     if (!classes) check_none_empty(root, empty);
+    passed_over.say(kArea, root.string());
     class_names_ = classes ? classes->names : folders;
     if (!classes) numbered_folders_ = folders;
     classes_from_ = classes ? classes->text() : "the class folders of " + root.string();
@@ -177,8 +224,12 @@ std::vector<fs::path> pictures_of_folders(const std::vector<fs::path>& folders) 
     std::vector<fs::path> paths;
     for (const fs::path& folder : folders) {
         check_folder(folder, "a folder of pictures");
-        std::vector<fs::path> pictures = pictures_below(folder);
-        if (pictures.empty()) throw Error(kArea, folder.string(), ": no picture (.jpg, .jpeg, .png) in it or below");
+        PassedOver passed_over;
+        std::vector<fs::path> pictures = pictures_below(folder, passed_over);
+        if (pictures.empty())
+            throw Error(kArea, folder.string(), ": no picture (", picture_endings(), ") in it or below",
+                        passed_over.empty() ? "" : ": found " + passed_over.text());
+        passed_over.say(kArea, folder.string());
         paths.insert(paths.end(), std::make_move_iterator(pictures.begin()), std::make_move_iterator(pictures.end()));
     }
     return paths;

@@ -240,23 +240,40 @@ Image resize(const ImageView& image, int width, int height, Filter filter) {
     return resize(image, whole, width, height, filter);
 }
 
+namespace {
+
+struct Sides {
+    std::int64_t width, height;
+};
+
+/// What resize_to_cover makes of a picture.
+Sides covering(const PictureSize& from, int width, int height) {
+    if (width == height) {
+        const std::int64_t longer = std::max(from.width, from.height);
+        const std::int64_t new_long = width * longer / std::min(from.width, from.height);
+        return from.height > from.width ? Sides{width, new_long} : Sides{new_long, width};
+    }
+    const double ratio = std::min(static_cast<double>(from.width) / width, static_cast<double>(from.height) / height);
+    const auto side = [ratio](int length) { return static_cast<std::int64_t>(std::nearbyint(length / ratio)); };
+    return {side(from.width), side(from.height)};
+}
+
+}  // namespace
+
+bool cover_fits(const PictureSize& from, int width, int height) {
+    const Sides to = covering(from, width, height);
+    return to.width <= kMaxPixels / to.height;
+}
+
 Image resize_short_side(const Image& image, int size, Filter filter) {
-    check_size("resize from", image.width, image.height);
-    const std::int64_t short_side = std::min(image.width, image.height);
-    const std::int64_t long_side = std::max(image.width, image.height);
-    const std::int64_t new_long = size * long_side / short_side;
-    const bool portrait = image.height > image.width;
-    const std::int64_t width = portrait ? size : new_long, height = portrait ? new_long : size;
-    check_size("resize to", width, height);
-    return resize(image, static_cast<int>(width), static_cast<int>(height), filter);
+    return resize_to_cover(image, size, size, filter);
 }
 
 Image resize_to_cover(const Image& image, int width, int height, Filter filter) {
     check_size("resize from", image.width, image.height);
-    const double ratio = std::min(static_cast<double>(image.width) / width, static_cast<double>(image.height) / height);
-    const auto side = [ratio](int from) { return static_cast<std::int64_t>(std::nearbyint(from / ratio)); };
-    check_size("resize to", side(image.width), side(image.height));
-    return resize(image, static_cast<int>(side(image.width)), static_cast<int>(side(image.height)), filter);
+    const Sides to = covering({image.width, image.height}, width, height);
+    check_size("resize to", to.width, to.height);
+    return resize(image, static_cast<int>(to.width), static_cast<int>(to.height), filter);
 }
 
 Image center_crop(const Image& image, int width, int height) {

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <charconv>
 #include <exception>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/file_kind.hpp"
 
 namespace dynvit {
 namespace {
@@ -33,10 +35,20 @@ struct MemberName {
         ending = name.substr(dot + 1);
     }
 
-    bool is_picture() const {
-        return ending.find('.') == std::string_view::npos && dynvit::is_picture(str("x.", ending));
-    }
+    bool is_picture() const { return ending.find('.') == std::string_view::npos && ends_as_picture(); }
+
+    /// "0.jpg" of "img.0.jpg" does so, but its key ends at the first dot.
+    bool ends_as_picture() const { return dynvit::is_picture(str("x.", ending)); }
 };
+
+/// A member's name as an error may print it: printable ASCII, not too long.
+std::string quoted_name(std::string_view name) {
+    constexpr std::size_t kMost = 120;
+    std::string text(name.substr(0, kMost));
+    std::ranges::replace_if(
+        text, [](char letter) { return letter < 0x20 || letter >= 0x7f; }, '?');
+    return str('\'', text, name.size() > kMost ? "...'" : "'");
+}
 
 template <class... Parts>
 [[noreturn]] void fail(const TarFile& file, const TarMember& member, const Parts&... parts) {
@@ -56,6 +68,17 @@ std::int64_t read_class(const TarFile& file, const TarMember& member) {
     if (problem != std::errc() || end != digits.data() + digits.size() || label < 0 || label >= kMaxClasses)
         fail(file, member, "the class is no index, ", expected);
     return label;
+}
+
+bool is_shard(const fs::path& path) {
+    return lower_case_ending(path) == ".tar";
+}
+
+/// NAME.tar.gz and the like.
+bool is_packed_shard(const fs::path& path) {
+    constexpr std::array<std::string_view, 4> kPackers = {".gz", ".zst", ".xz", ".bz2"};
+    const std::string ending = lower_case_ending(path);
+    return ending == ".tgz" || (std::ranges::find(kPackers, ending) != kPackers.end() && is_shard(path.stem()));
 }
 
 /// Lets this process open as many files more, as far as it may decide that itself. Where it may not, opening them
@@ -98,13 +121,20 @@ std::vector<fs::path> shards_in(const fs::path& folder) try {
     if (!fs::is_directory(folder))
         throw Error(kArea, folder.string(), fs::exists(folder) ? ": not a folder" : ": no such folder",
                     ", a folder of tar archives is expected");
-    std::vector<fs::path> shards;
+    std::vector<fs::path> shards, packed;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
         const fs::path& path = entry.path();
-        if (path.extension() == ".tar" && !path.filename().native().starts_with('.')) shards.push_back(path);
+        if (path.filename().native().starts_with('.')) continue;
+        if (is_shard(path)) shards.push_back(path);
+        if (is_packed_shard(path)) packed.push_back(path);
     }
-    if (shards.empty()) throw Error(kArea, folder.string(), ": no tar archive in it");
     std::sort(shards.begin(), shards.end());
+    std::sort(packed.begin(), packed.end());
+    if (!packed.empty())
+        throw Error(kArea, packed.front().string(), packed.size() > 1 ? str(" and ", packed.size() - 1, " more") : "",
+                    ": found ", describe_file(packed.front()),
+                    ", expected tar archives as they are, in which a picture can be found: unpack it first");
+    if (shards.empty()) throw Error(kArea, folder.string(), ": no tar archive in it");
     return shards;
 } catch (const fs::filesystem_error& error) {
     throw Error(kArea, error.path1().string(), ": cannot be read: ", error.code().message());
@@ -113,34 +143,49 @@ std::vector<fs::path> shards_in(const fs::path& folder) try {
 bool has_shards(const fs::path& folder) {
     std::error_code problem;
     const fs::directory_iterator entries(folder, problem);
-    return std::any_of(begin(entries), end(entries),
-                       [](const fs::directory_entry& entry) { return entry.path().extension() == ".tar"; });
+    return std::any_of(begin(entries), end(entries), [](const fs::directory_entry& entry) {
+        return is_shard(entry.path()) || is_packed_shard(entry.path());
+    });
 }
 
 TarShards::TarShards(const std::vector<fs::path>& shards, const std::optional<ClassList>& classes, bool labelled) {
     allow_open_files(shards.size());
     for (const fs::path& path : shards) files_.emplace_back(path);
-    std::vector<std::vector<Item>> found(files_.size());
+    std::vector<Contents> found(files_.size());
     in_parallel(files_.size(), [&](std::size_t i) { found[i] = index(files_[i], i, labelled); });
-    for (std::vector<Item>& items : found) {
-        shard_sizes_.push_back(items.size());
-        std::move(items.begin(), items.end(), std::back_inserter(items_));
+    PassedOver passed_over;
+    for (Contents& contents : found) {
+        shard_sizes_.push_back(contents.items.size());
+        std::ranges::move(contents.items, std::back_inserter(items_));
+        passed_over.add(contents.passed_over);
     }
+    const std::string first = shards.empty() ? "" : shards.front().string();
     if (items_.empty())
-        throw Error(kArea, shards.empty() ? "" : shards.front().string() + ": ", "no picture (.jpg, .jpeg, .png) in ",
-                    shards.size(), " archives");
+        throw Error(kArea, first, shards.empty() ? "" : ": ", "no picture (", picture_endings(), ") in ", shards.size(),
+                    " archives", passed_over.empty() ? "" : ": found " + passed_over.text());
+    passed_over.say(kArea, str(first, shards.size() > 1 ? str(" and ", shards.size() - 1, " more") : ""));
     check_labels(classes);
 }
 
-std::vector<TarShards::Item> TarShards::index(const TarFile& file, std::size_t shard, bool labelled) {
+TarShards::Contents TarShards::index(const TarFile& file, std::size_t shard, bool labelled) {
     const std::vector<TarMember> members = file.members();
-    std::vector<Item> items;
+    Contents contents;
     std::string_view key;
     const TarMember *picture = nullptr, *label = nullptr;  // of the sample at hand
+    const TarMember* dotted = nullptr;                     // what would be its picture without the dots in its key
+    PassedOver others;
     const auto finish = [&] {
-        if (label && !picture) fail(file, *label, "a class, but its sample has no .jpg, .jpeg or .png");
-        if (picture) items.push_back({*picture, label && labelled ? read_class(file, *label) : -1, shard});
-        picture = label = nullptr;
+        if (label && !picture)
+            fail(file, *label, "a class, but its sample has no picture (", picture_endings(), ")",
+                 dotted ? str("; a key ends at the first dot, which makes '", MemberName(dotted->name).ending,
+                              "' the ending of ", quoted_name(dotted->name))
+                        : std::string());
+        if (picture)
+            contents.items.push_back({*picture, label && labelled ? read_class(file, *label) : -1, shard});
+        else
+            contents.passed_over.add(others);
+        picture = label = dotted = nullptr;
+        others = {};
     };
     for (const TarMember& member : members) {
         const MemberName name(member.name);
@@ -153,10 +198,14 @@ std::vector<TarShards::Item> TarShards::index(const TarFile& file, std::size_t s
         } else if (name.is_picture()) {
             if (picture) fail(file, member, "its sample has a picture already, at byte ", picture->offset);
             picture = &member;
+        } else {
+            if (name.ends_as_picture()) dotted = &member;
+            others.add(lower_case_ending(str("x.", name.ending)) +
+                       (name.ends_as_picture() ? " behind a second dot" : ""));
         }
     }
     finish();
-    return items;
+    return contents;
 }
 
 void TarShards::check_labels(const std::optional<ClassList>& classes) {

@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "dynvit/core/error.hpp"
+
 namespace dynvit {
 namespace {
 
@@ -27,15 +29,28 @@ Image resize_cropped(const ImageView& image, const SourceBox& box, const TrainTr
                   transform.height, transform.filter, mirrored);
 }
 
+/// What the resized picture covers before the centre crop.
+PictureSize covered(const EvalTransform& transform) {
+    const auto [height, width] = size_to_cover(transform.resize, transform.crop_pct, transform.height, transform.width);
+    return {static_cast<int>(width), static_cast<int>(height)};
+}
+
 }  // namespace
 
 Image apply(const EvalTransform& transform, const Image& image) {
     if (transform.squash) return resize(image, transform.width, transform.height, transform.filter);
-    const auto [height, width] = size_to_cover(transform.resize, transform.crop_pct, transform.height, transform.width);
-    const Image resized =
-        height == width ? resize_short_side(image, static_cast<int>(height), transform.filter)
-                        : resize_to_cover(image, static_cast<int>(width), static_cast<int>(height), transform.filter);
-    return center_crop(resized, transform.width, transform.height);
+    const auto [width, height] = covered(transform);
+    return center_crop(resize_to_cover(image, width, height, transform.filter), transform.width, transform.height);
+}
+
+Image apply(const EvalTransform& transform, const Image& image, const std::string& name) {
+    const PictureSize size{image.width, image.height};
+    const auto [width, height] = covered(transform);
+    if (!transform.squash && !cover_fits(size, width, height))
+        throw Error("image", name, ": ", size.width, " x ", size.height,
+                    " pixels are too long a picture: resized to cover ", width, " x ", height,
+                    ", it would have more than 2^28; expected a shorter one, or --crop squash");
+    return apply(transform, image);
 }
 
 EvalTransform eval_transform(const Preprocessing& preprocessing, std::int64_t height, std::int64_t width) {

@@ -2,11 +2,12 @@
 
 // jpeglib.h needs size_t and FILE from <cstdio>, so it comes after.
 #include <algorithm>
+#include <array>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <new>
-#include <string_view>
 #include <utility>
 
 #include <jpeglib.h>
@@ -15,22 +16,57 @@
 #include <png.h>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/file_kind.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/core/log.hpp"
+#include "picture_codecs.hpp"
 
 // libjpeg and libpng are C: they leave a failed call by longjmp, which must not pass over a C++ object with a
 // destructor. So each library lives in a class of its own whose functions set the jump's target, hold nothing but plain
 // values and return false after a jump; memory is allocated, and exceptions are thrown, outside of them.
 
 namespace dynvit {
-namespace {
-
-constexpr std::int64_t kMaxPixels = std::int64_t{1} << 28;
 
 void check_size(std::int64_t width, std::int64_t height, const std::string& name) {
     if (width < 1 || height < 1) throw Error("image", name, ": has no pixels (", width, " x ", height, ")");
     if (width > kMaxPixels / height)
         throw Error("image", name, ": ", width, " x ", height, " pixels are more than the limit of 2^28");
 }
+
+void check_holds(std::span<const std::uint8_t> file, std::uint64_t unpacked, std::uint64_t ratio, PictureSize size,
+                 const char* format, const std::string& name) {
+    if (unpacked / ratio > file.size())
+        throw Error("image", name, ": damaged ", format, ": ", file.size(), " bytes cannot hold ", size.width, " x ",
+                    size.height, " pixels");
+}
+
+void note_clipped(const std::string& name, std::int64_t clipped, std::int64_t pixels) {
+    static std::once_flag said;
+    std::call_once(said, [&] {
+        log::warn(str("[image] ", name, ": 16-bit grey: ", clipped, " of its ", pixels,
+                      " pixels are above 255 and become white, here and in further pictures, as in Pillow's "
+                      "convert(\"RGB\"); pictures of 8 bits keep their shades"));
+    });
+}
+
+namespace {
+
+/// a * b / 255, rounded, for a and b in [0, 255].
+int multiply_255(int a, int b) {
+    const int product = a * b + 128;
+    return (product + (product >> 8)) >> 8;
+}
+
+}  // namespace
+
+void cmyk_to_rgb(int cyan, int magenta, int yellow, int black, std::uint8_t* rgb) {
+    const int left = 255 - black;
+    const std::array<int, 3> inks = {cyan, magenta, yellow};
+    for (std::size_t c = 0; c < 3; ++c)
+        rgb[c] = static_cast<std::uint8_t>(std::max(0, left - multiply_255(inks[c], left)));
+}
+
+namespace {
 
 // ---- JPEG -----------------------------------------------------------------------------------------------------------
 
@@ -63,20 +99,11 @@ void judge_jpeg_message(j_common_ptr info, int level) {
     }
 }
 
-/// a * b / 255, rounded, for a and b in [0, 255].
-int multiply_255(int a, int b) {
-    const int product = a * b + 128;
-    return (product + (product >> 8)) >> 8;
-}
-
-/// One row of inverted CMYK (255 is no ink) as RGB: what the inks leave of what black leaves. Pillow takes every
-/// four-channel JPEG for inverted, whether or not an Adobe marker says so.
+/// One row of inverted CMYK (255 is no ink) as RGB. Pillow takes every four-channel JPEG for inverted, whether or not
+/// an Adobe marker says so.
 void inverted_cmyk_to_rgb(const std::uint8_t* cmyk, std::uint8_t* rgb, int width) {
-    for (int x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
-        const int left_by_black = cmyk[3];
-        for (int c = 0; c < 3; ++c)
-            rgb[c] = static_cast<std::uint8_t>(std::max(0, left_by_black - multiply_255(255 - cmyk[c], left_by_black)));
-    }
+    for (int x = 0; x < width; ++x, cmyk += 4, rgb += 3)
+        cmyk_to_rgb(255 - cmyk[0], 255 - cmyk[1], 255 - cmyk[2], 255 - cmyk[3], rgb);
 }
 
 class JpegReader {
@@ -172,6 +199,21 @@ class JpegReader {
     bool four_channels() const { return info_.num_components == 4; }
     const char* error() const { return errors_.text; }
 
+    /// What kind of JPEG this is that libjpeg does not decode; empty where the failure is damage.
+    std::string unsupported() const {
+        constexpr int kLossless = 0xc3;  // its start of frame
+        const int detail = errors_.manager.msg_parm.i[0];
+        switch (errors_.manager.msg_code) {
+            case JERR_BAD_PRECISION:
+                return str("a JPEG of ", detail, " bits a sample, expected 8");
+            case JERR_SOF_UNSUPPORTED:
+                return detail == kLossless ? "a lossless JPEG"
+                                           : "a hierarchical or lossless JPEG with arithmetic coding";
+            default:
+                return {};
+        }
+    }
+
   private:
     // The faster inverse DCT and upsampling are less accurate, and with SIMD hardly faster.
     void set_output(J_COLOR_SPACE space) {
@@ -185,6 +227,8 @@ class JpegReader {
 };
 
 [[noreturn]] void throw_damaged(const JpegReader& reader, const std::string& name) {
+    if (const std::string kind = reader.unsupported(); !kind.empty())
+        throw Error("image", name, ": not supported: ", kind);
     throw Error("image", name, ": damaged JPEG: ", reader.error());
 }
 
@@ -301,9 +345,11 @@ class PngReader {
     bool read_pixels(std::uint8_t* rgb) {
         if (setjmp(errors_.target)) return false;
         const bool palette = png_get_color_type(png_, info_) == PNG_COLOR_TYPE_PALETTE;
+        const bool deep_grey =
+            png_get_color_type(png_, info_) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png_, info_) == 16;
         if (palette) {
             png_set_packing(png_);  // one index a byte
-        } else {
+        } else if (!deep_grey) {
             png_set_expand_gray_1_2_4_to_8(png_);
             png_set_strip_16(png_);
             png_set_strip_alpha(png_);
@@ -312,12 +358,13 @@ class PngReader {
         const int passes = png_set_interlace_handling(png_);
         png_read_update_info(png_, info_);
         const std::size_t row_bytes = std::size_t{3} * width();
-        const std::size_t index_offset = palette ? row_bytes - width() : 0;
+        const std::size_t index_offset = palette ? row_bytes - width() : deep_grey ? row_bytes - 2 * width() : 0;
         if (png_get_rowbytes(png_, info_) != row_bytes - index_offset) png_error(png_, "unexpected row length");
         for (int pass = 0; pass < passes; ++pass)
             for (std::int64_t y = 0; y < height(); ++y)
                 png_read_row(png_, rgb + static_cast<std::size_t>(y) * row_bytes + index_offset, nullptr);
         if (palette) look_up(rgb, row_bytes, index_offset);
+        if (deep_grey) clip(rgb, row_bytes, index_offset);
         png_read_end(png_, nullptr);  // a file cut after its last row is not whole
         return true;
     }
@@ -326,6 +373,7 @@ class PngReader {
     std::uint64_t raw_bytes() const { return std::uint64_t{png_get_rowbytes(png_, info_)} * height(); }
     std::int64_t width() const { return png_get_image_width(png_, info_); }
     std::int64_t height() const { return png_get_image_height(png_, info_); }
+    std::int64_t clipped() const { return clipped_; }  // pixels of 16-bit grey above 255
     const char* error() const { return errors_.text; }
 
   private:
@@ -353,8 +401,20 @@ class PngReader {
         }
     }
 
+    // 16-bit grey stands, high byte first, in the last two thirds of each row; as above, nothing unread is overwritten.
+    void clip(std::uint8_t* rgb, std::size_t row_bytes, std::size_t offset) {
+        for (std::int64_t y = 0; y < height(); ++y, rgb += row_bytes) {
+            std::uint8_t* out = rgb;
+            for (std::size_t at = offset; at < row_bytes; at += 2, out += 3) {
+                clipped_ += rgb[at] > 0;
+                std::memset(out, rgb[at] > 0 ? 255 : rgb[at + 1], 3);
+            }
+        }
+    }
+
     png_structp png_ = nullptr;
     png_infop info_ = nullptr;
+    std::int64_t clipped_ = 0;
     std::span<const std::uint8_t> rest_;
     PngErrors errors_{};
 };
@@ -371,11 +431,11 @@ Image decode_png(std::span<const std::uint8_t> bytes, const std::string& name) {
     if (!reader.read_header()) throw Error("image", name, ": damaged PNG: ", reader.error());
     check_size(reader.width(), reader.height(), name);
     // Deflate shrinks to 1/1032 at best: a small file cannot make us allocate a large picture.
-    if (reader.raw_bytes() / 1032 > bytes.size())
-        throw Error("image", name, ": damaged PNG: ", bytes.size(), " bytes cannot hold ", reader.width(), " x ",
-                    reader.height(), " pixels");
-    Image image(static_cast<int>(reader.width()), static_cast<int>(reader.height()));
+    const PictureSize size{static_cast<int>(reader.width()), static_cast<int>(reader.height())};
+    check_holds(bytes, reader.raw_bytes(), 1032, size, "PNG", name);
+    Image image(size.width, size.height);
     if (!reader.read_pixels(image.pixels.data())) throw Error("image", name, ": damaged PNG: ", reader.error());
+    if (reader.clipped() > 0) note_clipped(name, reader.clipped(), std::int64_t{size.width} * size.height);
     return image;
 }
 
@@ -429,51 +489,45 @@ class PngWriter {
     PngErrors errors_{};
 };
 
-// ---- either ---------------------------------------------------------------------------------------------------------
+// ---- any ------------------------------------------------------------------------------------------------------------
 
-bool starts_with(std::span<const std::uint8_t> bytes, std::string_view magic) {
-    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
+/// How a format is read, whatever the file's name says.
+struct Codec {
+    FileKind kind;
+    Image (*decode)(std::span<const std::uint8_t>, const std::string&);
+    PictureSize (*size)(std::span<const std::uint8_t>, const std::string&);
+};
 
-/// The first bytes as text, others than printable ASCII as \xNN.
-std::string beginning(std::span<const std::uint8_t> bytes) {
-    std::string text;
-    for (const std::uint8_t byte : bytes.first(std::min<std::size_t>(bytes.size(), 8))) {
-        if (byte >= 0x20 && byte < 0x7f) {
-            text += static_cast<char>(byte);
-        } else {
-            char escaped[5];
-            std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
-            text += escaped;
-        }
-    }
-    return text;
-}
+constexpr std::array<Codec, 6> kCodecs = {{{FileKind::kJpeg, decode_jpeg, jpeg_size},
+                                           {FileKind::kPng, decode_png, png_size},
+                                           {FileKind::kWebp, decode_webp, webp_size},
+                                           {FileKind::kGif, decode_gif, gif_size},
+                                           {FileKind::kBmp, decode_bmp, bmp_size},
+                                           {FileKind::kTiff, decode_tiff, tiff_size}}};
 
-enum class Kind { kJpeg, kPng };
-
-Kind kind_of(std::span<const std::uint8_t> bytes, const std::string& name) {
-    if (bytes.empty()) throw Error("image", name, ": neither a JPEG nor a PNG picture (it is empty)");
-    if (starts_with(bytes, "\xff\xd8\xff")) return Kind::kJpeg;
-    if (starts_with(bytes, "\x89PNG\r\n\x1a\n")) return Kind::kPng;
-    throw Error("image", name, ": neither a JPEG nor a PNG picture (starts with '", beginning(bytes), "')");
+const Codec& codec_of(std::span<const std::uint8_t> bytes, const std::string& name) {
+    const FileKind kind = file_kind(bytes);
+    const auto* codec = std::ranges::find(kCodecs, kind, &Codec::kind);
+    if (codec != kCodecs.end()) return *codec;
+    throw Error("image", name, ": found ", describe_file(bytes, bytes.size()),
+                ", expected a picture: JPEG, PNG, WebP, GIF, BMP or TIFF", advice(kind));
 }
 
 }  // namespace
 
 Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name) {
-    return kind_of(bytes, name) == Kind::kJpeg ? decode_jpeg(bytes, name) : decode_png(bytes, name);
+    return codec_of(bytes, name).decode(bytes, name);
 }
 
 PictureSize picture_size(std::span<const std::uint8_t> bytes, const std::string& name) {
-    return kind_of(bytes, name) == Kind::kJpeg ? jpeg_size(bytes, name) : png_size(bytes, name);
+    return codec_of(bytes, name).size(bytes, name);
 }
 
 DecodedWindow decode_window(std::span<const std::uint8_t> bytes, const std::string& name, const Window& window,
                             int target_width, int target_height) {
-    if (kind_of(bytes, name) == Kind::kJpeg)
-        return decode_jpeg_window(bytes, name, window, target_width, target_height);
-    Image image = decode_png(bytes, name);
+    const Codec& codec = codec_of(bytes, name);
+    if (codec.kind == FileKind::kJpeg) return decode_jpeg_window(bytes, name, window, target_width, target_height);
+    Image image = codec.decode(bytes, name);
     check_window(window, image.width, image.height, name);
     return {std::move(image), box_of(window)};
 }

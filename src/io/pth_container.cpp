@@ -4,7 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <utility>
+#include <vector>
+
+#include "dynvit/core/file_kind.hpp"
 
 namespace dynvit {
 namespace {
@@ -186,10 +190,13 @@ class LegacyReader {
 }  // namespace
 
 PthContainer read_pth_container(InputFile& file) {
-    std::array<unsigned char, 2> first{};
-    file.read(0, first.data(), std::min<std::uint64_t>(file.bytes(), first.size()));
-    if (first[0] == 'P' && first[1] == 'K') return read_zip(file);
-    if (first[0] != 0x80) file.fail("is not a PyTorch checkpoint: neither a zip archive nor a pickle");
+    std::vector<std::uint8_t> first(std::min<std::uint64_t>(file.bytes(), kKindBytes));
+    file.read(0, first.data(), first.size());
+    const FileKind kind = file_kind(first);
+    if (first.size() >= 2 && first[0] == 'P' && first[1] == 'K') return read_zip(file);  // what is left of one, too
+    const bool pickle = kind == FileKind::kPickle || (kind == FileKind::kUnknown && first[0] == 0x80);
+    if (!pickle)
+        file.fail("found ", describe_file(first, file.bytes()), ", expected a PyTorch checkpoint", advice(kind));
     return LegacyReader(file).read();
 }
 

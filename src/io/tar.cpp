@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/file_kind.hpp"
 
 namespace dynvit {
 namespace {
@@ -160,8 +161,18 @@ class TarWalk {
 
     std::uint64_t rest() const { return file_.size_ - position_; }
 
+    /// Throws Error where not even the first header is one and the file is of another kind.
+    void fail_if_no_tar() const {
+        if (start_ > 0) return;
+        const FileKind kind = file_kind(file_.path_);
+        if (kind == FileKind::kTar || kind == FileKind::kUnknown) return;
+        throw Error(kArea, file_.path_.string(), ": found ", describe_file(file_.path_), ", expected a tar archive",
+                    advice(kind));
+    }
+
     /// The next header, checked; nothing at the end-of-archive block, which is all zeros.
     std::optional<Header> next_header() {
+        if (rest() < kBlock) fail_if_no_tar();
         if (rest() < kBlock)
             fail("the file ends (", rest(), " bytes left) without an end-of-archive block: it was cut short");
         Header header;
@@ -171,8 +182,10 @@ class TarWalk {
         if (std::all_of(bytes, bytes + kBlock, [](char byte) { return byte == 0; })) return std::nullopt;
         const std::optional<std::uint64_t> sum = octal(header.checksum);
         const auto matches = [&](std::int64_t expected) { return static_cast<std::int64_t>(*sum) == expected; };
-        if (!sum || (!matches(checksum<unsigned char>(header)) && !matches(checksum<signed char>(header))))
+        if (!sum || (!matches(checksum<unsigned char>(header)) && !matches(checksum<signed char>(header)))) {
+            fail_if_no_tar();
             fail("found no tar header (its checksum is wrong), expected one or the end-of-archive block");
+        }
         return header;
     }
 

@@ -1,25 +1,37 @@
 #include "dynvit/io/weights_format.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/file_kind.hpp"
 #include "input_file.hpp"
 
 namespace dynvit {
 
 WeightsFormat weights_format(const std::filesystem::path& path) {
     InputFile file(path, "weights");
-    std::array<std::uint8_t, 9> first{};
-    file.read(0, first.data(), std::min<std::uint64_t>(file.bytes(), first.size()));
-    // After a safetensors file's 8-byte length, which may be any, its header starts; neither a zip archive nor a pickle
-    // of torch.save has '{' there.
-    if (first[8] == '{') return WeightsFormat::kSafetensors;
-    const bool zip = first[0] == 'P' && first[1] == 'K', pickle = first[0] == 0x80;
-    if (zip || pickle) return WeightsFormat::kPth;
-    file.fail("is neither a safetensors file nor a PyTorch checkpoint");
+    std::vector<std::uint8_t> first(std::min<std::uint64_t>(file.bytes(), kKindBytes));
+    file.read(0, first.data(), first.size());
+    const FileKind kind = file_kind(first);
+    switch (kind) {
+        case FileKind::kSafetensors:
+            return WeightsFormat::kSafetensors;
+        case FileKind::kTorchZip:
+        case FileKind::kZip:
+        case FileKind::kPickle:
+            return WeightsFormat::kPth;
+        case FileKind::kUnknown:  // a damaged one, whose reader will say what is wrong
+            if (first.size() > 8 && first[8] == '{') return WeightsFormat::kSafetensors;
+            if (first[0] == 0x80) return WeightsFormat::kPth;
+            break;
+        default:
+            break;
+    }
+    file.fail("found ", describe_file(first, file.bytes()), ", expected a safetensors file or a PyTorch checkpoint",
+              advice(kind));
 }
 
 void check_safetensors_ending(const std::filesystem::path& path, const std::string& area) {

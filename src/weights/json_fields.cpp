@@ -1,6 +1,7 @@
 #include "json_fields.hpp"
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/file_kind.hpp"
 #include "dynvit/core/files.hpp"
 
 namespace dynvit {
@@ -25,6 +26,9 @@ JsonFields JsonFields::of_file(const std::filesystem::path& path) {
     const std::vector<std::uint8_t> bytes = read_file(path, "weights");
     if (bytes.size() > kMostBytes) throw Error("weights", path.string(), ": is too large for a JSON file");
     json value = json::parse(bytes.begin(), bytes.end(), nullptr, false);
+    if (value.is_discarded() && file_kind(bytes) != FileKind::kJson)
+        throw Error("weights", path.string(), ": found ", describe_file(bytes, bytes.size()),
+                    ", expected JSON of an object", advice(file_kind(bytes)));
     if (!value.is_object()) throw Error("weights", path.string(), ": is not valid JSON of an object");
     return {path.string(), std::move(value)};
 }

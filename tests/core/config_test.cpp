@@ -365,6 +365,21 @@ TEST(Config, MergesMapsThatAnchorsName) {
         << "only at the top";
 }
 
+TEST(Config, AFileThatIsNoTextSaysWhatItIs) {
+    const test::TemporaryFolder folder;
+    const auto error = [&](const std::string& bytes) {
+        std::ofstream(folder / "c.yaml", std::ios::binary) << bytes;
+        return test::error_of([&] { config_from_file(folder / "c.yaml", {}); });
+    };
+    const std::string place = "[config] " + (folder / "c.yaml").string() + ": found ";
+    EXPECT_EQ(error(std::string("\x40\0\0\0\0\0\0\0{}", 10)),
+              place + "a safetensors file (10 bytes), expected YAML text");
+    EXPECT_EQ(error("version https://git-lfs.github.com/spec/v1\n"),
+              place + "a git-lfs pointer (43 bytes), expected YAML text: `git lfs pull` brings the file itself");
+    std::ofstream(folder / "c.yaml", std::ios::binary) << "\xef\xbb\xbf# text\n";
+    EXPECT_NO_THROW(config_from_file(folder / "c.yaml", {}));
+}
+
 TEST(Config, BrokenYamlNamesTheLine) {
     const std::string text = error_of([] { read("flip: true\ntrain: [1, 2\nname: base"); });
     EXPECT_EQ(text.substr(0, 17), "[config] a.yaml:3");

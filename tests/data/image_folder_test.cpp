@@ -73,6 +73,46 @@ TEST(ImageFolder, KnowsPicturesByTheirEnding) {
     EXPECT_EQ(relative_paths(folder, root.path()), (Strings{"a/1.JPG", "a/2.jpeg", "a/3.PnG", "a/4.jpg"}));
 }
 
+TEST(ImageFolder, KnowsEveryFormatsEndings) {
+    const TemporaryFolder root;
+    const Strings names = {"a.apng", "b.bmp", "c.gif", "d.jfif", "e.jpe", "f.jpeg",
+                           "g.jpg",  "h.png", "i.TIF", "j.tiff", "k.webp"};
+    Strings expected;
+    for (const std::string& name : names) {
+        write_text(root / ("x/" + name), "");
+        expected.push_back("x/" + name);
+    }
+    EXPECT_EQ(relative_paths(ImageFolder(root.path()), root.path()), expected);
+}
+
+TEST(ImageFolder, SaysOnceWhatItPassesOver) {
+    const TemporaryFolder root;
+    write_picture(root / "a/1.png");
+    write_picture(root / "b/2.png");
+    for (const char* name :
+         {"a/1.heic", "a/2.HEIC", "b/3.heic", "b/notes.txt", "b/README", "b/.hidden", "3.png", "classes.txt"})
+        write_text(root / name, "");
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(ImageFolder(root.path()).size(), 2u);
+    const std::string log = testing::internal::GetCapturedStderr();
+    EXPECT_NE(log.find(root.path().string() +
+                       ": 6 files passed over: 3 .heic, 1 .txt, 1 beside the class folders, 1 without an ending; "
+                       "pictures end in .jpg"),
+              std::string::npos)
+        << log;
+    EXPECT_EQ(log.find("passed over"), log.rfind("passed over")) << log;
+}
+
+TEST(PassedOver, NamesTheMostFrequent) {
+    PassedOver files;
+    EXPECT_TRUE(files.empty());
+    for (int i = 0; i < 9; ++i) files.add(str('.', i), i + 1);
+    PassedOver more;
+    more.add(".0", 100);
+    files.add(more);
+    EXPECT_EQ(files.text(), "101 .0, 9 .8, 8 .7, 7 .6, 6 .5, 5 .4, 9 others");
+}
+
 TEST(ImageFolder, FollowsLinks) {
     const TemporaryFolder root, elsewhere;
     write_picture(elsewhere / "there/1.png");
@@ -94,10 +134,12 @@ TEST(PicturesBelow, FollowsLinksButNotInCircles) {
     fs::create_symlink("turning.png", root / "turning.png");
     fs::create_symlink("2.png", root / "linked.png");
     Strings found;
-    for (const fs::path& path : pictures_below(root.path()))
+    PassedOver passed_over;
+    for (const fs::path& path : pictures_below(root.path(), passed_over))
         found.push_back(path.lexically_relative(root.path()).string());
     EXPECT_EQ(found, (Strings{"2.png", "a/1.png", "a/there/3.png", "linked.png"}));
-    EXPECT_EQ(error_of([&] { pictures_below(root / "nowhere"); }),
+    EXPECT_EQ(passed_over.text(), "2 links to nothing");
+    EXPECT_EQ(error_of([&] { pictures_below(root / "nowhere", passed_over); }),
               "[image_folder] " + (root / "nowhere").string() + ": cannot be read: No such file or directory");
 }
 
@@ -133,7 +175,8 @@ TEST(PicturesOfFolders, SaysWhatIsMissing) {
     const std::string place = "[image_folder] " + root.path().string();
     EXPECT_EQ(error_of(open("nowhere")), place + "/nowhere: no such folder, a folder of pictures is expected");
     EXPECT_EQ(error_of(open("train/1.png")), place + "/train/1.png: not a folder, a folder of pictures is expected");
-    EXPECT_EQ(error_of(open("empty")), place + "/empty: no picture (.jpg, .jpeg, .png) in it or below");
+    EXPECT_EQ(error_of(open("empty")),
+              place + "/empty: no picture (" + picture_endings() + ") in it or below: found 1 .txt");
 }
 
 TEST(ImageFolder, ClassListDecidesIndicesAndNames) {
@@ -161,7 +204,8 @@ TEST(ImageFolder, SaysWhatIsMissing) {
     EXPECT_EQ(error_of(open(root / "flat")), place + "/flat: no class folder in it");
     write_text(root / "bare/a/readme.txt", "");
     write_text(root / "bare/b/readme.txt", "");
-    EXPECT_EQ(error_of(open(root / "bare")), place + "/bare: no picture (.jpg, .jpeg, .png) in its 2 class folders");
+    EXPECT_EQ(error_of(open(root / "bare")),
+              place + "/bare: no picture (" + picture_endings() + ") in its 2 class folders: found 2 .txt");
 }
 
 TEST(ImageFolder, WhatIsNoClassMovesNoIndex) {

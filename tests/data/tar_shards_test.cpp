@@ -106,15 +106,20 @@ TEST(TarShards, ErrorsNameFileAndByte) {
               "member at byte 1536: a class of 65 bytes, expected a whole number from 0 to 999999");
     EXPECT_EQ(error({{"a.jpg", ""}, {"a.cls", "2"}}), "member at byte 512: class 2, but the class list has 2 classes");
     EXPECT_EQ(error({{"a.cls", "1"}, {"b.jpg", ""}}),
-              "member at byte 512: a class, but its sample has no .jpg, .jpeg or .png");
+              "member at byte 512: a class, but its sample has no picture (" + picture_endings() + ")");
     EXPECT_EQ(error({{"a.jpg", ""}, {"b.jpg", ""}, {"a.cls", "1"}}),
-              "member at byte 1536: a class, but its sample has no .jpg, .jpeg or .png");
+              "member at byte 1536: a class, but its sample has no picture (" + picture_endings() + ")");
     EXPECT_EQ(error({{"a.jpg", ""}, {"a.png", ""}}),
               "member at byte 1024: its sample has a picture already, at byte 512");
     EXPECT_EQ(error({{"a.cls", "1"}, {"a.cls", "1"}}), "member at byte 1536: its sample has a class already");
     EXPECT_EQ(error({{"a.jpg", ""}, {"a.cls", "1"}, {"b.jpg", ""}}),
               "member at byte 2048: a picture without a class (.cls), while others have one");
-    EXPECT_EQ(error({{"a.txt", ""}}), "no picture (.jpg, .jpeg, .png) in 1 archives");
+    EXPECT_EQ(error({{"a.txt", ""}}), "no picture (" + picture_endings() + ") in 1 archives: found 1 .txt");
+    EXPECT_EQ(error({{"img.0.jpg", ""}, {"img.0.cls", "1"}}),
+              "no picture (" + picture_endings() + ") in 1 archives: found 1 .cls, 1 .jpg behind a second dot");
+    EXPECT_EQ(error({{"img.cls", "1"}, {"img.0.jpg", ""}}),
+              "member at byte 512: a class, but its sample has no picture (" + picture_endings() +
+                  "); a key ends at the first dot, which makes '0.jpg' the ending of 'img.0.jpg'");
 }
 
 TEST(TarShards, DamagedArchiveIsNamed) {
@@ -131,11 +136,48 @@ TEST(TarShards, DamagedArchiveIsNamed) {
               "[tar] " + (root / "nowhere.tar").string() + ": no such file");
 }
 
+TEST(TarShards, WhatIsNoArchiveSaysWhatItIs) {
+    const TemporaryFolder root;
+    const auto error = [&](const std::string& bytes) {
+        std::ofstream(root / "a.tar", std::ios::binary) << bytes;
+        return error_of([&] { TarShards({root / "a.tar"}); });
+    };
+    const std::string place = "[tar] " + (root / "a.tar").string() + ": found ";
+    EXPECT_EQ(error(""), place + "an empty file, expected a tar archive: a download or copy that did not finish");
+    EXPECT_EQ(error("version https://git-lfs.github.com/spec/v1\n"),
+              place + "a git-lfs pointer (43 bytes), expected a tar archive: `git lfs pull` brings the file itself");
+    EXPECT_EQ(error("\x1f\x8b" + std::string(1000, 'x')),
+              place + "a gzip file (1002 bytes), expected a tar archive: unpack it first");
+}
+
+TEST(TarShards, CompressedArchivesAreRefused) {
+    const TemporaryFolder root;
+    std::ofstream(root / "1.tar.gz") << "\x1f\x8b";
+    std::ofstream(root / "2.TGZ") << "";
+    write_shard(root / "3.tar", {});
+    EXPECT_TRUE(has_shards(root.path()));
+    EXPECT_EQ(
+        error_of([&] { shards_in(root.path()); }),
+        "[tar_shards] " + (root / "1.tar.gz").string() +
+            " and 1 more: found a gzip file (2 bytes), expected tar archives as they are, in which a picture can be "
+            "found: unpack it first");
+}
+
+TEST(TarShards, SamplesWithoutAPictureAreCounted) {
+    const TemporaryFolder root;
+    const fs::path path = write_shard(root / "a.tar", {{"a.heic", ""}, {"b.jpg", ""}, {"b.txt", ""}, {"c.HEIC", ""}});
+    testing::internal::CaptureStderr();
+    const TarShards shards({path});
+    const std::string log = testing::internal::GetCapturedStderr();
+    EXPECT_NE(log.find(path.string() + ": 2 files passed over: 2 .heic; pictures end in .jpg"), std::string::npos)
+        << log;
+}
+
 TEST(TarShards, FoldersShardsAreSorted) {
     const TemporaryFolder root;
-    for (const char* name : {"in/10.tar", "in/2.tar", "in/.hidden.tar"}) write_shard(root / name, {});
+    for (const char* name : {"in/10.tar", "in/2.TAR", "in/.hidden.tar"}) write_shard(root / name, {});
     std::ofstream(root / "in/notes.txt") << "";
-    EXPECT_EQ(shards_in(root / "in"), (std::vector<fs::path>{root / "in/10.tar", root / "in/2.tar"}));
+    EXPECT_EQ(shards_in(root / "in"), (std::vector<fs::path>{root / "in/10.tar", root / "in/2.TAR"}));
     EXPECT_TRUE(has_shards(root / "in"));
     fs::create_directories(root / "empty");
     EXPECT_FALSE(has_shards(root / "empty"));
@@ -144,8 +186,8 @@ TEST(TarShards, FoldersShardsAreSorted) {
     EXPECT_EQ(error_of([&] { shards_in(root / "empty"); }), place + "/empty: no tar archive in it");
     EXPECT_EQ(error_of([&] { shards_in(root / "nowhere"); }),
               place + "/nowhere: no such folder, a folder of tar archives is expected");
-    EXPECT_EQ(error_of([&] { shards_in(root / "in/2.tar"); }),
-              place + "/in/2.tar: not a folder, a folder of tar archives is expected");
+    EXPECT_EQ(error_of([&] { shards_in(root / "in/2.TAR"); }),
+              place + "/in/2.TAR: not a folder, a folder of tar archives is expected");
 }
 
 /// Shards of noise: random crops of nothing but the sample's own numbers.

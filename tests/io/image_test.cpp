@@ -228,9 +228,9 @@ TEST(Image, GreyPngOfEveryDepth) {
             ASSERT_EQ(image.height, 11);
             for (int y = 0; y < 11; ++y)
                 for (int x = 0; x < 19; ++x) {
-                    // 16 bits: the high byte; fewer than 8: the full range spread out.
+                    // 16 bits: clipped; fewer than 8: the full range spread out.
                     const int level = sample(x, y, 0);
-                    const int wanted = depth == 16 ? level >> 8 : level * 255 / (levels - 1);
+                    const int wanted = depth == 16 ? std::min(level, 255) : level * 255 / (levels - 1);
                     for (int c = 0; c < 3; ++c)
                         ASSERT_EQ(image.at(x, y)[c], wanted) << depth << " bits, " << x << ' ' << y;
                 }
@@ -483,7 +483,7 @@ TEST(PictureSize, IsTheDecodedPictures) {
         EXPECT_NE(error_of([&] { picture_size(std::span(bytes).first(20), "cut"); }).find("[image] cut: damaged "),
                   std::string::npos);
     }
-    EXPECT_NE(error_of([] { picture_size({}, "none"); }).find("it is empty"), std::string::npos);
+    EXPECT_NE(error_of([] { picture_size({}, "none"); }).find("an empty file"), std::string::npos);
 }
 
 // ---- writing --------------------------------------------------------------------------------------------------------
@@ -520,18 +520,40 @@ TEST(Image, APictureThatCannotBeWrittenIsNamed) {
 
 TEST(Image, WhatIsNoPictureSaysWhatItIs) {
     const auto error = [](const std::string& text) { return decoding_error(Bytes(text.begin(), text.end())); };
-    EXPECT_EQ(error("hello world"), "[image] a.jpg: neither a JPEG nor a PNG picture (starts with 'hello wo')");
-    EXPECT_EQ(error("hi"), "[image] a.jpg: neither a JPEG nor a PNG picture (starts with 'hi')");
-    EXPECT_EQ(error(""), "[image] a.jpg: neither a JPEG nor a PNG picture (it is empty)");
+    const std::string place = "[image] a.jpg: found ";
+    const std::string expected = ", expected a picture: JPEG, PNG, WebP, GIF, BMP or TIFF";
+    EXPECT_EQ(error("hello world"), place + "text (11 bytes) that starts with 'hello world'" + expected);
+    EXPECT_EQ(error(""), place + "an empty file" + expected + ": a download or copy that did not finish");
     EXPECT_EQ(error(std::string("GIF\x01\n\0\xff", 7)),
-              "[image] a.jpg: neither a JPEG nor a PNG picture (starts with 'GIF\\x01\\x0a\\x00\\xff')");
+              place + "data of an unknown kind (7 bytes) that starts with 'GIF\\x01\\x0a\\x00\\xff'" + expected);
+    EXPECT_EQ(error("<!DOCTYPE html>\n<html>"), place + "an HTML page (22 bytes)" + expected +
+                                                    ": a download that brought a web page in place of the file");
+    EXPECT_EQ(error(std::string("\0\0\0\x18"
+                                "ftypheic",
+                                12)),
+              place + "a HEIF picture (.heic) (12 bytes)" + expected);
+}
+
+TEST(Image, JpegsOfOtherKindsAreNotDamaged) {
+    Bytes jpeg = golden_file("grey.jpg");
+    const Bytes marker = {0xff, 0xc0};  // start of frame; behind it two bytes of length and the precision
+    const auto frame = std::search(jpeg.begin(), jpeg.end(), marker.begin(), marker.end());
+    ASSERT_NE(frame, jpeg.end());
+    frame[4] = 12;
+    EXPECT_EQ(decoding_error(jpeg), "[image] a.jpg: not supported: a JPEG of 12 bits a sample, expected 8");
+    frame[4] = 8;
+    frame[1] = 0xc5;  // hierarchical
+    EXPECT_EQ(decoding_error(jpeg).find("[image] a.jpg: not supported: a hierarchical"), 0u);
 }
 
 TEST(Image, MissingFilesFoldersAndEmptyFilesAreNamed) {
     const test::TemporaryFolder folder;
     std::ofstream(folder / "empty.jpg").close();
-    EXPECT_EQ(error_of([&] { read_image(folder / "empty.jpg"); }),
-              "[image] " + (folder / "empty.jpg").string() + ": neither a JPEG nor a PNG picture (it is empty)");
+    EXPECT_EQ(
+        error_of([&] { read_image(folder / "empty.jpg"); }),
+        "[image] " + (folder / "empty.jpg").string() +
+            ": found an empty file, expected a picture: JPEG, PNG, WebP, GIF, BMP or TIFF: a download or copy that "
+            "did not finish");
     for (const std::filesystem::path& path : {folder / "none.png", folder.path()}) {
         const std::string text = error_of([&] { read_image(path); });
         EXPECT_EQ(text.find("[image] "), 0u) << text;

@@ -659,9 +659,11 @@ TEST_F(PthTest, MissingFilesAndFoldersAreNamed) {
     EXPECT_EQ(error_of([&] { read_pth(folder_ / "none"); }), "[pth] " + (folder_ / "none").string() + ": no such file");
     EXPECT_EQ(error_of([&] { read_pth(folder_.path()); }),
               "[pth] " + folder_.path().string() + ": is a folder, not a file");
-    expect_error("", "is not a PyTorch checkpoint");
-    expect_error("P", "is not a PyTorch checkpoint");
-    expect_error("ustar", "is not a PyTorch checkpoint");
+    expect_error("", "found an empty file, expected a PyTorch checkpoint");
+    expect_error("P", "found text (1 byte) that starts with 'P', expected a PyTorch checkpoint");
+    expect_error(
+        "version https://git-lfs.github.com/spec/v1\n",
+        "found a git-lfs pointer (43 bytes), expected a PyTorch checkpoint: `git lfs pull` brings the file itself");
 }
 
 TEST_F(PthTest, TruncationIsAnError) {
@@ -806,11 +808,21 @@ TEST_F(PthTest, FormatsByTheFirstBytes) {
     EXPECT_EQ(weights_format(test::golden("model/tiny_student.safetensors")), WeightsFormat::kSafetensors);
     put(path(), little(0x80, 8) + "{" + std::string(0x7f, ' '));  // a header as long as a pickle's first byte
     EXPECT_EQ(weights_format(path()), WeightsFormat::kSafetensors);
-    for (const std::string bytes : {"", "x", "This is a text.\n", "\x89PNG\r\n\x1a\n"}) {
+    const std::string expected = ", expected a safetensors file or a PyTorch checkpoint";
+    const auto refused = [&](const std::string& bytes, const std::string& found, const std::string& advice) {
         put(path(), bytes);
         EXPECT_EQ(error_of([&] { weights_format(path()); }),
-                  "[weights] " + path().string() + ": is neither a safetensors file nor a PyTorch checkpoint");
-    }
+                  "[weights] " + path().string() + ": found " + found + expected + advice);
+    };
+    refused("", "an empty file", ": a download or copy that did not finish");
+    refused("This is a text.\n", "text (16 bytes) that starts with 'This is a text.\\x0a'", "");
+    refused("\x89PNG\r\n\x1a\n", "a PNG picture (8 bytes)", "");
+    refused("\x1f\x8b\x08", "a gzip file (3 bytes)", ": unpack it first");
+    refused(std::string(257, 'n') + "ustar", "a tar archive (262 bytes)", ": unpack it first");
+    refused("<html>", "an HTML page (6 bytes)", ": a download that brought a web page in place of the file");
+    refused("version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer (43 bytes)",
+            ": `git lfs pull` brings the file itself");
+    refused("{\"a\": [{\"b\": 1}]}", "JSON (17 bytes)", "");
     EXPECT_EQ(error_of([&] { weights_format(folder_ / "none"); }),
               "[weights] " + (folder_ / "none").string() + ": no such file");
 }

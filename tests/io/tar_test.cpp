@@ -231,7 +231,7 @@ TEST_F(Damaged, NoFile) {
 
 TEST_F(Damaged, CutShortAnywhere) {
     const std::string whole = small_archive();
-    EXPECT_EQ(error(""), "at byte 0: the file ends (0 bytes left) without an end-of-archive block: it was cut short");
+    EXPECT_EQ(error(""), "found an empty file, expected a tar archive: a download or copy that did not finish");
     EXPECT_EQ(error(whole.substr(0, 511)),
               "at byte 0: the file ends (511 bytes left) without an end-of-archive block: it was cut short");
     EXPECT_EQ(error(whole.substr(0, 1000)),
@@ -245,7 +245,10 @@ TEST_F(Damaged, CutShortAnywhere) {
 
 TEST_F(Damaged, NoTar) {
     const std::string text = ": found no tar header (its checksum is wrong), expected one or the end-of-archive block";
-    EXPECT_EQ(error(std::string(512, 'x')), "at byte 0" + text);
+    EXPECT_EQ(error(std::string(512, '\x01')), "at byte 0" + text);
+    EXPECT_EQ(error(std::string(512, 'x')),
+              "found text (512 bytes) that starts with 'xxxxxxxxxxxxxxxx', expected a tar archive");
+    EXPECT_EQ(error("\x1f\x8b\x08 and so on"), "found a gzip file (13 bytes), expected a tar archive: unpack it first");
     std::string archive = small_archive();
     archive[1536] = 'x';
     EXPECT_EQ(error(archive), "at byte 1536" + text);

@@ -807,7 +807,7 @@ TEST_F(BadInput, TextNamedLikeAPicture) {
     fail({"eval", "-w", "w.safetensors", "--data", "pictures", "-d", "cpu"}, {"pictures/val/a/x.jpg"});
     write("pictures/val/b/notes.txt", "");
     fail({"visualize", "-w", "w.safetensors", "-i", "pictures/val/b", "-d", "cpu", "-o", "drawn"},
-         {"pictures/val/b: no JPEG or PNG picture"});
+         {"pictures/val/b: no picture (.jpg, "});
     fail({"visualize", "-w", "w.safetensors", "-i", "nowhere.png", "-d", "cpu", "-o", "drawn"},
          {"nowhere.png: no such file"});
 }
@@ -880,7 +880,7 @@ TEST_F(BadInput, NothingToInfer) {
         words.insert(words.end(), rest.begin(), rest.end());
         return words;
     };
-    fail(with({"infer", "empty"}), {"[pictures] empty: no JPEG or PNG picture is in this folder"});
+    fail(with({"infer", "empty"}), {"[pictures] empty: no picture (.jpg, "});
     fail(with({"infer", "-"}), {"[pictures] found none, expected files, folders or a list on standard input"});
     fail(with({"infer", "nowhere.png"}), {"1 of 1 pictures could not be read"});
     fail(with({"infer", "a.png", "-k", "0.5,0.7"}), {"[keep-ratio] found several, expected one"});

@@ -110,8 +110,11 @@ TEST(ModelFile, ErrorsNameTheFileAndWhatItIs) {
     const test::TemporaryFolder folder;
     const std::string path = (folder / "notes.pth").string();
     std::ofstream(path) << "These are notes.";
-    EXPECT_EQ(test::error_of([&] { read_model_file(path); }),
-              "[weights] " + path + ": is neither a safetensors file nor a PyTorch checkpoint");
+    EXPECT_EQ(
+        test::error_of([&] { read_model_file(path); }),
+        "[weights] " + path +
+            ": found text (16 bytes) that starts with 'These are notes.', expected a safetensors file or a PyTorch "
+            "checkpoint");
     EXPECT_EQ(test::error_of([&] { read_model_file(folder / "none.pth"); }),
               "[weights] " + (folder / "none.pth").string() + ": no such file");
     const std::string student = test::golden("model/tiny_student.safetensors").string();

@@ -43,8 +43,13 @@ std::vector<std::filesystem::path> find_pictures(const std::vector<std::string>&
             found.push_back(path);
             return;
         }
-        const std::vector<std::filesystem::path> below = pictures_below(path);
-        if (below.empty()) throw Error("pictures", path.string(), ": no JPEG or PNG picture is in this folder");
+        PassedOver passed_over;
+        const std::vector<std::filesystem::path> below = pictures_below(path, passed_over);
+        if (below.empty()) {
+            throw Error("pictures", path.string(), ": no picture (", picture_endings(), ") is in this folder or below",
+                        passed_over.empty() ? "" : ": found " + passed_over.text());
+        }
+        passed_over.say("pictures", path.string());
         found.insert(found.end(), below.begin(), below.end());
     };
     for (const std::string& name : given) {

@@ -35,7 +35,7 @@ ReadPictures read_pictures(const Arguments& arguments, const Experiment& experim
             eval_transform(experiment.data.preprocessing, model.image_height(), model.image_width());
         for (const fs::path& path : find_pictures(arguments.images)) {
             try {
-                read.pictures.push_back({path.stem().string(), apply(transform, read_image(path))});
+                read.pictures.push_back({path.stem().string(), apply(transform, read_image(path), path.string())});
             } catch (const Error& error) {
                 read.left_out.emplace_back(error.what());
             }

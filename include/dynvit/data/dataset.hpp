@@ -14,7 +14,7 @@ namespace dynvit {
 /// which knows what part of the picture it needs, and at what size.
 struct Sample {
     Image image;                            // a drawn picture; empty where `encoded` is to be decoded
-    std::vector<std::uint8_t> encoded;      // a JPEG or PNG file
+    std::vector<std::uint8_t> encoded;      // a picture file, as decode_image reads it
     std::int64_t label = -1;                // class index; -1 where there is none
     std::vector<std::int64_t> labels;       // of a data set with any number of classes a picture: their indices
     std::string name;                       // for messages: a path or "cluttered_shapes/0/12"

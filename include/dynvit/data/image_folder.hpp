@@ -2,7 +2,9 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <string>
 
 #include "dynvit/data/dataset.hpp"
 
@@ -26,16 +28,38 @@ ClassList read_class_list(const std::filesystem::path& path);
 /// A file's ending with its point, ASCII letters in lower case: ".jpeg" of x.JPEG.
 std::string lower_case_ending(const std::filesystem::path& path);
 
-/// Whether a file's name ends in .jpg, .jpeg or .png, in any case.
+/// Whether a file's name ends as pictures of the formats that decode_image reads do, in any case.
 bool is_picture(const std::filesystem::path& path);
+
+/// These endings as an error lists them: ".jpg, .jpeg, ...".
+std::string picture_endings();
+
+/// Files that are no pictures by their names, counted by what they end in, so that none of them is passed over in
+/// silence.
+class PassedOver {
+  public:
+    void add(const std::string& ending, std::int64_t count = 1) { endings_[ending] += count; }
+    void add(const PassedOver& other);
+    bool empty() const { return endings_.empty(); }
+
+    /// "10 .heic, 2 .txt": the most frequent first.
+    std::string text() const;
+
+    /// Says it in the log, once for all: "[area] place: 12 files passed over ...". Nothing where there is none.
+    void say(const std::string& area, const std::string& place) const;
+
+  private:
+    std::map<std::string, std::int64_t> endings_;
+};
 
 /// The pictures in a folder and in those below it, sorted by path. Links are followed, but for one that leads back to a
 /// folder above it; hidden files and folders are passed over. Throws Error if a folder cannot be read.
-std::vector<std::filesystem::path> pictures_below(const std::filesystem::path& folder);
+/// @param passed_over counts the other files, and links that lead nowhere
+std::vector<std::filesystem::path> pictures_below(const std::filesystem::path& folder, PassedOver& passed_over);
 
-/// ROOT/<class folder>/**.{jpg,jpeg,png} (any case), sorted by path. A class's index is its folder's place in `classes`
-/// or, without one, among the sorted folder names. Hidden files and other endings are passed over, and so are hidden
-/// folders and __MACOSX, of which the log tells.
+/// ROOT/<class folder>/** of the endings of is_picture(), sorted by path. A class's index is its folder's place in
+/// `classes` or, without one, among the sorted folder names. Hidden files are passed over; other files too, and hidden
+/// folders and __MACOSX, which the log says.
 /// Throws Error: ROOT missing, no class folder, no picture, a folder that the class list doesn't name; without a class
 /// list, a class folder without a picture, which would move the indices of those behind it.
 class ImageFolder : public Dataset {
@@ -89,7 +113,8 @@ class PictureList : public Dataset {
     PictureLabels classes_;
 };
 
-/// All pictures below some folders: folder after folder as given, each one's sorted by path.
+/// All pictures below some folders: folder after folder as given, each one's sorted by path. The log says which other
+/// files there are.
 /// Throws Error: a folder that is missing or has no picture.
 std::vector<std::filesystem::path> pictures_of_folders(const std::vector<std::filesystem::path>& folders);
 

@@ -34,9 +34,13 @@ Image resize(const ImageView& image, const SourceBox& box, int width, int height
 /// Resamples so that the shorter side becomes `size`; the longer one int(size * long / short), as torchvision's Resize.
 Image resize_short_side(const Image& image, int size, Filter filter = Filter::kBicubic);
 
-/// Resamples at the picture's own aspect ratio so that it just covers width x height, sides rounded half to even:
-/// timm's way before the centre crop of a size that is not square.
+/// Resamples at the picture's own aspect ratio so that it just covers width x height. Where these are equal as
+/// resize_short_side, else with sides rounded half to even: timm's way before the centre crop of a size that is not
+/// square.
 Image resize_to_cover(const Image& image, int width, int height, Filter filter = Filter::kBicubic);
+
+/// Whether what resize_to_cover makes of a picture is within the limit of 2^28 pixels: of 1 x 65,000 pixels it is not.
+bool cover_fits(const PictureSize& from, int width, int height);
 
 /// The middle width x height pixels, as torchvision's CenterCrop (offsets rounded half to even; black where the picture
 /// is smaller).

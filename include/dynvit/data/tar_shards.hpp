@@ -10,17 +10,18 @@
 
 namespace dynvit {
 
-/// A folder's archives, *.tar, sorted by name. Throws Error if there is no such folder or no archive in it.
+/// A folder's archives, *.tar in any case, sorted by name. Throws Error if there is no such folder, no archive in it,
+/// or a compressed one (.tar.gz, .tgz, .tar.zst ...), whose members cannot be read one by one.
 std::vector<std::filesystem::path> shards_in(const std::filesystem::path& folder);
 
-/// Whether a folder holds an archive.
+/// Whether a folder holds an archive, be it a compressed one that shards_in refuses.
 bool has_shards(const std::filesystem::path& folder);
 
 /// A sample is the members of one archive, next to each other, that have the same name up to the first dot after the
-/// last slash: KEY.jpg, .jpeg or .png (any case), and KEY.cls, the class index as a decimal number. Other endings,
-/// hidden files and members without a picture or class are passed over. The constructor reads the archives' headers and
-/// classes, several archives at once, and keeps the files open (where that takes more than the process may open, it
-/// raises its own limit as far as it is allowed to); get() reads one picture's bytes.
+/// last slash: KEY.ENDING, one of is_picture(), and KEY.cls, the class index as a decimal number. Other members and
+/// hidden files are passed over; where a sample has no picture, the log says which ones. The constructor reads the
+/// archives' headers and classes, several archives at once, and keeps the files open (where that takes more than the
+/// process may open, it raises its own limit as far as it is allowed to); get() reads one picture's bytes.
 class TarShards : public Dataset {
   public:
     /// @param classes the names of the indices; without it they are named "0", "1", ...
@@ -45,7 +46,11 @@ class TarShards : public Dataset {
         std::int64_t label = -1;
         std::size_t shard = 0;
     };
-    static std::vector<Item> index(const TarFile& file, std::size_t shard, bool labelled);
+    struct Contents {
+        std::vector<Item> items;
+        PassedOver passed_over;  // members of samples without a picture
+    };
+    static Contents index(const TarFile& file, std::size_t shard, bool labelled);
     void check_labels(const std::optional<ClassList>& classes);
 
     std::vector<TarFile> files_;

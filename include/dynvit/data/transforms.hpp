@@ -41,6 +41,8 @@ struct TrainTransform {
 
 /// Returns the crop as the network takes it: 8-bit, transform.width x height, with as many colours as the image.
 Image apply(const EvalTransform& transform, const Image& image);
+/// The same; an Error names a picture that is too long to be resized, such as one of 1 x 65,000 pixels.
+Image apply(const EvalTransform& transform, const Image& image, const std::string& name);
 /// Returns a random crop of that size. @param random draws the window, and then whether it is mirrored
 Image apply(const TrainTransform& transform, const Image& image, Random& random);
 

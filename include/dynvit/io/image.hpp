@@ -1,4 +1,4 @@
-// Pictures in and out: JPEG and PNG, always as 8-bit RGB.
+// Pictures in: JPEG, PNG, WebP, GIF, BMP and TIFF, always as 8-bit RGB; and out: PNG.
 #pragma once
 
 #include <cstdint>
@@ -52,10 +52,14 @@ inline SourceBox box_of(const Window& window) {
     return {left, top, left + static_cast<float>(window.width), top + static_cast<float>(window.height)};
 }
 
-/// Decodes a JPEG or PNG to the pixels that Pillow's Image.convert("RGB") gives: grey is repeated, CMYK (Adobe's
-/// inverted one too) multiplied out, palettes looked up, alpha dropped, the high byte taken of 16-bit samples (of grey
-/// ones too, where Pillow clips to 255 instead and nearly everything turns white). Throws Error naming `name` for
-/// anything that is not a whole, valid picture of at most 2^28 pixels.
+/// Decodes a picture to the pixels that Pillow's Image.open(...).convert("RGB") gives. The bytes say which format it
+/// is, whatever the name ends in: JPEG, PNG, WebP, GIF, BMP or TIFF (grey, palettes, RGB, CMYK, and YCbCr within JPEG,
+/// in strips, tiles or planes). Grey is repeated, CMYK (Adobe's inverted one too) multiplied out, palettes looked up,
+/// alpha dropped, the high byte taken of 16-bit samples. Only 16-bit grey is clipped to 255 as Pillow clips it, which
+/// turns most of such pictures white: the log says so once. Of an animation or a document the first picture counts. An
+/// orientation is obeyed in TIFF and in no other format, as in Pillow. Throws Error naming `name` for anything that is
+/// not a whole, valid picture of at most 2^28 pixels, and for kinds that are not supported: JPEGs of 12 bits, lossless
+/// or hierarchical ones, TIFFs of signed, floating-point or CIELAB samples.
 /// @param name what the error calls it, usually its path
 Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name);
 
@@ -76,9 +80,9 @@ struct DecodedWindow {
 /// Decodes no more of a picture than a window that will be resized to target_width x target_height needs. Of a JPEG the
 /// rows below the window are not read, and those above and beside it not transformed. The inverse DCT makes 1/2, 1/4 or
 /// 1/8 of the window's size where that is at least the target's (4:2:2: twice the target's, because of its chroma). At
-/// full size the window's pixels are decode_image's. PNGs and progressive, CMYK or oddly subsampled JPEGs are decoded
-/// whole. Throws Error as decode_image does, also for a window that is empty or not inside the picture. Damage below
-/// the window goes unnoticed.
+/// full size the window's pixels are decode_image's. Other formats and progressive, CMYK or oddly subsampled JPEGs are
+/// decoded whole. Throws Error as decode_image does, also for a window that is empty or not inside the picture. Damage
+/// below the window goes unnoticed.
 DecodedWindow decode_window(std::span<const std::uint8_t> bytes, const std::string& name, const Window& window,
                             int target_width, int target_height);
 

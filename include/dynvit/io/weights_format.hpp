@@ -9,7 +9,7 @@ namespace dynvit {
 enum class WeightsFormat { kSafetensors, kPth };
 
 /// Says by its first bytes, whatever its name, what a file claims to be.
-/// Throws Error("weights", path ...) if it is neither, or cannot be read.
+/// Throws Error("weights", path ...) that says what it is if it is neither, or that it cannot be read.
 WeightsFormat weights_format(const std::filesystem::path& path);
 
 /// Throws Error naming the path of a safetensors file that is to be written, where its ending says another format
