@@ -166,7 +166,7 @@ std::vector<std::int64_t> indices_of(const Line& line, const Classes& classes) {
 // Where the picture is.
 std::string find_picture(const Line& line, const std::vector<fs::path>& roots) {
     if (!is_picture(line.path)) {
-        throw Error(kArea, line.place, ": found '", line.path, "', expected a picture (.jpg, .jpeg, .png)");
+        throw Error(kArea, line.place, ": found '", line.path, "', expected a picture (", picture_endings(), ')');
     }
     std::error_code ignored;
     for (const fs::path& root : roots) {

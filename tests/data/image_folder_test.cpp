@@ -221,9 +221,9 @@ TEST(ImageFolder, WhatIsNoClassMovesNoIndex) {
     fs::create_directories(root / "aa");
     const std::string place = "[image_folder] " + root.path().string();
     EXPECT_EQ(error_of([&] { ImageFolder{root.path()}; }),
-              place +
-                  "/aa: no picture (.jpg, .jpeg, .png) in this class folder, expected some, no such folder, or a "
-                  "class list, which numbers the classes whatever is in theirs");
+              place + "/aa: no picture (" + picture_endings() +
+                  ") in this class folder, expected some, no such folder, or a class list, which numbers the classes "
+                  "whatever is in theirs");
     write_text(root / "c/notes.txt", "");
     EXPECT_NE(error_of([&] { ImageFolder{root.path()}; }).find("in this class folder, nor in 1 others, expected"),
               std::string::npos);

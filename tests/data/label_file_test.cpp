@@ -88,8 +88,8 @@ TEST_F(LabelFiles, AClassListNumbersThem) {
 TEST_F(LabelFiles, ErrorsNameFileAndLine) {
     const std::string here = folder_.path().string();
     EXPECT_EQ(fault("a.png,x\n\nnone.png,x\n"), ":3: no such picture: " + here + "/none.png");
-    EXPECT_EQ(fault("path,labels\na.gif,x\n"), ":2: found 'a.gif', expected a picture (.jpg, .jpeg, .png)");
-    EXPECT_EQ(fault("a.gif,x\n"), ":1: found 'a.gif', expected a picture (.jpg, .jpeg, .png)") << "no heading";
+    EXPECT_EQ(fault("path,labels\na.txt,x\n"), ":2: found 'a.txt', expected a picture (" + picture_endings() + ')');
+    EXPECT_EQ(fault("a.txt,x\n"), ":1: found 'a.txt', expected a picture (" + picture_endings() + ')') << "no heading";
     EXPECT_EQ(fault("a.png,x\nb.JPG\n"), ":2: found 'b.JPG' and no comma behind it, expected PATH,LABELS");
     EXPECT_EQ(fault("a.png,x\n./a.png,y\n"), ":2: ./a.png has its classes at " + here + "/labels.csv:1 already");
     EXPECT_EQ(fault("a.png,x y x\n"), ":1: found the class 'x' twice, expected it once");

@@ -372,8 +372,8 @@ TEST(EvalTransform, HasTheAskedSizeForAnyPicture) {
 TEST(EvalTransform, APictureTooLongToResizeIsNamed) {
     const Image line(1, 65000);
     EXPECT_EQ(test::error_of([&] { apply(EvalTransform{}, line, "line.png"); }),
-              "[image] line.png: 1 x 65000 pixels are too long a picture: its short side resized to 256, it would have "
-              "more than 2^28; expected a shorter one, or --crop squash");
+              "[image] line.png: 1 x 65000 pixels are too long a picture: resized to cover 256 x 256, it would "
+              "have more than 2^28; expected a shorter one, or --crop squash");
     const Image squashed = apply(EvalTransform{.squash = true}, line, "line.png");
     EXPECT_EQ(squashed.width, 224);
     EXPECT_EQ(squashed.height, 224);

@@ -23,7 +23,7 @@ inline DynamicVit published_model(const std::filesystem::path& shared) {
 /// The first photographs, normalized: (count, 3, 224, 224).
 inline at::Tensor photographs(const std::filesystem::path& shared, std::size_t count) {
     std::vector<at::Tensor> batch;
-    for (const std::filesystem::path& path : pictures_below(shared / "data/imagenet-val-300/val")) {
+    for (const std::filesystem::path& path : pictures_of_folders({shared / "data/imagenet-val-300/val"})) {
         const Image image = apply(EvalTransform{}, read_image(path));
         batch.push_back(
             at::tensor(at::ArrayRef<std::uint8_t>(image.pixels), at::kByte).view({224, 224, 3}).permute({2, 0, 1}));

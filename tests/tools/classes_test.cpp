@@ -193,7 +193,8 @@ TEST_F(Classes, EmptyFoldersAreNone) {
     EXPECT_EQ(occurrences(succeed(eval, "info").err, "pictures/val: folders that are no classes: __MACOSX"), 1);
     fs::create_directories(folder_ / "pictures/val/axolotl");
     fail(eval,
-         "[image_folder] pictures/val/axolotl: no picture (.jpg, .jpeg, .png) in this class folder, expected some, no "
+         "[image_folder] pictures/val/axolotl: no picture (.jpg, .jpeg, .jpe, .jfif, .png, .apng, .webp, .gif, .bmp, "
+         ".tif, .tiff) in this class folder, expected some, no "
          "such folder, or a class list, which numbers the classes whatever is in theirs");
 }
 

@@ -192,7 +192,8 @@ TEST_F(Shard, BadInput) {
     fail({"shard", "--data", "data", "-o", "out", "--train-folders", "nowhere"}, "data/nowhere: no such folder");
     fail({"shard", "--data", "data", "-o", "out", "--images-per-shard", "0"}, "--images-per-shard");
     fail({"shard", "--data", "data", "-o", "out", "--shard-size", "much"}, "--shard-size");
-    fail({"shard", "--data", "data", "-o", "out", "--shard-size", "1MB", "--images-per-shard", "5"}, "found both, expected one");
+    fail({"shard", "--data", "data", "-o", "out", "--shard-size", "1MB", "--images-per-shard", "5"},
+         "found both, expected one");
     fail({"shard", "--data", "data", "-o", "data/train/b/p1.jpg"}, "folder cannot be made");
     EXPECT_FALSE(fs::exists(folder_ / "out"));
     write("out/train/000000.tar", "mine");
