@@ -38,20 +38,30 @@ void verify_sources(const Learner& learner, const Metadata& metadata, const std:
     }
 }
 
-}  // namespace
-
-RunFolder::RunFolder(fs::path path, bool resume) : path_(std::move(path)) {
-    const bool started = fs::exists(state());
-    if (started && !resume) {
-        throw Error("run", path_.string(),
+// Whether there is a checkpoint to go on from. Throws Error where `resume` says otherwise.
+bool find_started(const fs::path& state, const fs::path& run, Resume resume) {
+    const bool started = fs::exists(state);
+    if (started && resume == Resume::kNo) {
+        throw Error("run", run.string(),
                     ": a run is already in this folder; give --resume to go on, or another --output");
     }
-    if (resume && !started) {
-        throw Error("run", path_.string(), ": nothing to resume: ", state().string(), " is not there");
+    if (!started && resume == Resume::kYes) {
+        throw Error("run", run.string(), ": nothing to resume: ", state.string(), " is not there");
     }
-    make_directory(path_ / "checkpoints", "run");
+    return started;
+}
+
+FileLock lock(const fs::path& run) {
+    make_directory(run / "checkpoints", "run");
+    return {run / ".lock", "run", run.string() + ": found a run at work in this folder"};
+}
+
+}  // namespace
+
+RunFolder::RunFolder(fs::path path, Resume resume)
+    : path_(std::move(path)), resumes_(find_started(state(), path_, resume)), lock_(lock(path_)) {
     std::error_code ignored;  // what a run that never came to a checkpoint logged
-    if (!resume) fs::remove(path_ / "metrics.jsonl", ignored);
+    if (!resumes_) fs::remove(path_ / "metrics.jsonl", ignored);
 }
 
 void RunFolder::save_config(const Experiment& experiment) const {

@@ -112,7 +112,7 @@ Evaluated evaluate_learner(Learner& learner, const Experiment& e, const Dataset&
 
 }  // namespace
 
-TrainResult train(Experiment experiment, const std::filesystem::path& output, bool resume, const DrawKept& draw_kept,
+TrainResult train(Experiment experiment, const std::filesystem::path& output, Resume resume, const DrawKept& draw_kept,
                   const std::function<bool()>& stop) {
     const TrainSettings& settings = experiment.train;
     const ModelSettings& shape = experiment.model;
@@ -123,13 +123,14 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, bo
     Learner learner = make_learner(experiment, device);
     const RunFolder run(output, resume);
     RunProgress progress{.steps_per_epoch = length.epoch};
-    if (resume) progress = run.restore(learner, length.epoch);
+    if (run.resumes()) progress = run.restore(learner, length.epoch);
     run.save_config(experiment);
     for (const std::string& line : slow_paths(shape, device)) log::info(line);
     log::info(str("training ", shape.name, " on ", device.str(), ", ", settings.precision, ": ",
                   fixed(1e-6 * static_cast<double>(count_parameters(shape)), 1), " M parameters, ",
                   pictures.training->size(), " pictures, ", length.epoch, " steps an epoch, ", settings.epochs,
-                  " epochs, into ", output.string()));
+                  " epochs, into ", output.string(),
+                  run.resumes() ? str(", from its checkpoint of step ", progress.step) : ""));
 
     const std::vector<double> targets = settings.stage_targets(shape.stages());
     EvalOptions eval_options{device, parse_precision(settings.precision), seed_for(settings.seed, SeedUse::kPolicy)};
@@ -160,7 +161,8 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, bo
         }
         step_log.add(plan, out, batches, progress.step == length.last);
         bar->update(progress.step - epoch * length.epoch, step_log.last_line());
-        result.interrupted = stop && progress.step < length.last && stop();
+        const auto is_stopped = [&] { return stop && progress.step < length.last && stop(); };
+        result.interrupted = is_stopped();
         if (!length.ends_epoch(progress.step) && progress.step != length.last && !result.interrupted) continue;
 
         bar.reset();
@@ -175,6 +177,7 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, bo
                 progress.best_top1 = evaluated.accuracy;
             }
             result.reached_target = settings.stop_at > 0 && evaluated.accuracy >= settings.stop_at;
+            result.interrupted = result.interrupted || is_stopped();
         }
         if (best || result.reached_target || result.interrupted || saves_after(settings, length, progress.step)) {
             step_log.tell_skipped();

@@ -1,8 +1,6 @@
 // dynvit prune: the Vision Transformer that one has, faster, by pictures without labels.
 #include <ATen/CPUGeneratorImpl.h>
 
-#include <atomic>
-#include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "arguments.hpp"
@@ -21,6 +19,7 @@
 #include "dynvit/runtime/timing.hpp"
 #include "dynvit/train/label_free_recipe.hpp"
 #include "dynvit/train/trainer.hpp"
+#include "stop_signals.hpp"
 
 namespace dynvit::tool {
 namespace {
@@ -44,15 +43,6 @@ std::vector<std::int64_t> timed_batches(const Experiment& experiment, const at::
     std::vector<std::int64_t> batches = {1, 32};
     if (device.is_cuda() && experiment.train.batch_size >= kLarge) batches.push_back(kLarge);
     return batches;
-}
-
-// A signal handler sees nothing else.
-std::atomic<bool> interrupted = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
-
-// The first Ctrl-C ends training, and what was learnt is kept; a second one ends the program.
-void on_interrupt(int) {
-    interrupted = true;
-    std::signal(SIGINT, SIG_DFL);
 }
 
 // What is known of one keep ratio in the end.
@@ -382,23 +372,24 @@ int run(Arguments& arguments) {
     if (asked && wanted.dense()) {
         throw Error("prune", "--keep-ratio or --gmacs: found what the dense model has, expected less");
     }
-    std::signal(SIGINT, on_interrupt);
-    const TrainResult trained = train(run.experiment, run.folder, false, {}, [] { return interrupted.load(); });
-    std::signal(SIGINT, SIG_DFL);  // from here on it ends the program: what was learnt is written first
+    const TrainResult trained = [&] {
+        const StopSignals signals;  // behind training one ends the program: what was learnt is written first
+        return train(run.experiment, run.folder, Resume::kNo, {}, StopSignals::came);
+    }();
 
     const DynamicVit pruned = load_trained(run);
     // Before anything else can go wrong.
     run.write_bundle(pruned, asked ? wanted : plan_for_ratio(run.experiment.model, kDefaultKeepRatio));
     if (trained.interrupted) {
-        log::warn(str("stopped at step ", trained.steps, ": ", arguments.output, " holds what was learnt so far"));
+        log::warn(str(StopSignals::name(), ": stopped at step ", trained.steps, ": ", arguments.output,
+                      " holds what was learnt so far"));
     }
     const Measured measured = measure(run, pruned);
     const Row* recommended = find_recommended(measured.rows, arguments.agreement);
     const Row& chosen = choose_row(run, measured.rows, wanted, recommended);
     run.write_bundle(pruned, chosen.plan);
     tell(run, trained, measured, chosen, recommended);
-    constexpr int kInterrupted = 130;
-    return trained.interrupted ? kInterrupted : 0;
+    return trained.interrupted ? StopSignals::exit_code() : 0;
 }
 
 }  // namespace

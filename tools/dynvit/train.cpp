@@ -9,6 +9,7 @@
 #include "dynvit/runtime/device.hpp"
 #include "dynvit/train/trainer.hpp"
 #include "dynvit/viz/stage_panels.hpp"
+#include "stop_signals.hpp"
 
 namespace dynvit::tool {
 
@@ -79,31 +80,61 @@ Experiment read_experiment(const ConfigArguments& config) {
     return experiment;
 }
 
+struct Arguments {
+    ConfigArguments config;
+    std::string output, resume;
+};
+
+// @param given how often the option stands there
+Resume resume_of(const Arguments& arguments, std::size_t given) {
+    if (given == 0) return Resume::kNo;
+    if (arguments.resume.empty()) return Resume::kYes;
+    if (arguments.resume == "auto") return Resume::kAuto;
+    throw Error("train", "--resume: found '", arguments.resume, "', expected nothing behind it, or auto");
+}
+
+// @return the exit code
+int run(const Arguments& arguments, Resume resume) {
+    const StopSignals signals;
+    ConfigArguments config = arguments.config;
+    if (config.config.empty()) {
+        const std::filesystem::path there = std::filesystem::path(arguments.output) / "config.yaml";
+        if (resume == Resume::kNo || (resume == Resume::kAuto && !std::filesystem::exists(there))) {
+            throw Error("train", "--config is missing; `dynvit config` prints a file to start from");
+        }
+        config.config = there.string();
+    }
+    const Experiment experiment = read_experiment(config);
+    const TrainResult result =
+        train(experiment, arguments.output, resume, StagePictures(experiment), StopSignals::came);
+    if (result.interrupted) {
+        log::warn(str(StopSignals::name(), ": stopped at step ", result.steps, " with a checkpoint; --resume goes on"));
+    }
+    print(summary(result, arguments.output));
+    return result.interrupted ? StopSignals::exit_code() : 0;
+}
+
 }  // namespace
 
 void add_train(CLI::App& program) {
-    struct Arguments {
-        ConfigArguments config;
-        std::string output;
-        bool resume = false;
-    };
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command =
         program.add_subcommand("train", "Fine-tune a model with prediction modules, or train a dense one");
     arguments->config.add_to(*command);
     command->add_option("-o,--output", arguments->output, "the run's folder")->required();
-    command->add_flag("-r,--resume", arguments->resume,
-                      "go on with the run in that folder; without --config, as it was set");
-    command->callback([arguments] {
-        ConfigArguments config = arguments->config;
-        if (config.config.empty()) {
-            if (!arguments->resume)
-                throw Error("train", "--config is missing; `dynvit config` prints a file to start from");
-            config.config = (std::filesystem::path(arguments->output) / "config.yaml").string();
+    command
+        ->add_option("-r,--resume", arguments->resume,
+                     "go on with the run in that folder; without --config, as it was set; 'auto': begin where no "
+                     "checkpoint is there, so that one command suits a queue")
+        ->type_name("[auto]")
+        ->expected(0, 1);
+    command->footer(
+        "Ctrl-C, SIGTERM and SIGUSR1 end the step and write a checkpoint; the exit code is 130, 143 or 138. A second "
+        "one ends the program at once.");
+    command->callback([arguments, command] {
+        if (const int code = run(*arguments, resume_of(*arguments, command->count("--resume"))); code != 0) {
+            throw CLI::RuntimeError(code);
         }
-        const Experiment experiment = read_experiment(config);
-        const TrainResult result = train(experiment, arguments->output, arguments->resume, StagePictures(experiment));
-        print(summary(result, arguments->output));
     });
 }
 

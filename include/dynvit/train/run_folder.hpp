@@ -15,6 +15,7 @@
 
 #include <filesystem>
 
+#include "dynvit/core/file_lock.hpp"
 #include "dynvit/train/learner.hpp"
 
 namespace dynvit {
@@ -27,11 +28,17 @@ struct RunProgress {
     std::int64_t steps_per_epoch = 0;
 };
 
+/// Whether a run begins in its folder or goes on there; kAuto: it goes on where a checkpoint is, else it begins.
+enum class Resume { kNo, kYes, kAuto };
+
 class RunFolder {
   public:
-    /// Makes the folder. Throws Error if it cannot be made or, without `resume`, if a run is already in it; with
-    /// `resume`, if none is.
-    RunFolder(std::filesystem::path path, bool resume);
+    /// Makes the folder and holds it while it lives: RUN/.lock is locked. Throws Error if it cannot be made; if another
+    /// process holds it; with kNo, if a run is already in it; with kYes, if none is.
+    RunFolder(std::filesystem::path path, Resume resume);
+
+    /// Whether a run goes on in it, from the checkpoint that restore() reads.
+    bool resumes() const { return resumes_; }
 
     void save_config(const Experiment& experiment) const;
 
@@ -58,6 +65,8 @@ class RunFolder {
 
   private:
     std::filesystem::path path_;
+    bool resumes_;
+    FileLock lock_;
 };
 
 }  // namespace dynvit

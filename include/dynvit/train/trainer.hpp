@@ -22,10 +22,10 @@ struct TrainResult {
 
 /// Trains as the experiment says and leaves a run folder. Where its settings did not say model.num_classes, that is the
 /// number of the training data's classes. `draw_kept` gives TensorBoard pictures of the evaluated
-/// model. `stop` is asked after each step whether to end the run there, with a checkpoint. On one machine's CPU, equal
-/// settings and seed give equal bytes, also when the run was stopped between two steps and resumed. Throws Error for
-/// what a user can put right.
-TrainResult train(Experiment experiment, const std::filesystem::path& output, bool resume,
+/// model. `stop` is asked after each step and each evaluation whether to end the run there, with a checkpoint. On one
+/// machine's CPU, equal settings and seed give equal bytes, also when the run was stopped between two steps and
+/// resumed. Throws Error for what a user can put right.
+TrainResult train(Experiment experiment, const std::filesystem::path& output, Resume resume,
                   const DrawKept& draw_kept = {}, const std::function<bool()>& stop = {});
 
 }  // namespace dynvit
