@@ -24,6 +24,10 @@ void TrainSettings::fields(FieldVisitor& v) {
             between(0, 1));
     v.field("precision", precision, "of matrix products", std::vector<std::string>{"float32", "bfloat16", "float16"});
     v.field("device", device, "auto (the GPU if there is one), cpu, cuda, cuda:1, ...");
+    v.field("threads", threads,
+            "processor threads of LibTorch; other numbers of them give other last bits; 0: as --threads, or as the run "
+            "that is resumed had",
+            between(0, 1024));
     v.field("record_steps", record_steps,
             "on a GPU: start a step whose shapes repeat as one recorded piece (CUDA graph)");
     v.field("seed", seed, "of the order of pictures, augmentation, decisions, new weights", between(0, 0x1p63));

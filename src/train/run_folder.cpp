@@ -82,6 +82,7 @@ void RunFolder::save(Learner& learner, const RunProgress& progress, const Dynami
                     at::scalar_tensor(progress.best_top1, at::kDouble));  // reads back to the same bits
     tensors.emplace("progress.skipped", at::scalar_tensor(progress.skipped, at::kLong));
     tensors.emplace("progress.steps_per_epoch", at::scalar_tensor(progress.steps_per_epoch, at::kLong));
+    tensors.emplace("progress.threads", at::scalar_tensor(progress.threads, at::kLong));
     write_model_file(last(), *learner.outcome(), type, learner.preprocessing);
     if (learner.ema) write_model_file(ema(), *learner.ema->average(), type, learner.preprocessing);
     if (best) write_model_file(this->best(), *best, type, learner.preprocessing);
@@ -102,9 +103,11 @@ RunProgress RunFolder::restore(Learner& learner, std::int64_t steps_per_epoch) c
             throw Error("run", file, ": does not say how far the run was");
         return found->second;
     };
-    const RunProgress progress{
-        number("progress.step").item<std::int64_t>(), number("progress.best_top1").item<double>(),
-        number("progress.skipped").item<std::int64_t>(), number("progress.steps_per_epoch").item<std::int64_t>()};
+    RunProgress progress{number("progress.step").item<std::int64_t>(), number("progress.best_top1").item<double>(),
+                         number("progress.skipped").item<std::int64_t>(),
+                         number("progress.steps_per_epoch").item<std::int64_t>()};
+    const auto threads = tensors.find("progress.threads");  // earlier checkpoints have none
+    if (threads != tensors.end()) progress.threads = threads->second.item<std::int64_t>();
     if (progress.steps_per_epoch != steps_per_epoch) {
         throw Error("run", file, ": the run has ", progress.steps_per_epoch, " steps an epoch, found ", steps_per_epoch,
                     ", expected unchanged pictures, train.batch_size and train.accumulate");

@@ -1,6 +1,7 @@
 #include "dynvit/train/trainer.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <optional>
@@ -56,6 +57,19 @@ bool evaluates_after(const TrainSettings& settings, const RunLength& length, std
 
 bool saves_after(const TrainSettings& settings, const RunLength& length, std::int64_t step) {
     return step == length.last || (length.ends_epoch(step) && step / length.epoch % settings.save_every == 0);
+}
+
+// Sets how many processor threads steps have: those of the settings or, where they leave it open, those that the run
+// had before. @return their number
+int use_threads(std::int64_t asked, std::int64_t before) {
+    const int now = at::get_num_threads();
+    const std::int64_t wanted = asked > 0 ? asked : before;
+    if (wanted > 0 && wanted != now) {
+        log::info(str(wanted, " processor threads in place of ", now, asked > 0 ? "" : ", as the run began",
+                      ": other numbers give other last bits"));
+        at::set_num_threads(static_cast<int>(wanted));
+    }
+    return at::get_num_threads();
 }
 
 // The next step's batches.
@@ -124,6 +138,7 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, Re
     const RunFolder run(output, resume);
     RunProgress progress{.steps_per_epoch = length.epoch};
     if (run.resumes()) progress = run.restore(learner, length.epoch);
+    progress.threads = use_threads(settings.threads, progress.threads);
     run.save_config(experiment);
     for (const std::string& line : slow_paths(shape, device)) log::info(line);
     log::info(str("training ", shape.name, " on ", device.str(), ", ", settings.precision, ": ",

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <sstream>
@@ -17,6 +18,8 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
+#include "dynvit/core/processor_load.hpp"
+#include "dynvit/core/progress.hpp"
 
 // One line a subcommand, in the order of --help.
 #define DYNVIT_SUBCOMMANDS(SUBCOMMAND) \
@@ -65,6 +68,19 @@ bool lacks_memory(const std::exception& error) {
            text.find("out of memory") != std::string_view::npos;
 }
 
+// LibTorch's threads wait for each other, so that one which has to share its processor holds all of them up.
+void leave_busy_processors(const dynvit::ProcessorLoad& load) {
+    const int threads = at::get_num_threads();
+    if (threads == 1 || std::getenv("OMP_NUM_THREADS")) return;  // NOLINT(concurrency-mt-unsafe): nobody sets it
+    const double busy = load.busy();
+    const int run = dynvit::threads_that_run(threads, load.processors(), busy);
+    if (run == threads) return;
+    at::set_num_threads(run);
+    dynvit::log::info(dynvit::str(run, " of ", threads, " processor threads: of ", load.processors(),
+                                  " processors others keep ", dynvit::fixed(busy, 1),
+                                  " busy; --threads N fixes their number"));
+}
+
 // --help and --version.
 int answer(const CLI::App& program, const CLI::ParseError& error) {
     std::ostringstream out;
@@ -85,6 +101,7 @@ int report(const std::string& text) {
 int main(int argc, char** argv) {
     hold_standard_streams();
     std::signal(SIGPIPE, SIG_IGN);
+    const dynvit::ProcessorLoad load;
     CLI::App program("DynamicViT: Vision Transformers that drop the patches they don't need.", "dynvit");
     program.set_version_flag("--version", "dynvit " DYNVIT_VERSION);
     program.require_subcommand(1);
@@ -93,11 +110,14 @@ int main(int argc, char** argv) {
     std::string level = "info";
     int threads = 0;
     program.add_option("--log-level", level, "debug, info, warn, error or off")->capture_default_str();
-    program.add_option("--threads", threads, "processor threads of LibTorch; 0: one a core")
+    program
+        .add_option("--threads", threads,
+                    "processor threads of LibTorch; 0: one a core that other processes leave free")
         ->check(dynvit::tool::within(dynvit::between(0, dynvit::tool::kMostThreads)));
     program.parse_complete_callback([&] {
         dynvit::log::set_level(level);
         if (threads > 0) at::set_num_threads(threads);
+        if (threads == 0) leave_busy_processors(load);
     });
 #define DYNVIT_ADD(name) dynvit::tool::add_##name(program);
     DYNVIT_SUBCOMMANDS(DYNVIT_ADD)

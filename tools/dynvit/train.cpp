@@ -1,4 +1,6 @@
 // dynvit train: from a YAML file to a run folder.
+#include <ATen/Parallel.h>
+
 #include "command.hpp"
 #include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
@@ -93,8 +95,9 @@ Resume resume_of(const Arguments& arguments, std::size_t given) {
     throw Error("train", "--resume: found '", arguments.resume, "', expected nothing behind it, or auto");
 }
 
+// @param threads_given on the command line, which goes before the settings
 // @return the exit code
-int run(const Arguments& arguments, Resume resume) {
+int run(const Arguments& arguments, Resume resume, bool threads_given) {
     const StopSignals signals;
     ConfigArguments config = arguments.config;
     if (config.config.empty()) {
@@ -104,7 +107,8 @@ int run(const Arguments& arguments, Resume resume) {
         }
         config.config = there.string();
     }
-    const Experiment experiment = read_experiment(config);
+    Experiment experiment = read_experiment(config);
+    if (threads_given) experiment.train.threads = at::get_num_threads();
     const TrainResult result =
         train(experiment, arguments.output, resume, StagePictures(experiment), StopSignals::came);
     if (result.interrupted) {
@@ -132,7 +136,9 @@ void add_train(CLI::App& program) {
         "Ctrl-C, SIGTERM and SIGUSR1 end the step and write a checkpoint; the exit code is 130, 143 or 138. A second "
         "one ends the program at once.");
     command->callback([arguments, command] {
-        if (const int code = run(*arguments, resume_of(*arguments, command->count("--resume"))); code != 0) {
+        const bool threads_given = command->get_parent()->count("--threads") > 0;
+        if (const int code = run(*arguments, resume_of(*arguments, command->count("--resume")), threads_given);
+            code != 0) {
             throw CLI::RuntimeError(code);
         }
     });

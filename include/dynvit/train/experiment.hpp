@@ -24,6 +24,7 @@ struct TrainSettings {
     double blend = 1.0;
     std::string precision = "float32";
     std::string device = "auto";
+    std::int64_t threads = 0;
     bool record_steps = true;
     std::int64_t seed = 0;
     std::int64_t log_every = 50;

@@ -26,6 +26,7 @@ struct RunProgress {
     double best_top1 = -1.0;   // percent, of train.best_by, or mean average precision; -1: not evaluated
     std::int64_t skipped = 0;  // steps whose loss or gradient was not finite
     std::int64_t steps_per_epoch = 0;
+    std::int64_t threads = 0;  // processor threads that the steps had; 0: not known
 };
 
 /// Whether a run begins in its folder or goes on there; kAuto: it goes on where a checkpoint is, else it begins.
