@@ -1,0 +1,68 @@
+// Several processes of one test.
+#pragma once
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "dynvit/core/error.hpp"
+#include "dynvit/core/files.hpp"
+#include "dynvit/dist/launch.hpp"
+#include "support.hpp"
+
+namespace dynvit::test {
+
+/// A port of this machine that nobody listens on now.
+inline std::uint16_t free_port() {
+    const int descriptor = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    ::bind(descriptor, reinterpret_cast<sockaddr*>(&address), length);
+    ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length);
+    ::close(descriptor);
+    return ntohs(address.sin_port);
+}
+
+/// Runs `work` in `count` processes of one launch. @return what each gives, or its error's text; "ended N" where it
+/// ended itself by exit code N
+inline std::vector<std::string> run_processes(int count, const std::function<std::string(const Launch&)>& work) {
+    const TemporaryFolder folder;
+    Launch launch{.world_size = count, .host = "127.0.0.1", .port = free_port()};
+    std::vector<pid_t> processes;
+    for (int rank = 0; rank < count; ++rank) {
+        const pid_t process = ::fork();
+        if (process == 0) {
+            launch.rank = launch.local_rank = rank;
+            std::string result;
+            try {
+                result = work(launch);
+            } catch (const std::exception& error) {
+                result = error.what();
+            }
+            std::ofstream(folder / str(rank)) << result;
+            ::_exit(0);
+        }
+        processes.push_back(process);
+    }
+    std::vector<std::string> results;
+    for (int rank = 0; rank < count; ++rank) {
+        int status = 0;
+        ::waitpid(processes[static_cast<std::size_t>(rank)], &status, 0);
+        const std::filesystem::path result = folder / str(rank);
+        results.push_back(std::filesystem::exists(result) ? read_text(result, "test")
+                                                          : str("ended ", WEXITSTATUS(status)));
+    }
+    return results;
+}
+
+}  // namespace dynvit::test
