@@ -73,4 +73,10 @@ void set_level(const std::string& level) {
     logger().set_level(parsed);
 }
 
+void set_prefix(const std::string& prefix) {
+    std::string quoted;
+    for (const char letter : prefix) quoted += letter == '%' ? "%%" : std::string(1, letter);
+    logger().set_pattern("%H:%M:%S %^%l%$ " + quoted + "%v");
+}
+
 }  // namespace dynvit::log

@@ -35,7 +35,7 @@ struct Size {
 struct Pending {
     Batch batch;
     std::int64_t epoch = 0;
-    std::int64_t begin = 0;          // the first sample's place in the epoch
+    std::int64_t begin = 0;          // the whole batch's first sample's place in the epoch
     std::int64_t* labels = nullptr;  // the batch's; null where it has rows of classes:
     std::uint8_t* class_rows = nullptr;
     std::size_t classes = 0;    // of a row
@@ -79,6 +79,7 @@ void close_gaps(Pending& pending) {
             const std::size_t row = pending.classes;
             if (pending.class_rows) std::copy_n(pending.class_rows + place * row, row, pending.class_rows + kept * row);
             batch.indices[kept] = batch.indices[place];
+            batch.rows[kept] = batch.rows[place];
             batch.names[kept] = std::move(batch.names[place]);
             batch.object_masks[kept] = std::move(batch.object_masks[place]);
         }
@@ -89,6 +90,7 @@ void close_gaps(Pending& pending) {
     if (batch.images.defined()) batch.images = batch.images.narrow(0, 0, size);
     batch.labels = batch.labels.narrow(0, 0, size);
     batch.indices.resize(kept);
+    batch.rows.resize(kept);
     batch.names.resize(kept);
     batch.object_masks.resize(kept);
 }
@@ -113,6 +115,11 @@ struct Loader::State {
         if (options.shuffle_window < 0)
             throw Error("loader", "shuffle_window is ", options.shuffle_window, ", at least 0 is needed");
         if (options.repeats < 1) throw Error("loader", "repeats is ", options.repeats, ", at least 1 is needed");
+        if (options.batch_size < 2 * options.share.count && !options.share.whole())
+            throw Error("loader", "batch_size is ", options.batch_size, ", at least 2 for each of ",
+                        options.share.count, " processes are needed");
+        if (!options.share.whole() && !options.drop_last && dataset.size() % options.batch_size != 0)
+            throw Error("loader", "a last batch that is not full cannot be shared");
         if (options.epochs < 0) throw Error("loader", "epochs is ", options.epochs, ", at least 0 is needed");
         if (options.epoch_batches < 0)
             throw Error("loader", "epoch_batches is ", options.epoch_batches, ", at least 0 is needed");
@@ -160,13 +167,17 @@ struct Loader::State {
         if (epoch != arranged) arrange(epoch);
         const std::int64_t first = opened % batches * options.batch_size;
         const std::int64_t last = std::min<std::int64_t>(first + options.batch_size, std::ssize(order));
-        const auto size = static_cast<std::size_t>(last - first);
         auto next = std::make_unique<Pending>();
         next->epoch = epoch;
         next->begin = first;
-        for (std::int64_t i = first; i < last; ++i) next->batch.indices.push_back(order[i / options.repeats]);
+        next->batch.whole = last - first;
+        next->batch.rows = options.share.rows(last - first);
+        const std::size_t size = next->batch.rows.size();
+        for (const std::int64_t row : next->batch.rows) {
+            next->batch.indices.push_back(order[(first + row) / options.repeats]);
+        }
         next->batch.names.resize(size);
-        make_labels(*next, last - first);
+        make_labels(*next, static_cast<std::int64_t>(size));
         next->batch.object_masks.resize(size);
         next->remaining = size;
         next->sizes.resize(size);
@@ -256,7 +267,7 @@ struct Loader::State {
         const std::size_t index = current.batch.indices[place];
         const auto epoch = static_cast<std::uint64_t>(current.epoch);
         const std::uint64_t seed =
-            sample_seed(epoch, index, (current.begin + static_cast<std::int64_t>(place)) % options.repeats);
+            sample_seed(epoch, index, (current.begin + current.batch.rows[place]) % options.repeats);
         if (options.on_corrupt == OnCorrupt::kFail) return make(index, seed);
         std::vector<CorruptSample>& corrupt = current.corrupt[place];
         Random choice(mix_seed({options.seed, epoch, index, kReplacementTag}));

@@ -105,6 +105,26 @@ void ProcessGroup::add_up(at::Tensor& tensor) const {
     if (connection_) call("adding up", [&] { connection_->add_up(tensor); });
 }
 
+void ProcessGroup::add_up(const std::vector<at::Tensor>& tensors) const {
+    if (alone() || tensors.empty()) return;
+    std::vector<at::Tensor> rows;
+    for (const at::Tensor& tensor : tensors) rows.push_back(tensor.detach().reshape({-1}));
+    at::Tensor flat = at::cat(rows);
+    add_up(flat);
+    std::int64_t place = 0;
+    for (const at::Tensor& tensor : tensors) {
+        tensor.detach().copy_(flat.narrow(0, place, tensor.numel()).view_as(tensor));
+        place += tensor.numel();
+    }
+}
+
+bool ProcessGroup::any(bool here) const {
+    if (alone()) return here;
+    at::Tensor count = at::full({1}, here ? 1.0 : 0.0);
+    add_up(count);
+    return count.item<float>() > 0;
+}
+
 void ProcessGroup::share(at::Tensor& tensor) const {
     TORCH_CHECK(tensor.device().is_cpu() && tensor.is_contiguous(), "a contiguous tensor on the processor is needed");
     if (connection_) call("sharing", [&] { connection_->share(tensor); });
@@ -129,6 +149,26 @@ std::vector<std::string> ProcessGroup::gather(const std::string& text) const {
         }
         return texts;
     });
+}
+
+at::Tensor ProcessGroup::gather_rows(const at::Tensor& rows) const {
+    if (alone()) return rows;
+    const at::Tensor own = rows.contiguous();
+    const std::string bytes(static_cast<const char*>(own.const_data_ptr()), own.nbytes());
+    std::vector<at::Tensor> all;
+    for (const std::string& each : gather(bytes)) {
+        std::vector<std::int64_t> sizes = own.sizes().vec();
+        std::int64_t row = static_cast<std::int64_t>(own.element_size());
+        for (std::size_t i = 1; i < sizes.size(); ++i) row *= sizes[i];
+        sizes.front() = std::ssize(each) / row;
+        all.push_back(at::empty(sizes, own.options()));
+        if (!each.empty()) std::memcpy(all.back().data_ptr(), each.data(), each.size());
+    }
+    return at::cat(all);
+}
+
+void ProcessGroup::set_timeout(std::chrono::milliseconds timeout) {
+    if (connection_) connection_->group->setTimeout(timeout);
 }
 
 void ProcessGroup::meet() const {

@@ -12,6 +12,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
+#include "dynvit/dist/process_group.hpp"
 #include "dynvit/infer/inference_session.hpp"
 #include "dynvit/infer/multi_label.hpp"
 #include "dynvit/infer/nearest_neighbours.hpp"
@@ -91,6 +92,25 @@ struct Tally {
         looked_up = looked_up.defined() ? looked_up + count : count;
     }
 
+    // What several processes have, put together in each of them.
+    void put_together(const ProcessGroup& group) {
+        std::vector<at::Tensor> totals = {sums};
+        if (looked_up.defined()) totals.push_back(looked_up);
+        totals.insert(totals.end(), found.begin(), found.end());
+        std::vector<at::Tensor> added;
+        for (at::Tensor& total : totals) added.push_back(total.to(at::kCPU, at::kDouble));
+        group.add_up(added);
+        std::size_t next = 0;
+        sums = added[next++];
+        if (looked_up.defined()) looked_up = added[next++];
+        for (at::Tensor& kept : found) kept = added[next++];
+        if (!scores.empty()) scores = {group.gather_rows(at::cat(scores).cpu())};
+        for (std::vector<std::int64_t>& stage : counts) {
+            const at::Tensor all = group.gather_rows(at::tensor(at::ArrayRef<std::int64_t>(stage), at::kLong));
+            stage.assign(all.const_data_ptr<std::int64_t>(), all.const_data_ptr<std::int64_t>() + all.numel());
+        }
+    }
+
     // @param rows of classes of all images, (images, K); undefined where there are none
     EvalResult finish(std::int64_t images, double object_total, const at::Tensor& rows) {
         result.images = images;
@@ -112,7 +132,7 @@ struct Tally {
             result.kl = host[6].item<double>() / static_cast<double>(images);
             result.cosine = host[7].item<double>() / static_cast<double>(images);
         }
-        if (looked_up.defined()) result.knn_count = looked_up.item<std::int64_t>();
+        if (looked_up.defined()) result.knn_count = static_cast<std::int64_t>(looked_up.item<double>());
         for (const at::Tensor& kept : found) result.object_kept_per_stage.push_back(kept.item<double>() / object_total);
         if (!counts.empty()) finish_counts(static_cast<std::size_t>(images));
         return result;
@@ -209,6 +229,23 @@ void check_labels(const at::Tensor& labels, std::int64_t classes) {
     }
 }
 
+// Every count-th sample, from number `first` on.
+class PartOfDataset : public Dataset {
+  public:
+    PartOfDataset(const Dataset& whole, int first, int count)
+        : whole_(whole), first_(static_cast<std::size_t>(first)), count_(static_cast<std::size_t>(count)) {}
+    std::size_t size() const override { return (whole_.size() + count_ - 1 - first_) / count_; }
+    Sample get(std::size_t index) const override { return whole_.get(first_ + index * count_); }
+    std::string name(std::size_t index) const override { return whole_.name(first_ + index * count_); }
+    const std::vector<std::string>& class_names() const override { return whole_.class_names(); }
+    bool labelled() const override { return whole_.labelled(); }
+    bool multi_label() const override { return whole_.multi_label(); }
+
+  private:
+    const Dataset& whole_;
+    const std::size_t first_, count_;
+};
+
 // A WordNet id, as ImageNet's class folders have for a name.
 bool is_of_imagenet(const std::string& folder) {
     constexpr std::size_t kDigits = 8;
@@ -304,7 +341,15 @@ std::vector<EvalResult> evaluate(DynamicVit model, const std::vector<EvalCase>& 
         if (progress) progress(images);
     }
     std::vector<EvalResult> results;
-    const at::Tensor all_rows = rows.empty() ? at::Tensor() : at::cat(rows);
+    at::Tensor all_rows = rows.empty() ? at::Tensor() : at::cat(rows);
+    if (options.group) {
+        at::Tensor totals = at::tensor({static_cast<double>(images), object_total}, at::kDouble);
+        options.group->add_up(totals);
+        images = static_cast<std::int64_t>(totals[0].item<double>());
+        object_total = totals[1].item<double>();
+        for (Tally& tally : tallies) tally.put_together(*options.group);
+        if (all_rows.defined()) all_rows = options.group->gather_rows(all_rows);
+    }
     for (Tally& tally : tallies) results.push_back(tally.finish(images, object_total, all_rows));
     return results;
 }
@@ -335,16 +380,23 @@ std::vector<EvalResult> evaluate_split(DynamicVit model, const std::vector<EvalC
     if (!run.calibration.defined() && std::ranges::any_of(cases, learns)) {
         run.calibration = calibration_pictures(pictures, transform, loading);
     }
-    Loader loader(pictures, transform, loading);
-    Progress bar("evaluating", static_cast<std::int64_t>(pictures.size()));
+    const ProcessGroup* const group = run.group;
+    if (group && pictures.size() < static_cast<std::size_t>(group->size())) {
+        throw Error("eval", "found ", pictures.size(), " pictures for ", group->size(),
+                    " processes, expected one each at least");
+    }
+    const PartOfDataset part(pictures, group ? group->rank() : 0, group ? group->size() : 1);
+    Loader loader(part, transform, loading);
+    std::optional<Progress> bar;
+    if (!group || group->leads()) bar.emplace("evaluating", static_cast<std::int64_t>(part.size()));
     using Clock = std::chrono::steady_clock;
     const Clock::time_point start = Clock::now();
     std::vector<EvalResult> results = evaluate(model, cases, loader, run, [&](std::int64_t done) {
         const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-        bar.update(done, fixed(static_cast<double>(done) / seconds, 0) + " img/s");
+        if (bar) bar->update(done, fixed(static_cast<double>(done) / seconds, 0) + " img/s");
     });
     const std::vector<CorruptSample> corrupt = loader.corrupt();
-    if (corrupt.size() == pictures.size()) {
+    if (corrupt.size() == part.size()) {
         throw Error("eval", "none of the ", corrupt.size(),
                     " pictures can be read; the first: ", corrupt.front().reason);
     }

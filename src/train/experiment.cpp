@@ -44,6 +44,10 @@ void TrainSettings::fields(FieldVisitor& v) {
     v.field("max_skipped_steps", max_skipped_steps,
             "so many steps in a row without a finite loss and gradient stop the run", at_least(1));
     v.field("tensorboard", tensorboard, "write RUN/tensorboard too: scalars and kept tokens");
+    v.field("timeout", timeout,
+            "of several processes: seconds that one waits for the others in a step, before all end; ten minutes until "
+            "the first step is done",
+            above(0));
     v.section("schedule", schedule, "learning rate: linear warm-up, then half a cosine");
     v.section("optimizer", optimizer, "AdamW");
     v.section("loss", loss, "weights of the losses");

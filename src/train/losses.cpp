@@ -60,6 +60,10 @@ void LossSettings::fields(FieldVisitor& v) {
     v.field("target_threshold", target_threshold,
             "binary: targets above it count as 1, others as 0 (DeiT III with mixup: 0); 1: they stay as they are",
             between(0, 1));
+    v.field("distill_mean", distill_mean,
+            "of several processes: distill is the mean over the kept tokens of all pictures of a step, so that any "
+            "number of processes gives the same, or of each process's (as the reference), and then over the processes",
+            std::vector<std::string>{"all", "process"});
     if (target_threshold < 1 && !binary()) {
         v.reject("target_threshold",
                  str("found ", target_threshold, ", expected 1 without classification_kind binary"));
@@ -85,8 +89,8 @@ bool LossSettings::teach(bool draws) const {
 
 Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
                       const std::optional<InferenceModel::DenseOutput>& teacher, const at::Tensor& target,
-                      const std::vector<double>& keep_ratios) {
-    const LossInputs inputs{settings, student, teacher ? &*teacher : nullptr, target, keep_ratios};
+                      const std::vector<double>& keep_ratios, const TokenCount& token_count) {
+    const LossInputs inputs{settings, student, teacher ? &*teacher : nullptr, target, keep_ratios, token_count};
     Losses losses;
     losses.total = at::zeros({}, student.logits.options().dtype(at::kFloat));
     for (const Loss& loss : all_losses()) {

@@ -16,6 +16,7 @@ struct StepInputs {
     at::Tensor images;    // (B, 3, H, W), normalized, mixed
     at::Tensor target;    // (B, K), soft; undefined where no loss reads labels
     TrainingNoise noise;  // all else that is random
+    double share = 1.0;   // of the pictures of the whole batch, which several processes share
 };
 
 /// Runs a step as it is until its selection has come a few times; records it then, and replays the recording from then

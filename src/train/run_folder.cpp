@@ -58,17 +58,21 @@ FileLock lock(const fs::path& run) {
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path path, Resume resume)
-    : path_(std::move(path)), resumes_(find_started(state(), path_, resume)), lock_(lock(path_)) {
+RunFolder::RunFolder(fs::path path, Resume resume, bool writes)
+    : path_(std::move(path)), resumes_(find_started(state(), path_, resume)) {
+    if (!writes) return;
+    lock_.emplace(lock(path_));
     std::error_code ignored;  // what a run that never came to a checkpoint logged
     if (!resumes_) fs::remove(path_ / "metrics.jsonl", ignored);
 }
 
 void RunFolder::save_config(const Experiment& experiment) const {
+    if (!writes()) return;
     write_file_atomically(path_ / "config.yaml", write_config(experiment), "run");
 }
 
 void RunFolder::log_metrics(const nlohmann::json& line) const {
+    if (!writes()) return;
     const fs::path file = path_ / "metrics.jsonl";
     std::ofstream out(file, std::ios::app);
     out << json_text(line) << '\n' << std::flush;
@@ -76,6 +80,7 @@ void RunFolder::log_metrics(const nlohmann::json& line) const {
 }
 
 void RunFolder::save(Learner& learner, const RunProgress& progress, const DynamicVit& best, at::ScalarType type) const {
+    if (!writes()) return;
     TensorMap tensors = learner.state();
     tensors.emplace("progress.step", at::scalar_tensor(progress.step, at::kLong));
     tensors.emplace("progress.best_top1",
@@ -113,6 +118,7 @@ RunProgress RunFolder::restore(Learner& learner, std::int64_t steps_per_epoch) c
                     ", expected unchanged pictures, train.batch_size and train.accumulate");
     }
     verify_sources(learner, read.metadata, file);
+    if (!writes()) return progress;
 
     const fs::path metrics = path_ / "metrics.jsonl";
     std::ifstream in(metrics);

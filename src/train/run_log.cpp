@@ -21,7 +21,7 @@ RunLog::RunLog(const RunFolder& run, const Experiment& experiment, std::int64_t 
     : run_(run), experiment_(experiment), first_step_(step > 0 ? step + 1 : 0), draw_kept_(std::move(draw_kept)) {}
 
 TensorBoardWriter* RunLog::tensorboard() {
-    if (!experiment_.train.tensorboard) return nullptr;
+    if (!experiment_.train.tensorboard || !run_.writes()) return nullptr;
     if (!writer_) {
         writer_.emplace(run_.path() / "tensorboard", first_step_, seconds_since_1970);
         writer_->text("config", first_step_, "```\n" + write_config(experiment_) + "```");

@@ -7,7 +7,7 @@
 namespace dynvit {
 
 at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features,
-                                   const at::Tensor& decision, bool kl) {
+                                   const at::Tensor& decision, bool kl, const TokenCount& count) {
     at::Tensor distance;  // (B, N)
     if (kl) {
         const at::Tensor teacher = at::log_softmax(teacher_features, -1, at::kFloat);
@@ -15,8 +15,8 @@ at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor&
     } else {
         distance = at::mse_loss(features.to(at::kFloat), teacher_features.to(at::kFloat), at::Reduction::None).mean(-1);
     }
-    const at::Tensor kept = decision.detach();
-    return (distance * kept).sum() / kept.sum().clamp_min(1.0);
+    const at::Tensor kept = decision.detach(), number = kept.sum();
+    return (distance * kept).sum() / (count ? count(number) : number.clamp_min(1.0));
 }
 
 Loss make_distill_loss() {
@@ -36,7 +36,7 @@ Loss make_distill_loss() {
                                                  : student.decisions.back();
         }
         return token_distillation_loss(student.features, teacher, decision,
-                                       in.settings.choices.at("distill_kind") == "kl");
+                                       in.settings.choices.at("distill_kind") == "kl", in.token_count);
     };
     loss.needs_teacher = true;
     return loss;

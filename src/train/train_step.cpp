@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "dynvit/data/data_settings.hpp"
+#include "dynvit/dist/process_group.hpp"
 #include "dynvit/models/keep_ratio.hpp"
 #include "dynvit/runtime/device.hpp"
 #include "dynvit/train/autocast.hpp"
@@ -18,6 +19,25 @@ at::Generator make_generator(const at::Device& device, std::uint64_t seed) {
     return generator;
 }
 
+// What is drawn for a whole batch, of the rows that this process has of it: partners of mixup are among them, see
+// BatchShare.
+std::vector<MixShare> rows_of(const std::vector<MixShare>& whole, const Batch& batch) {
+    if (std::ssize(whole) == batch.images.size(0)) return whole;
+    std::vector<MixShare> own;
+    for (const std::int64_t row : batch.rows) own.push_back(whole[static_cast<std::size_t>(row)]);
+    return own;
+}
+
+TrainingNoise rows_of(TrainingNoise noise, const Batch& batch) {
+    if (batch.whole <= batch.images.size(0)) return noise;
+    const at::Tensor rows = at::tensor(at::ArrayRef<std::int64_t>(batch.rows), at::kLong);
+    for (at::Tensor& gumbel : noise.gumbel) gumbel = gumbel.index_select(0, rows.to(gumbel.device()));
+    if (noise.drop_path.defined()) {
+        noise.drop_path = noise.drop_path.index_select(1, rows.to(noise.drop_path.device()));
+    }
+    return noise;
+}
+
 // All that a step draws for its batch number `index`.
 StepInputs draw_inputs(const Learner& learner, const Batch& batch, const TrainSettings& settings, std::int64_t step,
                        std::size_t index, const at::Device& device) {
@@ -25,18 +45,22 @@ StepInputs draw_inputs(const Learner& learner, const Batch& batch, const TrainSe
     const std::int64_t classes = student.settings().num_classes;
     Random random(seed_for(settings.seed, SeedUse::kMix, step, index));
     StepInputs inputs{normalize_images(batch.images, device, learner.preprocessing), {}, {}};
+    const std::int64_t own = batch.images.size(0), whole = std::max(own, batch.whole);
+    inputs.share = static_cast<double>(own) / static_cast<double>(whole);
     if (settings.loss.need_labels()) {
         inputs.target = soft_targets(batch.labels.to(device, at::kLong, /*non_blocking=*/true), classes,
                                      settings.loss.label_smoothing);
     }
     if (settings.mixup.on()) {
         const auto shares =
-            draw_mix(settings.mixup, inputs.images.size(0), inputs.images.size(2), inputs.images.size(3), random);
+            rows_of(draw_mix(settings.mixup, whole, inputs.images.size(2), inputs.images.size(3), random), batch);
         inputs.images = mix_images(inputs.images, shares);
         if (inputs.target.defined()) inputs.target = mix_targets(inputs.target, shares);
     }
-    inputs.noise = student.draw_noise(
-        batch.images.size(0), make_generator(device, seed_for(settings.seed, SeedUse::kNoise, step, index)), device);
+    inputs.noise =
+        rows_of(student.draw_noise(whole, make_generator(device, seed_for(settings.seed, SeedUse::kNoise, step, index)),
+                                   device),
+                batch);
     return inputs;
 }
 
@@ -89,16 +113,29 @@ void add(at::Tensor& sum, const at::Tensor& value) {
     sum = sum.defined() ? sum + value.detach() : value.detach();
 }
 
-void add(StepOutput& sum, const Losses& losses, const std::vector<at::Tensor>& shares) {
-    for (const auto& [name, value] : losses.each) add(sum.losses.each[name], value);
-    add(sum.losses.total, losses.total);
-    sum.keep_ratios.resize(shares.size());
-    for (std::size_t s = 0; s < shares.size(); ++s) add(sum.keep_ratios[s], shares[s]);
+// @param share of the whole batch's pictures, which means are weighted by
+void add(StepOutput& sum, const Losses& losses, const std::vector<at::Tensor>& kept, double share) {
+    const auto weighted = [&](const at::Tensor& value) { return share == 1 ? value : value * share; };
+    for (const auto& [name, value] : losses.each) add(sum.losses.each[name], weighted(value));
+    add(sum.losses.total, weighted(losses.total));
+    sum.keep_ratios.resize(kept.size());
+    for (std::size_t s = 0; s < kept.size(); ++s) add(sum.keep_ratios[s], weighted(kept[s]));
+}
+
+// What a process divides its sum over kept tokens by, so that the processes' values, weighted by their shares of the
+// pictures, add up to the mean over all tokens.
+TokenCount token_count(const TrainSettings& settings, const ProcessGroup* group, double share) {
+    if (!group || settings.loss.distill_mean == "process") return {};
+    return [group, share](const at::Tensor& kept) {
+        at::Tensor all = kept.clone();
+        group->add_up(all);
+        return all.clamp_min(1.0) * share;
+    };
 }
 
 // All of a step that does not differ from one to the next but by its inputs: it draws nothing, and waits for nothing.
 StepOutput run_step(Learner& learner, const TrainSettings& settings, const StepSelection& selection,
-                    const std::vector<StepInputs>& batches) {
+                    const std::vector<StepInputs>& batches, const ProcessGroup* group) {
     DynamicVitImpl& student = *learner.student;
     const at::Device device = student.parameters().front().device();
     const at::ScalarType precision = parse_precision(settings.precision);
@@ -119,12 +156,18 @@ StepOutput run_step(Learner& learner, const TrainSettings& settings, const StepS
                 selection.deterministic
                     ? forward_deterministic(student, batch.images, selection, batch.noise, ranks)
                     : student.forward_train(batch.images, batch.noise, settings.selection.temperature);
-            losses = compute_losses(settings.loss, out, teacher, batch.target, selection.targets);
-            add(output, losses, shares_kept(out, selection));
+            losses = compute_losses(settings.loss, out, teacher, batch.target, selection.targets,
+                                    token_count(settings, group, batch.share));
+            add(output, losses, shares_kept(out, selection), batch.share);
         }
-        learner.scaler.scale(losses.total / count).backward();
+        learner.scaler.scale(batch.share == 1 ? losses.total / count : losses.total * (batch.share / count)).backward();
     }
     for (at::Tensor* mean : output.tensors()) *mean = *mean / count;
+    if (group) {
+        std::vector<at::Tensor> sums = learner.optimizer.gradients();
+        for (const at::Tensor* mean : output.tensors()) sums.push_back(*mean);
+        group->add_up(sums);
+    }
 
     const at::Tensor bad_gradient = learner.scaler.unscale(learner.optimizer.gradients());
     output.bad_loss = output.losses.total.isfinite().logical_not().to(at::kFloat).unsqueeze(0);
@@ -144,9 +187,12 @@ std::vector<at::Tensor*> StepOutput::tensors() {
     return tensors;
 }
 
-TrainStep::TrainStep(Learner& learner, const TrainSettings& settings)
-    : learner_(learner), settings_(settings), device_(learner.student->parameters().front().device()) {
-    if (settings.record_steps && DeviceGraphs::supported(device_)) {
+TrainStep::TrainStep(Learner& learner, const TrainSettings& settings, const ProcessGroup* group)
+    : learner_(learner),
+      settings_(settings),
+      group_(group && !group->alone() ? group : nullptr),
+      device_(learner.student->parameters().front().device()) {
+    if (settings.record_steps && !group_ && DeviceGraphs::supported(device_)) {
         recorded_ = std::make_unique<RecordedStep>(device_, parse_precision(settings.precision));
     }
 }
@@ -160,7 +206,7 @@ StepOutput TrainStep::operator()(const StepPlan& plan, const std::vector<Batch>&
     }
     learner_.optimizer.set_learning_rates(plan.lr, plan.backbone_lr);
     const auto work = [&](const std::vector<StepInputs>& given) {
-        return run_step(learner_, settings_, plan.selection, given);
+        return run_step(learner_, settings_, plan.selection, given, group_);
     };
     StepOutput output = recorded_ ? recorded_->run(work, plan.selection, inputs) : work(inputs);
     if (learner_.ema) learner_.ema->update(*learner_.student, plan.step);

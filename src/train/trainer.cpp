@@ -4,11 +4,15 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <optional>
 
+#include "dynvit/core/config.hpp"
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
+#include "dynvit/core/sha256.hpp"
 #include "dynvit/infer/slow_paths.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/runtime/device.hpp"
@@ -83,6 +87,21 @@ std::vector<Batch> next_batches(Loader& loader, std::int64_t count) {
     return batches;
 }
 
+// Throws Error where the processes don't do the same.
+void check_agreement(const ProcessGroup& group, const Experiment& experiment, const Dataset& pictures,
+                     const RunProgress& progress) {
+    if (group.alone()) return;
+    group.check_same("settings", write_config(experiment));
+    group.check_same("a program", sha256_of_file("/proc/self/exe", "train"));
+    Sha256 names;
+    for (std::size_t i = 0; i < pictures.size(); ++i) {
+        const std::string name = pictures.name(i) + '\n';
+        names.add(name.data(), name.size());
+    }
+    group.check_same("training pictures", str(pictures.size(), ' ', names.hex()));
+    group.check_same("a checkpoint to go on from", str(progress.step));
+}
+
 // The model that train.best_by means, with its top-1, or mean average precision.
 struct Evaluated {
     DynamicVit model{nullptr};
@@ -126,8 +145,9 @@ Evaluated evaluate_learner(Learner& learner, const Experiment& e, const Dataset&
 
 }  // namespace
 
-TrainResult train(Experiment experiment, const std::filesystem::path& output, Resume resume, const DrawKept& draw_kept,
-                  const std::function<bool()>& stop) {
+TrainResult train(Experiment experiment, const std::filesystem::path& output, const TrainOptions& options) {
+    ProcessGroup nobody{Launch{}};
+    ProcessGroup& group = options.group ? *options.group : nobody;
     const TrainSettings& settings = experiment.train;
     const ModelSettings& shape = experiment.model;
     const at::Device device = parse_device(settings.device);
@@ -135,10 +155,11 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, Re
     const RunLength length = run_length(settings, pictures.steps_per_epoch);
 
     Learner learner = make_learner(experiment, device);
-    const RunFolder run(output, resume);
+    const RunFolder run(output, options.resume, group.leads());
     RunProgress progress{.steps_per_epoch = length.epoch};
     if (run.resumes()) progress = run.restore(learner, length.epoch);
     progress.threads = use_threads(settings.threads, progress.threads);
+    check_agreement(group, experiment, *pictures.training, progress);
     run.save_config(experiment);
     for (const std::string& line : slow_paths(shape, device)) log::info(line);
     log::info(str("training ", shape.name, " on ", device.str(), ", ", settings.precision, ": ",
@@ -150,10 +171,12 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, Re
     const std::vector<double> targets = settings.stage_targets(shape.stages());
     EvalOptions eval_options{device, parse_precision(settings.precision), seed_for(settings.seed, SeedUse::kPolicy)};
     eval_options.independent_classes = settings.loss.binary();
+    eval_options.group = group.alone() ? nullptr : &group;
     const Stopwatch total;
-    Loader loader = training_loader(experiment, pictures, device.is_cuda(), progress.step, length.last);
-    TrainStep step(learner, settings);
-    RunLog run_log(run, experiment, progress.step, draw_kept);
+    Loader loader = training_loader(experiment, pictures, device.is_cuda(), progress.step, length.last,
+                                    {group.rank(), group.size()});
+    TrainStep step(learner, settings, &group);
+    RunLog run_log(run, experiment, progress.step, options.draw_kept);
     StepLog step_log(settings, run, run_log, loader, progress);
     TrainResult result;
     result.reached_target = settings.stop_at > 0 && progress.best_top1 >= settings.stop_at;
@@ -162,21 +185,24 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, Re
 
     while (progress.step < length.last && !result.reached_target && !result.interrupted) {
         const std::int64_t epoch = progress.step / length.epoch;
-        if (!bar)
+        if (!bar && group.leads())
             bar.emplace(str("epoch ", epoch + 1, '/', settings.epochs), length.epoch, progress.step % length.epoch);
 
         const std::vector<Batch> batches = next_batches(loader, settings.accumulate);
         const StepPlan plan = plan_step(settings, targets, length, progress.step);
         const StepOutput out = step(plan, batches);
         ++progress.step;
+        group.set_timeout(std::chrono::milliseconds(std::llround(1000 * settings.timeout)));  // the first one is longer
         if (progress.step == estimated_at && progress.step < length.last) {
             const double a_step = total.seconds() / kEstimateSteps;
             log::info(str("about ", clock_text(a_step * static_cast<double>(length.last - progress.step)), " for the ",
                           length.last - progress.step, " steps to come"));
         }
         step_log.add(plan, out, batches, progress.step == length.last);
-        bar->update(progress.step - epoch * length.epoch, step_log.last_line());
-        const auto is_stopped = [&] { return stop && progress.step < length.last && stop(); };
+        if (bar) bar->update(progress.step - epoch * length.epoch, step_log.last_line());
+        const auto is_stopped = [&] {
+            return progress.step < length.last && group.any(options.stop && options.stop());
+        };
         result.interrupted = is_stopped();
         if (!length.ends_epoch(progress.step) && progress.step != length.last && !result.interrupted) continue;
 

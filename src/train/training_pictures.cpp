@@ -75,10 +75,11 @@ TrainingPictures open_pictures(Experiment& e) {
 }
 
 Loader training_loader(const Experiment& e, const TrainingPictures& pictures, bool pin_memory, std::int64_t step,
-                       std::int64_t last) {
+                       std::int64_t last, const BatchShare& share) {
     const std::int64_t an_epoch = pictures.steps_per_epoch;
     LoaderOptions options = training_options(e);
     options.pin_memory = pin_memory;
+    options.share = share;
     options.epoch = step / an_epoch;
     options.epochs = (last + an_epoch - 1) / an_epoch - options.epoch;
     options.epoch_batches = an_epoch * e.train.accumulate;

@@ -21,7 +21,8 @@ struct TrainingPictures {
 TrainingPictures open_pictures(Experiment& experiment);
 
 /// The batches of a run from step `step` to step `last`, those of an epoch's incomplete last step left out.
+/// @param share which rows of each batch
 Loader training_loader(const Experiment& experiment, const TrainingPictures& pictures, bool pin_memory,
-                       std::int64_t step, std::int64_t last);
+                       std::int64_t step, std::int64_t last, const BatchShare& share);
 
 }  // namespace dynvit

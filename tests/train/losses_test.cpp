@@ -161,7 +161,7 @@ TEST(Losses, SettingsAreTheList) {
     }
     EXPECT_EQ(keys, (std::vector<std::string>{"classification", "kl", "embedding", "distill", "ratio", "saliency",
                                               "classification_kind", "kl_direction", "distill_kind", "label_smoothing",
-                                              "target_threshold"}));
+                                              "target_threshold", "distill_mean"}));
     const auto read = [](const std::string& yaml) { return read_config<LossSettings>({yaml, "a.yaml", {}}); };
     const LossSettings settings = read("{kl: 3, kl_direction: student_teacher}");
     EXPECT_EQ(settings.weights.at("kl"), 3);

@@ -89,7 +89,7 @@ class MultiLabel : public testing::Test {
 
     TrainResult train_to(std::int64_t step, Experiment e, const std::string& run) const {
         e.train.max_steps = step;
-        return train(e, folder_ / run, Resume::kAuto);
+        return train(e, folder_ / run, {.resume = Resume::kAuto});
     }
 
     fs::path checkpoint(const std::string& run, const std::string& name) const {

@@ -78,7 +78,7 @@ class Trainer : public testing::Test {
     // Trains to `step` (0: to the end); resumes if the run is there.
     TrainResult train_to(std::int64_t step, Experiment e, const std::string& run) const {
         e.train.max_steps = step;
-        return train(e, folder_ / run, Resume::kAuto);
+        return train(e, folder_ / run, {.resume = Resume::kAuto});
     }
 
     void expect_equal_checkpoints(const std::string& run, const std::string& other) const {
@@ -173,7 +173,7 @@ TEST_F(Trainer, NewRunDoesNotKeepTheLinesOfOneWithoutCheckpoint) {
     std::ofstream(folder_ / "run/metrics.jsonl") << R"({"kind":"train","step":1})" << '\n';
     Experiment e = experiment();
     e.train.max_steps = 2;
-    train(e, folder_ / "run", Resume::kNo);
+    train(e, folder_ / "run");
     EXPECT_EQ(logged_steps("run"), (std::vector<std::int64_t>{1, 2}));
 }
 
@@ -421,7 +421,7 @@ TEST_F(Trainer, AStopLeavesACheckpointFromWhichItGoesOn) {
     train_to(0, experiment(), "whole");
     int asked = 0;
     const TrainResult stopped =
-        train(experiment(), folder_ / "parts", Resume::kNo, {}, [&] { return ++asked == 3; });  // within the first epoch
+        train(experiment(), folder_ / "parts", {.stop = [&] { return ++asked == 3; }});  // within the first epoch
     EXPECT_TRUE(stopped.interrupted);
     EXPECT_EQ(stopped.steps, 3);
     EXPECT_FALSE(train_to(0, experiment(), "parts").interrupted);
@@ -743,7 +743,7 @@ TEST_F(Trainer, LeavesWhatTensorBoardReads) {
         drawn.push_back(model.settings().stages());
         return std::vector<std::pair<std::string, Image>>{{"a picture", Image(8, 8)}};
     };
-    train(e, folder_ / "run", Resume::kNo, draw_kept);
+    train(e, folder_ / "run", {.draw_kept = draw_kept});
     EXPECT_EQ(drawn, std::vector<std::int64_t>{2}) << "one evaluation";
     std::int64_t files = 0;
     for (const auto& entry : fs::directory_iterator(folder_ / "run/tensorboard")) {
@@ -756,7 +756,7 @@ TEST_F(Trainer, LeavesWhatTensorBoardReads) {
     }
     EXPECT_EQ(files, 1);
     e.train.tensorboard = false;
-    train(e, folder_ / "without", Resume::kNo, draw_kept);
+    train(e, folder_ / "without", {.draw_kept = draw_kept});
     EXPECT_FALSE(fs::exists(folder_ / "without/tensorboard"));
     EXPECT_EQ(drawn.size(), 1u) << "nobody would see it";
 }

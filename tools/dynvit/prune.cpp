@@ -374,7 +374,7 @@ int run(Arguments& arguments) {
     }
     const TrainResult trained = [&] {
         const StopSignals signals;  // behind training one ends the program: what was learnt is written first
-        return train(run.experiment, run.folder, Resume::kNo, {}, StopSignals::came);
+        return train(run.experiment, run.folder, {.stop = StopSignals::came});
     }();
 
     const DynamicVit pruned = load_trained(run);

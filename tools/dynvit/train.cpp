@@ -7,6 +7,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
 #include "dynvit/core/progress.hpp"
+#include "dynvit/dist/process_group.hpp"
 #include "dynvit/infer/eval_report.hpp"
 #include "dynvit/runtime/device.hpp"
 #include "dynvit/train/trainer.hpp"
@@ -95,6 +96,25 @@ Resume resume_of(const Arguments& arguments, std::size_t given) {
     throw Error("train", "--resume: found '", arguments.resume, "', expected nothing behind it, or auto");
 }
 
+// The processes that the launcher started. Only rank 0 speaks; of the others what goes wrong is heard.
+ProcessGroup meet_others() {
+    const Launch launch = read_launch();
+    if (!launch.alone() && launch.rank > 0) {
+        log::set_prefix(str("rank ", launch.rank, ": "));
+        log::set_level("warn");
+    }
+    constexpr std::chrono::minutes kUntilTheFirstStep(10);  // reading pictures and weights takes different times
+    ProcessGroup group(launch, kUntilTheFirstStep);
+    if (!group.alone()) log::info(str(group.size(), " processes, started by ", launch.launcher));
+    return group;
+}
+
+// What all processes exit with: a signal may have come to one of them.
+int shared_exit_code(const ProcessGroup& group, int code) {
+    const std::vector<std::string> codes = group.gather(str(code));
+    return std::stoi(*std::ranges::max_element(codes, {}, [](const std::string& each) { return std::stoi(each); }));
+}
+
 // @param threads_given on the command line, which goes before the settings
 // @return the exit code
 int run(const Arguments& arguments, Resume resume, bool threads_given) {
@@ -109,13 +129,20 @@ int run(const Arguments& arguments, Resume resume, bool threads_given) {
     }
     Experiment experiment = read_experiment(config);
     if (threads_given) experiment.train.threads = at::get_num_threads();
+    ProcessGroup group = meet_others();
+    if (!group.alone() && !parse_device(experiment.train.device).is_cpu()) {
+        throw Error("train", "several processes: found train.device ", experiment.train.device,
+                    ", expected cpu: GPUs cannot be shared out yet");
+    }
     const TrainResult result =
-        train(experiment, arguments.output, resume, StagePictures(experiment), StopSignals::came);
-    if (result.interrupted) {
+        train(experiment, arguments.output,
+              {.resume = resume, .draw_kept = StagePictures(experiment), .stop = StopSignals::came, .group = &group});
+    const int code = shared_exit_code(group, result.interrupted && StopSignals::came() ? StopSignals::exit_code() : 0);
+    if (result.interrupted && StopSignals::came()) {
         log::warn(str(StopSignals::name(), ": stopped at step ", result.steps, " with a checkpoint; --resume goes on"));
     }
-    print(summary(result, arguments.output));
-    return result.interrupted ? StopSignals::exit_code() : 0;
+    if (group.leads()) print(summary(result, arguments.output));
+    return code;
 }
 
 }  // namespace

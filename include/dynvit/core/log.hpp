@@ -25,4 +25,7 @@ std::vector<std::string> notes();
 /// Sets the least level that is printed: "debug", "info", "warn", "error" or "off". Throws Error for any other name.
 void set_level(const std::string& level);
 
+/// Puts a text in front of every line from now on: "rank 1: ".
+void set_prefix(const std::string& prefix);
+
 }  // namespace dynvit::log

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "dynvit/core/random.hpp"
+#include "dynvit/data/batch_share.hpp"
 #include "dynvit/data/dataset.hpp"
 
 namespace dynvit {
@@ -16,6 +17,8 @@ struct Batch {
     at::Tensor images;                 // (B, 3, H, W) uint8, CPU; pinned if LoaderOptions::pin_memory
     at::Tensor labels;                 // (B) int64; of a multi-label data set (B, classes) uint8, 1 for a class it has
     std::vector<std::size_t> indices;  // of the samples in the data set
+    std::vector<std::int64_t> rows;    // of the pictures in the whole batch: 0 ... B - 1, where this is no share of it
+    std::int64_t whole = 0;            // pictures of the whole batch, before any was left out
     std::vector<std::string> names;    // the samples' own
     std::vector<std::vector<std::uint8_t>> object_masks;  // (H x W) of each picture; empty where unknown
 };
@@ -36,8 +39,9 @@ struct CorruptSample {
 
 struct LoaderOptions {
     std::int64_t batch_size = 256;
-    int workers = 2;   // threads, at least 1
-    int prefetch = 4;  // batches that may wait, finished, in the queue
+    BatchShare share = {};  // of each batch only these rows; everything else is as if all were there
+    int workers = 2;        // threads, at least 1
+    int prefetch = 4;       // batches that may wait, finished, in the queue
     bool shuffle = false;
     bool drop_last = false;  // leave out a last batch that is not full
     bool pin_memory = false;

@@ -26,6 +26,9 @@ class ProcessGroup {
     ProcessGroup& operator=(const ProcessGroup&) = delete;
     ProcessGroup& operator=(ProcessGroup&&) = delete;
 
+    /// Of the calls that follow.
+    void set_timeout(std::chrono::milliseconds timeout);
+
     int rank() const { return launch_.rank; }
     int size() const { return launch_.world_size; }
     bool alone() const { return launch_.alone(); }
@@ -35,11 +38,21 @@ class ProcessGroup {
     /// Replaces the tensor's values, on the processor and contiguous, by their sums over all processes.
     void add_up(at::Tensor& tensor) const;
 
+    /// The same of several tensors of one type, in one exchange.
+    void add_up(const std::vector<at::Tensor>& tensors) const;
+
+    /// Whether any process says so.
+    bool any(bool here) const;
+
     /// Replaces the tensor's values by those of rank 0.
     void share(at::Tensor& tensor) const;
 
     /// Every process's text, in the order of the ranks.
     std::vector<std::string> gather(const std::string& text) const;
+
+    /// Every process's rows, on the processor, behind each other in the order of the ranks.
+    /// @param rows of a type and a row size that are the same everywhere; their number may differ
+    at::Tensor gather_rows(const at::Tensor& rows) const;
 
     /// Returns once all processes have called it.
     void meet() const;

@@ -12,6 +12,7 @@
 namespace dynvit {
 
 class NeighbourBank;  // nearest_neighbours.hpp
+class ProcessGroup;   // process_group.hpp
 
 /// One way to run the model.
 struct EvalCase {
@@ -83,6 +84,9 @@ struct EvalOptions {
     std::shared_ptr<const NeighbourBank> neighbours = {};
     /// Classes do not exclude each other: the divergence is independent_kl's. Multi-label pictures say so themselves.
     bool independent_classes = false;
+    /// Of processes that share the pictures, each once; all of them get the results of them all. Null: this one is
+    /// alone.
+    const ProcessGroup* group = nullptr;
 };
 
 /// Runs every case on every batch, so that the pictures are decoded once. Pictures without labels (-1) tell how far

@@ -35,6 +35,7 @@ struct TrainSettings {
     double stop_at = 0.0;
     std::int64_t max_skipped_steps = 10;
     bool tensorboard = true;
+    double timeout = 60.0;
     ScheduleSettings schedule;
     OptimizerSettings optimizer;
     LossSettings loss;

@@ -2,6 +2,7 @@
 // the selection, and the list of all.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@ struct LossSettings {
     std::map<std::string, std::string> choices;  // of every LossChoice, by its key
     double label_smoothing = 0.1;
     double target_threshold = 1.0;
+    std::string distill_mean = "all";
 
     void fields(FieldVisitor& v);
 
@@ -34,6 +36,10 @@ struct LossSettings {
     bool teach(bool draws) const;
 };
 
+/// Of several processes: from the number of this one's kept tokens, 0-dimensional, to what its sum over them is divided
+/// by. Empty: that number.
+using TokenCount = std::function<at::Tensor(const at::Tensor& kept)>;
+
 /// What losses are computed from.
 struct LossInputs {
     const LossSettings& settings;
@@ -41,6 +47,7 @@ struct LossInputs {
     const InferenceModel::DenseOutput* teacher;  // null where no loss needs one
     const at::Tensor& target;                    // (B, K), soft; undefined where no loss needs labels
     const std::vector<double>& keep_ratios;      // a target a stage
+    const TokenCount& token_count;
 };
 
 /// One of several ways to compute a loss: a key of train.loss beside the weights.
@@ -82,9 +89,10 @@ struct Losses {
 /// @param teacher the dense model's output on the same images, with the stages' saliency if a loss needs it; empty
 /// without teacher losses
 /// @param keep_ratios a target a stage
+/// @param token_count for the loss that is a mean over tokens
 Losses compute_losses(const LossSettings& settings, const TrainingOutput& student,
                       const std::optional<InferenceModel::DenseOutput>& teacher, const at::Tensor& target,
-                      const std::vector<double>& keep_ratios);
+                      const std::vector<double>& keep_ratios, const TokenCount& token_count = {});
 
 /// Cross-entropy with soft targets, mean over images.
 /// @param logits (B, K); @param target (B, K), rows that sum to 1
@@ -114,8 +122,9 @@ at::Tensor embedding_loss(const at::Tensor& embedding, const at::Tensor& teacher
 /// Distance of the kept tokens to the teacher's, mean over kept tokens of all images; 0 where no image keeps any.
 /// Squared, mean over channels, or with `kl` the divergence KL(teacher || student) of the channels' softmax.
 /// @param features, teacher_features (B, N, C); @param decision of the last stage, (B, N); no gradient flows to it
+/// @param count in place of the number of kept tokens; empty: that
 at::Tensor token_distillation_loss(const at::Tensor& features, const at::Tensor& teacher_features,
-                                   const at::Tensor& decision, bool kl = false);
+                                   const at::Tensor& decision, bool kl = false, const TokenCount& count = {});
 
 /// Squared distance of each image's share of kept tokens to its stage's target, mean over images and stages.
 /// @param decisions a stage: (B, N); @param targets as many, of N

@@ -36,7 +36,11 @@ class RunFolder {
   public:
     /// Makes the folder and holds it while it lives: RUN/.lock is locked. Throws Error if it cannot be made; if another
     /// process holds it; with kNo, if a run is already in it; with kYes, if none is.
-    RunFolder(std::filesystem::path path, Resume resume);
+    /// @param writes false: of a process that reads checkpoints only; nothing is made or locked, and what would be
+    /// written is not
+    RunFolder(std::filesystem::path path, Resume resume, bool writes = true);
+
+    bool writes() const { return lock_.has_value(); }
 
     /// Whether a run goes on in it, from the checkpoint that restore() reads.
     bool resumes() const { return resumes_; }
@@ -67,7 +71,7 @@ class RunFolder {
   private:
     std::filesystem::path path_;
     bool resumes_;
-    FileLock lock_;
+    std::optional<FileLock> lock_;  // none: the process doesn't write
 };
 
 }  // namespace dynvit

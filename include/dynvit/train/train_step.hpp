@@ -16,7 +16,7 @@ struct StepPlan {
     StepSelection selection;
 };
 
-/// What a step reports, on the device: nothing waits for it.
+/// What a step reports, on the device: nothing waits for it. Of several processes, of all their pictures.
 struct StepOutput {
     Losses losses;                        // means over the step's batches
     std::vector<at::Tensor> keep_ratios;  // a stage: share of the patches that went on, 0-dimensional
@@ -27,15 +27,18 @@ struct StepOutput {
     std::vector<at::Tensor*> tensors();
 };
 
+class ProcessGroup;
 class RecordedStep;
 
 /// Makes steps: student, teacher and losses of each batch, their gradients' sum, one AdamW step and the running
 /// average's. On a GPU steps whose shapes and targets come again are recorded and from then on started as a whole,
-/// unless settings.record_steps is off.
+/// unless settings.record_steps is off. Several processes that each have their rows of the batches make the step that
+/// one process would make of the whole ones: what is random belongs to a picture's place in the whole batch, and
+/// gradients are added up before the optimizer moves.
 class TrainStep {
   public:
-    /// Both must stay where they are.
-    TrainStep(Learner& learner, const TrainSettings& settings);
+    /// All must stay where they are. @param group of the processes; null: this one is alone
+    TrainStep(Learner& learner, const TrainSettings& settings, const ProcessGroup* group = nullptr);
     ~TrainStep();
 
     /// Everything random is drawn from (settings.seed, plan.step).
@@ -45,6 +48,7 @@ class TrainStep {
   private:
     Learner& learner_;
     const TrainSettings& settings_;
+    const ProcessGroup* group_;
     const at::Device device_;
     std::unique_ptr<RecordedStep> recorded_;  // null where nothing is recorded
 };

@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "dynvit/dist/process_group.hpp"
 #include "dynvit/infer/evaluate.hpp"
 #include "dynvit/train/run_log.hpp"
 
@@ -20,12 +21,19 @@ struct TrainResult {
     bool interrupted = false;     // stopped early, because `stop` said so
 };
 
+/// How a run is made, beside its settings.
+struct TrainOptions {
+    Resume resume = Resume::kNo;
+    DrawKept draw_kept = {};          // gives TensorBoard pictures of the evaluated model; may be empty
+    std::function<bool()> stop = {};  // asked after each step and each evaluation whether to end there; may be empty
+    ProcessGroup* group = nullptr;    // of the processes that make the run together; null: this one is alone
+};
+
 /// Trains as the experiment says and leaves a run folder. Where its settings did not say model.num_classes, that is the
-/// number of the training data's classes. `draw_kept` gives TensorBoard pictures of the evaluated
-/// model. `stop` is asked after each step and each evaluation whether to end the run there, with a checkpoint. On one
-/// machine's CPU, equal settings and seed give equal bytes, also when the run was stopped between two steps and
-/// resumed. Throws Error for what a user can put right.
-TrainResult train(Experiment experiment, const std::filesystem::path& output, Resume resume,
-                  const DrawKept& draw_kept = {}, const std::function<bool()>& stop = {});
+/// number of the training data's classes. A run that is stopped ends with a checkpoint. Several processes, each of
+/// which calls this with the same settings, share each batch and each evaluation, and come to what one process would
+/// come to; rank 0 alone writes the run folder. On one machine's CPU, equal settings and seed give equal bytes, also
+/// when the run was stopped between two steps and resumed. Throws Error for what a user can put right.
+TrainResult train(Experiment experiment, const std::filesystem::path& output, const TrainOptions& options = {});
 
 }  // namespace dynvit
