@@ -52,9 +52,11 @@ constexpr std::array kMagics = {
     Magic{FileKind::kJpeg2000, 0, "\xff\x4f\xff\x51"sv},
     Magic{FileKind::kPsd, 0, "8BPS"sv},
     Magic{FileKind::kPdf, 0, "%PDF-"sv},
+    Magic{FileKind::kPickle, 0, "L119547037146038801333356L\n."sv},  // torch.save's of protocol 0 and 1
     Magic{FileKind::kGguf, 0, "GGUF"sv},
     Magic{FileKind::kHdf5, 0, "\x89HDF\r\n\x1a\n"sv},
     Magic{FileKind::kNumpy, 0, "\x93NUMPY"sv},
+    Magic{FileKind::kTorchTar, 0, "sys_info\0"sv},  // the archive's first file
     Magic{FileKind::kTar, 257, "ustar"sv},
     Magic{FileKind::kGzip, 0, "\x1f\x8b"sv},
     Magic{FileKind::kZstd, 0, "\x28\xb5\x2f\xfd"sv},
@@ -96,6 +98,7 @@ constexpr std::array kNames = {
     Named{FileKind::kVideo, "a video"},
     Named{FileKind::kSafetensors, "a safetensors file"},
     Named{FileKind::kTorchZip, "a PyTorch checkpoint"},
+    Named{FileKind::kTorchTar, "a checkpoint of PyTorch before 0.2"},
     Named{FileKind::kPickle, "a pickle"},
     Named{FileKind::kGguf, "a GGUF file"},
     Named{FileKind::kHdf5, "an HDF5 file"},
@@ -294,6 +297,8 @@ const char* advice(FileKind kind) {
             return ": a download that brought a web page in place of the file";
         case FileKind::kEmpty:
             return ": a download or copy that did not finish";
+        case FileKind::kTorchTar:
+            return ": torch.load and torch.save bring it into the present format";
         case FileKind::kTar:
         case FileKind::kZip:
         case FileKind::kGzip:

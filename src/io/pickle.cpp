@@ -1,6 +1,8 @@
 #include "pickle.hpp"
 
 #include <bit>
+#include <charconv>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -12,7 +14,7 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
-// What bounds memory: an operation makes three values at most, nearly always one. A checkpoint of a thousand tensors
+// What bounds memory: an operation makes five values at most, nearly always one. A checkpoint of a thousand tensors
 // and its optimizer has some 10^5.
 constexpr std::size_t kMaxOperations = std::size_t{1} << 22;
 
@@ -69,9 +71,128 @@ enum Operation : unsigned char {
     kMemoize = 0x94,
     kFrame = 0x95,
     kByteArray8 = 0x96,
+    // Of protocol 0, in lines of text.
+    kInt = 'I',
+    kLong = 'L',
+    kFloat = 'F',
+    kString = 'S',
+    kUnicode = 'V',
+    kPersId = 'P',
+    kGet = 'g',
+    kPut = 'p',
+    kDict = 'd',
+    kList = 'l',
+    kInst = 'i',
 };
 
 constexpr std::uint64_t kNewestProtocol = 5;
+constexpr std::size_t kMostDigits = 4300;  // of a number in text, as Python's int() has it
+
+// ---- Text of protocol 0 ---------------------------------------------------------------------------------------------
+
+/// The little-endian two's complement bytes of a number of decimal digits; nothing where it is none.
+std::optional<std::string> bytes_of_decimal(std::string_view text) {
+    const bool negative = text.starts_with('-');
+    if (negative) text.remove_prefix(1);
+    if (text.empty() || text.size() > kMostDigits) return std::nullopt;
+    std::string bytes;
+    for (const char digit : text) {
+        if (digit < '0' || digit > '9') return std::nullopt;
+        unsigned carry = static_cast<unsigned>(digit - '0');
+        for (char& byte : bytes) {
+            carry += 10U * static_cast<unsigned char>(byte);
+            byte = static_cast<char>(carry & 0xffU);
+            carry >>= 8U;
+        }
+        if (carry > 0) bytes += static_cast<char>(carry);
+    }
+    if (bytes.empty() || (bytes.back() & 0x80)) bytes += '\0';  // the sign
+    if (!negative) return bytes;
+    unsigned carry = 1;
+    for (char& byte : bytes) {
+        carry += ~static_cast<unsigned>(byte) & 0xffU;
+        byte = static_cast<char>(carry & 0xffU);
+        carry >>= 8U;
+    }
+    return bytes;
+}
+
+/// A number of so many digits to this base at the beginning of the text, which are taken off it.
+std::optional<std::uint32_t> take_digits(std::string_view& text, std::size_t count, int base) {
+    if (text.size() < count) return std::nullopt;
+    const std::string digits(text.substr(0, count));
+    std::uint32_t value = 0;
+    const auto [end, problem] = std::from_chars(digits.data(), digits.data() + count, value, base);
+    if (problem != std::errc() || end != digits.data() + count) return std::nullopt;
+    text.remove_prefix(count);
+    return value;
+}
+
+void append_utf8(std::string& text, std::uint32_t code) {
+    const auto rest = [&](unsigned shift) { text += static_cast<char>(0x80U | ((code >> shift) & 0x3fU)); };
+    if (code < 0x80) {
+        text += static_cast<char>(code);
+    } else if (code < 0x800) {
+        text += static_cast<char>(0xc0U | code >> 6U);
+        rest(0);
+    } else if (code < 0x10000) {
+        text += static_cast<char>(0xe0U | code >> 12U);
+        rest(6), rest(0);
+    } else {
+        text += static_cast<char>(0xf0U | code >> 18U);
+        rest(12), rest(6), rest(0);
+    }
+}
+
+/// What Python calls raw-unicode-escape: Latin-1 with \uXXXX and \UXXXXXXXX. Nothing for digits that are none.
+std::optional<std::string> from_raw_unicode(std::string_view raw) {
+    constexpr std::uint32_t kLargest = 0x10ffff;
+    std::string text;
+    while (!raw.empty()) {
+        const bool four = raw.starts_with("\\u"), eight = raw.starts_with("\\U");
+        if (four || eight) {
+            raw.remove_prefix(2);
+            const auto code = take_digits(raw, four ? 4 : 8, 16);
+            if (!code || *code > kLargest) return std::nullopt;
+            append_utf8(text, *code);
+        } else {
+            append_utf8(text, static_cast<unsigned char>(raw.front()));
+            raw.remove_prefix(1);
+        }
+    }
+    return text;
+}
+
+/// The bytes of a string of Python 2 as its source has them, in quotes. Nothing where it is none.
+std::optional<std::string> from_quoted(std::string_view raw) {
+    if (raw.size() < 2 || raw.front() != raw.back() || (raw.front() != '\'' && raw.front() != '"')) return std::nullopt;
+    raw = raw.substr(1, raw.size() - 2);
+    constexpr std::string_view kLetters = "\\'\"abfnrtv", kMeant = "\\'\"\a\b\f\n\r\t\v";
+    std::string text;
+    while (!raw.empty()) {
+        const char letter = raw.front();
+        raw.remove_prefix(1);
+        if (letter != '\\') {
+            text += letter;
+            continue;
+        }
+        if (raw.empty()) return std::nullopt;
+        const std::size_t known = kLetters.find(raw.front());
+        std::optional<std::uint32_t> code;
+        if (known != std::string_view::npos) {
+            code = static_cast<unsigned char>(kMeant[known]);
+            raw.remove_prefix(1);
+        } else if (raw.starts_with('x')) {
+            raw.remove_prefix(1);
+            code = take_digits(raw, 2, 16);
+        } else {
+            code = take_digits(raw, 3, 8);
+        }
+        if (!code || *code > 0xff) return std::nullopt;
+        text += static_cast<char>(*code);
+    }
+    return text;
+}
 
 /// The stack machine that a pickle is a program for.
 class Machine {
@@ -332,6 +453,12 @@ class Machine {
             case kBinBytes8:
             case kByteArray8: return push(make_text(Kind::kBytes, counted(8)));
 
+            case kInt: return push_int_line();
+            case kLong: return push(make_decimal(line()));
+            case kFloat: return push_float_line();
+            case kString: return push_text_line("a string in quotes", from_quoted);
+            case kUnicode: return push_text_line("raw Unicode", from_raw_unicode);
+
             case kEmptyTuple: return push(make_tuple(0));
             case kTuple1: return push(make_tuple(1));
             case kTuple2: return push(make_tuple(2));
@@ -340,7 +467,9 @@ class Machine {
             case kEmptyList: return push(make(Kind::kList));
             case kAppend: return append({pop()});
             case kAppends: return append(pop_to_mark());
+            case kList: return make_list();
             case kEmptyDict: return push(make(Kind::kDict));
+            case kDict: return make_dict();
             case kSetItem: return set_item();
             case kSetItems: return set_items(pop_to_mark());
             case kEmptySet: return push(make(Kind::kObject));
@@ -349,9 +478,11 @@ class Machine {
 
             case kBinPut: return remember(number(1));
             case kLongBinPut: return remember(number(4));
+            case kPut: return remember(index_line());
             case kMemoize: return remember(memo_.size());
             case kBinGet: return recall(number(1));
             case kLongBinGet: return recall(number(4));
+            case kGet: return recall(index_line());
 
             case kGlobal: return global_from_lines();
             case kStackGlobal: return global_from_stack();
@@ -359,10 +490,12 @@ class Machine {
             case kNewObj: return call_top();
             case kNewObjEx: return new_object_with_keywords();
             case kObj: return call_class_before_mark();
+            case kInst: return call_class_of_lines();
             case kBuild: return build();
+            case kPersId: return push(make_items(Kind::kPersistent, {make_text(Kind::kString, line())}));
             case kBinPersId: return push(make_items(Kind::kPersistent, {pop()}));
 
-            default: fail("unknown operation ", int{operation}, ", expected a binary one of protocols 2 to 5");
+            default: fail("unknown operation ", int{operation}, ", expected one of protocols 0 to 5");
         }
         // clang-format on
     }
@@ -393,6 +526,60 @@ class Machine {
         PickleValue* value = make(Kind::kFloat);
         value->number = std::bit_cast<double>(reversed);
         push(value);
+    }
+
+    PickleValue* make_decimal(std::string text) {
+        if (text.ends_with('L')) text.pop_back();  // as Python 2 writes it
+        const auto bytes = bytes_of_decimal(text);
+        if (!bytes) fail("a number of ", text.size(), " letters, expected at most ", kMostDigits, " decimal digits");
+        return make_long(*bytes);
+    }
+
+    void push_int_line() {
+        std::string text = line();
+        if (text == "00" || text == "01") return push(make_int(text == "01", Kind::kBool));
+        push(make_decimal(std::move(text)));
+    }
+
+    void push_float_line() {
+        const std::string text = line();
+        PickleValue* value = make(Kind::kFloat);
+        const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value->number);
+        if (problem == std::errc::invalid_argument || end != text.data() + text.size()) {
+            fail("a number with a fraction that is none");
+        }
+        push(value);
+    }
+
+    void push_text_line(const char* what, std::optional<std::string> (*decode)(std::string_view)) {
+        auto text = decode(line());
+        if (!text) fail("a line that is not ", what);
+        push(make_text(Kind::kString, std::move(*text)));
+    }
+
+    std::uint64_t index_line() {
+        const std::string text = line();
+        std::uint64_t index = 0;
+        const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), index);
+        if (problem != std::errc() || end != text.data() + text.size()) fail("a memo entry without a number");
+        return index;
+    }
+
+    void make_list() {
+        const std::vector<PickleValue*> values = pop_to_mark();
+        push(make_items(Kind::kList, {values.begin(), values.end()}));
+    }
+
+    void make_dict() {
+        const std::vector<PickleValue*> values = pop_to_mark();
+        push(make(Kind::kDict));
+        set_items(values);
+    }
+
+    void call_class_of_lines() {
+        std::string module = line();
+        const PickleValue* callable = make_global(std::move(module), line());
+        push(call(callable, make_tuple(pop_to_mark())));
     }
 
     void set_item() {

@@ -1,6 +1,6 @@
 // Python's pickles, read as plain data. Nothing is imported, looked up or called: what Python would make by a call
 // stays here a value that names the callable and its arguments, and whoever reads the pickle decides which ones mean
-// something. The format: Python's pickletools module, protocols 2 to 5 without out-of-band buffers and the extension
+// something. The format: Python's pickletools module, protocols 0 to 5 without out-of-band buffers and the extension
 // registry.
 #pragma once
 
@@ -29,7 +29,7 @@ struct PickleValue {
         kGlobal,  // items: module, name; a class or function
         kObject,  // items: the callable and a tuple of its arguments, then its state, if it is given one; nothing for a
                   // set; its members are skipped
-        kPersistent,  // items: the identity of something that stands outside of the pickle
+        kPersistent,  // items: the identity of something that stands outside of the pickle; its text in protocol 0
     };
 
     Kind kind = Kind::kNone;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "pth_container.hpp"
@@ -30,10 +31,20 @@ struct Call {
     const Values* arguments;
 
     bool of(std::string_view name) const { return function->is_global("torch._utils", name); }
+    bool dense() const { return of("_rebuild_tensor") || of("_rebuild_tensor_v2") || of("_rebuild_tensor_v3"); }
+    const PickleValue* argument(std::size_t place) const {
+        return place < arguments->size() ? (*arguments)[place] : nullptr;
+    }
 };
 
-/// The call that makes a dense tensor, inside of those that make it a parameter or a tensor of a subclass; nothing for
-/// any other value.
+/// _rebuild_tensor_v2, and as well _rebuild_qtensor, _rebuild_sparse_tensor and whatever PyTorch will add.
+bool makes_tensor(const PickleValue& function) {
+    return function.is(Kind::kGlobal) && function.items[0]->text == "torch._utils" &&
+           function.items[1]->text.starts_with("_rebuild_");
+}
+
+/// The call that makes a tensor, inside of those that make it a parameter or a tensor of a subclass; nothing for any
+/// other value.
 std::optional<Call> tensor_call(const PickleValue& value) {
     const PickleValue* object = &value;
     while (object->is(Kind::kObject) && !object->items.empty()) {
@@ -44,11 +55,7 @@ std::optional<Call> tensor_call(const PickleValue& value) {
             call = {wrapped[0], &wrapped[2]->items};
         }
         const bool parameter = call.of("_rebuild_parameter") || call.of("_rebuild_parameter_with_state");
-        if (!parameter) {
-            const bool tensor =
-                call.of("_rebuild_tensor") || call.of("_rebuild_tensor_v2") || call.of("_rebuild_tensor_v3");
-            return tensor ? std::optional(call) : std::nullopt;
-        }
+        if (!parameter) return makes_tensor(*call.function) ? std::optional(call) : std::nullopt;
         if (call.arguments->empty()) return std::nullopt;
         object = call.arguments->front();
     }
@@ -165,6 +172,7 @@ const Part* first_named(const std::vector<const Part*>& parts, const std::vector
 /// Where a tensor's elements are.
 struct Layout {
     StorageId storage;
+    bool typed;  // the storage knows what it holds
     at::ScalarType type;
     std::int64_t offset;  // in elements, as the strides are
     std::vector<std::int64_t> sizes, strides;
@@ -177,7 +185,7 @@ class Reader {
     Pth read(WeightsPart wanted, const std::string& name) {
         const PickleValue& root = *container_.pickle.root;
         if (container_.torchscript) return read_module(root);
-        if (!root.is(Kind::kDict)) file_.fail("holds ", root.description(), ", expected a dict of tensors");
+        if (!root.is(Kind::kDict)) file_.fail("holds ", kind_of(root), ", expected a dict of tensors");
         std::vector<Part> parts;
         std::set<const PickleValue*> seen;
         find_parts(root, {}, seen, parts);
@@ -233,9 +241,11 @@ class Reader {
     }
 
     void take_tensor(const std::string& name, const Call& call, Pth& result) {
-        if (const std::string reason = unknown_type(call); !reason.empty()) {
+        if (const std::string reason = unread_reason(call); !reason.empty()) {
+            result.tensors.erase(name);  // the last of equal keys counts
             result.unread.insert_or_assign(name, reason);
         } else {
+            result.unread.erase(name);
             result.tensors.insert_or_assign(name, read_tensor(name, call));
         }
     }
@@ -316,15 +326,65 @@ class Reader {
         if (result.tensors.empty() && !result.unread.empty()) {
             fail_tensor(result.unread.begin()->first, result.unread.begin()->second);
         }
-        result.tensors = without_wrapper_prefixes(std::move(result.tensors));
+        take_off_wrapper_prefixes(result.tensors, result.unread);
     }
 
-    /// Why LibTorch has no such tensor; empty where it has.
-    std::string unknown_type(const Call& call) const {
-        const Values& arguments = *call.arguments;
-        if (arguments.empty() || !storage_id(*arguments[0])) return "its storage is of no known type";
-        if (!call.of("_rebuild_tensor_v3") || arguments.size() < 7 || known_dtype(*arguments[6])) return "";
-        return str("its type is ", arguments[6]->description(), ", which is not known");
+    /// Why such a tensor is not read; empty where it is.
+    static std::string unread_reason(const Call& call) {
+        const PickleValue* first = call.argument(0);
+        if (call.of("_rebuild_qtensor")) return str("is quantized (", quantized_type(call), ')');
+        if (call.of("_rebuild_sparse_tensor")) return str("is sparse (", layout_name(first), ')');
+        if (call.of("_rebuild_nested_tensor")) return "is a nested tensor";
+        if (call.of("_rebuild_meta_tensor_no_storage")) return "is a meta tensor, which has no numbers";
+        if (!call.dense()) return str("is made by ", dotted(*call.function), ", which is not known");
+        if (!first || !storage_id(*first)) return str("its storage is of no known type", storage_class(first));
+        if (!call.of("_rebuild_tensor_v3")) return is_lazy(call.argument(6)) ? kLazy : "";
+        const PickleValue* type = call.argument(6);
+        if (type && !known_dtype(*type)) return str("its type is ", dotted(*type), ", which is not read");
+        return is_lazy(call.argument(7)) ? kLazy : "";
+    }
+
+    static constexpr const char* kLazy = "is a lazily negated or conjugated view";
+
+    /// Whether metadata says that the numbers are to be negated or conjugated on reading, which no weights are.
+    static bool is_lazy(const PickleValue* metadata) {
+        return metadata && std::ranges::any_of(metadata->items, [](const PickleValue* value) {
+                   return value->is(Kind::kBool) && value->integer != 0;
+               });
+    }
+
+    /// "torch.uint4" of a class or function; what else it is, where it is none.
+    static std::string dotted(const PickleValue& value) {
+        if (!value.is(Kind::kGlobal)) return value.description();
+        const std::string name = quoted(value.items[0]->text + '.' + value.items[1]->text);
+        return name.substr(1, name.size() - 2);
+    }
+
+    /// " (torch.QInt8Storage)" of a storage's identity, where it has a class.
+    static std::string storage_class(const PickleValue* storage) {
+        if (!storage || !storage->is(Kind::kPersistent)) return "";
+        const Values& parts = storage->items[0]->items;
+        return parts.size() > 1 && parts[1]->is(Kind::kGlobal) ? str(" (", dotted(*parts[1]), ')') : "";
+    }
+
+    /// "torch.per_tensor_affine of torch.QInt8Storage".
+    static std::string quantized_type(const Call& call) {
+        const PickleValue* parameters = call.argument(4);
+        const bool named = parameters && parameters->is(Kind::kTuple) && !parameters->items.empty();
+        const PickleValue* storage = call.argument(0);
+        const Values* parts = storage && storage->is(Kind::kPersistent) ? &storage->items[0]->items : nullptr;
+        const bool typed = parts && parts->size() > 1;
+        return str(named ? dotted(*parameters->items[0]) : "in an unknown way", typed ? " of " : "",
+                   typed ? dotted(*(*parts)[1]) : "");
+    }
+
+    /// "torch.sparse_coo" of torch.serialization._get_layout("torch.sparse_coo").
+    static std::string layout_name(const PickleValue* layout) {
+        const bool named = layout && layout->is(Kind::kObject) && layout->items.size() >= 2 &&
+                           layout->items[1]->items.size() == 1 && layout->items[1]->items[0]->is(Kind::kString);
+        if (!named) return "of an unknown layout";
+        const std::string name = quoted(layout->items[1]->items[0]->text);
+        return name.substr(1, name.size() - 2);
     }
 
     at::Tensor read_tensor(const std::string& key, const Call& call) {
@@ -336,7 +396,7 @@ class Reader {
         check_reach(key, layout);
 
         at::Tensor tensor = at::empty({0}, options);
-        tensor.set_(storage(layout.storage.key, extent),
+        tensor.set_(storage(layout.storage.key, extent, swapped_bytes(layout)),
                     static_cast<std::int64_t>(layout.storage.begin) + layout.offset, layout.sizes, layout.strides);
         if (!tensor.is_contiguous()) {
             reserve(bytes);
@@ -356,32 +416,20 @@ class Reader {
         if (!id) fail_tensor(key, "its storage is of no known type");
         // A view of an untyped storage starts at a byte, which might not be where an element may; torch writes none.
         if (!typed && id->begin != 0) fail_tensor(key, "is a view of an untyped storage");
-        check_metadata(key, arguments, typed ? 6 : 7);
         if (!arguments[1]->is(Kind::kInt) || arguments[1]->integer < 0) {
             fail_tensor(key, "its offset is no number from 0 on");
         }
-        return {*id, typed ? id->type : dtype(key, *arguments[6]), arguments[1]->integer,
-                numbers(key, "sizes", *arguments[2]), numbers(key, "strides", *arguments[3])};
+        return {*id,
+                typed,
+                typed ? id->type : *known_dtype(*arguments[6]),  // others were left unread
+                arguments[1]->integer,
+                numbers(key, "sizes", *arguments[2]),
+                numbers(key, "strides", *arguments[3])};
     }
 
     static std::optional<at::ScalarType> known_dtype(const PickleValue& value) {
         const bool named = value.is(Kind::kGlobal) && value.items[0]->text == "torch";
         return named ? type_of_dtype(value.items[1]->text) : std::nullopt;
-    }
-
-    at::ScalarType dtype(const std::string& key, const PickleValue& value) const {
-        const auto type = known_dtype(value);
-        if (!type) fail_tensor(key, "its type is ", value.description(), ", which is not known");
-        return *type;
-    }
-
-    /// Metadata says whether the numbers are to be negated or conjugated on reading, which no weights are.
-    void check_metadata(const std::string& key, const Values& arguments, std::size_t place) const {
-        if (arguments.size() <= place) return;
-        for (const PickleValue* value : arguments[place]->items) {
-            if (value->is(Kind::kBool) && value->integer != 0)
-                fail_tensor(key, "is a lazily negated or conjugated view");
-        }
     }
 
     /// A tuple of sizes or strides, or a torch.Size of one.
@@ -457,19 +505,30 @@ class Reader {
     /// Many views may share a storage, and a stride of 0 repeats it: what that would take is bounded here.
     void reserve(std::uint64_t bytes) {
         const std::uint64_t left =
-            2 * file_.bytes() - reserved_;  // each byte once in its storage, once in a copied view
+            2 * container_.bytes - reserved_;  // each byte once in its storage, once in a copied view
         if (bytes > left) file_.fail("its tensors would take more than twice as many bytes as the file has");
         reserved_ += bytes;
     }
 
-    const at::Storage& storage(const std::string& key, const Extent& extent) {
-        const auto found = storages_.find(key);
+    /// How many bytes of an element stand in reverse order: those of one number. 1: none.
+    std::size_t swapped_bytes(const Layout& layout) const {
+        if (!(layout.typed ? container_.big_endian : container_.big_endian_untyped)) return 1;
+        const std::size_t bytes = c10::elementSize(layout.type);
+        return c10::isComplexType(layout.type) ? bytes / 2 : bytes;
+    }
+
+    /// @param swapped see swapped_bytes(); an untyped storage may hold elements of several sizes
+    const at::Storage& storage(const std::string& key, const Extent& extent, std::size_t swapped) {
+        const auto found = storages_.find({key, swapped});
         if (found != storages_.end()) return found->second;
         reserve(extent.bytes);
         at::Tensor bytes = at::empty({static_cast<std::int64_t>(extent.bytes)}, at::TensorOptions().dtype(at::kByte));
-        file_.read(extent.offset, bytes.mutable_data_ptr(), extent.bytes);
-        check_crc(file_, extent, bytes.const_data_ptr(), "data/" + key);
-        return storages_.emplace(key, bytes.storage()).first->second;
+        auto* begin = static_cast<std::uint8_t*>(bytes.mutable_data_ptr());
+        read_extent(file_, extent, begin, "data/" + key);
+        for (std::uint64_t at = 0; swapped > 1 && at + swapped <= extent.bytes; at += swapped) {
+            std::reverse(begin + at, begin + at + swapped);
+        }
+        return storages_.emplace(std::pair(key, swapped), bytes.storage()).first->second;
     }
 
     void check_truth_values(const std::string& key,
@@ -482,7 +541,7 @@ class Reader {
 
     InputFile file_;
     PthContainer container_;
-    std::map<std::string, at::Storage> storages_;
+    std::map<std::pair<std::string, std::size_t>, at::Storage> storages_;
     std::uint64_t reserved_ = 0;
 };
 
@@ -492,15 +551,18 @@ Pth read_pth(const std::filesystem::path& path, WeightsPart part, const std::str
     return Reader(path).read(part, name);
 }
 
-TensorMap without_wrapper_prefixes(TensorMap tensors) {
+void take_off_wrapper_prefixes(TensorMap& tensors, std::map<std::string, std::string>& unread) {
+    const auto take_off = [](auto& map, const std::string& prefix) {
+        std::remove_reference_t<decltype(map)> renamed;
+        for (auto& [name, value] : map) renamed.emplace(name.substr(prefix.size()), std::move(value));
+        map = std::move(renamed);
+    };
     for (const std::string prefix : {"module.", "_orig_mod.", "module."}) {
         const auto has_it = [&](const auto& entry) { return entry.first.starts_with(prefix); };
-        if (tensors.empty() || !std::all_of(tensors.begin(), tensors.end(), has_it)) continue;
-        TensorMap renamed;
-        for (auto& [name, tensor] : tensors) renamed.emplace(name.substr(prefix.size()), std::move(tensor));
-        tensors = std::move(renamed);
+        if (!std::ranges::all_of(tensors, has_it) || !std::ranges::all_of(unread, has_it)) continue;
+        take_off(tensors, prefix);
+        take_off(unread, prefix);
     }
-    return tensors;
 }
 
 }  // namespace dynvit

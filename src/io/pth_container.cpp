@@ -1,10 +1,10 @@
 #include "pth_container.hpp"
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdint>
+#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -21,7 +21,7 @@ struct TypeName {
     at::ScalarType type;
 };
 
-constexpr std::array<TypeName, 25> kTypes = {{
+constexpr std::array<TypeName, 27> kTypes = {{
     {"DoubleStorage", "float64", at::kDouble},
     {"FloatStorage", "float32", at::kFloat},
     {"HalfStorage", "float16", at::kHalf},
@@ -36,9 +36,10 @@ constexpr std::array<TypeName, 25> kTypes = {{
     {"ComplexDoubleStorage", "complex128", at::kComplexDouble},
     {"UntypedStorage", "", at::kByte},
     {"_UntypedStorage", "", at::kByte},  // of PyTorch 1.11 to 1.13
-    {"QInt8Storage", "", at::kChar},     // of quantized tensors, which are skipped: their sizes matter
+    {"QInt8Storage", "", at::kChar},     // of quantized tensors, which stay unread: their sizes matter
     {"QUInt8Storage", "", at::kByte},
     {"QUInt4x2Storage", "", at::kByte},
+    {"QUInt2x4Storage", "", at::kByte},
     {"QInt32Storage", "", at::kInt},
     {"", "float8_e4m3fn", at::kFloat8_e4m3fn},
     {"", "float8_e5m2", at::kFloat8_e5m2},
@@ -47,6 +48,7 @@ constexpr std::array<TypeName, 25> kTypes = {{
     {"", "uint64", at::kUInt64},
     {"", "float8_e4m3fnuz", at::ScalarType::Float8_e4m3fnuz},
     {"", "float8_e5m2fnuz", at::ScalarType::Float8_e5m2fnuz},
+    {"", "float8_e8m0fnu", at::ScalarType::Float8_e8m0fnu},
 }};
 
 std::optional<at::ScalarType> type_of(const char* TypeName::*column, const std::string& name) {
@@ -63,44 +65,90 @@ bool is_torchscript(const ZipDirectory& directory) {
     return std::any_of(directory.files.begin(), directory.files.end(), of_it);
 }
 
+/// What is in an archive that torch.save did not write.
+[[noreturn]] void fail_other_archive(const InputFile& file, const ZipDirectory& directory) {
+    constexpr std::size_t kMost = 3;
+    std::vector<std::string> names;
+    bool arrays = false, checkpoint = false;
+    for (const auto& [name, extent] : directory.files) {
+        if (names.size() < kMost) names.push_back(quoted(name));
+        arrays = arrays || name.ends_with(".npy");
+        for (const char* ending : {".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar"}) {
+            checkpoint = checkpoint || name.ends_with(ending);
+        }
+    }
+    if (directory.files.size() > names.size()) names.emplace_back("...");
+    file.fail("is a zip archive without a data.pkl, so not one that torch.save wrote",
+              names.empty() ? "" : str(": it holds ", join(names, ", ")), arrays ? " (NumPy's .npz)" : "",
+              checkpoint && !arrays ? "; unpack it first" : "");
+}
+
 /// The archive's name with '/', which all its files start with.
 std::string archive_prefix(const InputFile& file, const ZipDirectory& directory) {
-    const bool torchscript = is_torchscript(directory);
-    for (const std::string& name : directory.packed) {
-        if (torchscript && name.find("/code/") != std::string::npos) continue;  // which nobody reads
-        file.fail("is a zip archive in which ", quoted(name),
-                  " is compressed or encrypted; torch.save stores files as they are");
+    constexpr std::string_view kPickle = "data.pkl";
+    std::vector<std::string> prefixes;  // of the pickles that stand highest
+    const auto depth = [](const std::string& name) { return std::count(name.begin(), name.end(), '/'); };
+    const auto take = [&](const std::string& name) {
+        if (name != kPickle && !name.ends_with("/data.pkl")) return;
+        const std::string prefix = name.substr(0, name.size() - kPickle.size());
+        if (!prefixes.empty() && depth(prefix) < depth(prefixes.front())) prefixes.clear();
+        if (prefixes.empty() || depth(prefix) == depth(prefixes.front())) prefixes.push_back(prefix);
+    };
+    for (const auto& [name, extent] : directory.files) take(name);
+    for (const auto& [name, how] : directory.unreadable) take(name);
+    if (prefixes.empty()) fail_other_archive(file, directory);
+    if (prefixes.size() > 1) {
+        file.fail("is a zip archive of several checkpoints, ", quoted(prefixes[0]), " and ", quoted(prefixes[1]),
+                  "; unpack it first");
     }
-    for (const auto& [name, extent] : directory.files) {
-        if (name.ends_with("/data.pkl")) return name.substr(0, name.rfind('/') + 1);
+    return prefixes.front();
+}
+
+/// Where a file of the archive is. Throws Error for one that is there and cannot be read.
+const Extent* find_file(const InputFile& file, const ZipDirectory& directory, const std::string& name) {
+    if (const auto how = directory.unreadable.find(name); how != directory.unreadable.end()) {
+        file.fail("is a zip archive in which ", quoted(name), " is ", how->second, "; expected files as they are, as ",
+                  "torch.save has them, or deflated");
     }
-    file.fail("is a zip archive without a data.pkl, so not one that torch.save wrote");
+    const auto found = directory.files.find(name);
+    return found == directory.files.end() ? nullptr : &found->second;
 }
 
 std::string contents(InputFile& file, const Extent& extent, const std::string& name) {
     std::string bytes(extent.bytes, '\0');
-    file.read(extent.offset, bytes.data(), extent.bytes);
-    check_crc(file, extent, bytes.data(), name);
+    read_extent(file, extent, bytes.data(), name);
     return bytes;
+}
+
+bool is_big_endian(InputFile& file, const ZipDirectory& directory, const std::string& name) {
+    constexpr std::uint64_t kLongest = 16;
+    const Extent* extent = find_file(file, directory, name);
+    if (!extent) return false;
+    std::string order = extent->bytes > kLongest ? "" : contents(file, *extent, name);
+    order.erase(order.find_last_not_of(" \t\r\n") + 1);  // of an editor's
+    if (order != "little" && order != "big") {
+        file.fail("its byte order is ", quoted(order), ", expected \"little\" or \"big\"");
+    }
+    return order == "big";
 }
 
 PthContainer read_zip(InputFile& file) {
     const ZipDirectory directory = read_zip_directory(file);
-    const std::map<std::string, Extent>& files = directory.files;
     const std::string prefix = archive_prefix(file, directory);
-    if (const auto order = files.find(prefix + "byteorder"); order != files.end()) {
-        const std::string found = contents(file, order->second, order->first);
-        if (found != "little") file.fail("its byte order is ", quoted(found), ", expected \"little\"");
-    }
-
     PthContainer container;
+    container.bytes = std::max(file.bytes(), directory.bytes);
     container.torchscript = is_torchscript(directory);
-    const Extent& pickle = files.at(prefix + "data.pkl");
-    contents(file, pickle, prefix + "data.pkl");  // compares the checksum
-    container.pickle = read_pickle(file.stream_at(pickle.offset), pickle.bytes, file.path() + ": data.pkl");
+    container.big_endian = container.big_endian_untyped = is_big_endian(file, directory, prefix + "byteorder");
+    const std::string name = prefix + "data.pkl";
+    std::istringstream pickle(contents(file, *find_file(file, directory, name), name));
+    container.pickle = read_pickle(pickle, pickle.view().size(), file.path() + ": data.pkl");
     const std::string storages = prefix + "data/";
+    const auto& files = directory.files;
     for (auto at = files.lower_bound(storages); at != files.end() && at->first.starts_with(storages); ++at) {
         container.storages.emplace(at->first.substr(storages.size()), at->second);
+    }
+    for (const auto& [packed, how] : directory.unreadable) {
+        if (packed.starts_with(storages)) find_file(file, directory, packed);
     }
     return container;
 }
@@ -117,8 +165,9 @@ class LegacyReader {
 
     PthContainer read() {
         check_magic();
-        check_machine();
         PthContainer container;
+        container.bytes = file_.bytes();
+        container.big_endian_untyped = is_of_big_endian_machine();
         container.pickle = next("its object");
         const std::map<std::string, at::ScalarType> types = storage_types(container.pickle);
         const Pickle keys = next("its storage keys");
@@ -152,13 +201,16 @@ class LegacyReader {
         }
     }
 
-    void check_machine() {
+    /// PyTorch writes elements little-endian everywhere, but for those of untyped storages, which have no elements.
+    bool is_of_big_endian_machine() {
         const Pickle machine = next("its system information");
         if (!machine.root->is(Kind::kDict)) file_.fail("its system information is ", machine.root->description());
         const auto& items = machine.root->items;
+        bool big = false;
         for (std::size_t i = 0; i < items.size(); i += 2) {
-            if (items[i]->text == "little_endian" && items[i + 1]->integer != 1) file_.fail("it is big-endian");
+            if (items[i]->text == "little_endian") big = items[i + 1]->integer == 0;
         }
+        return big;
     }
 
     /// The types of the storages that the object refers to.
@@ -178,13 +230,84 @@ class LegacyReader {
             file_.fail("storage ", quoted(key), " has ", count, " elements of ", element_bytes, " bytes where ",
                        file_.bytes() - position_, " bytes are left");
         }
-        const Extent extent{position_, count * element_bytes, 0};
+        const Extent extent{position_, count * element_bytes};
         position_ += extent.bytes;
         return extent;
     }
 
     InputFile& file_;
     std::uint64_t position_ = 0;
+};
+
+// ---- Storages -------------------------------------------------------------------------------------------------------
+
+struct View {
+    std::int64_t begin, count;
+};
+
+std::optional<StorageId> make_id(std::string_view module, const std::string& name, const std::string& key,
+                                 std::int64_t count, const std::optional<View>& view) {
+    const auto type = type_of(&TypeName::storage, name);
+    if (!module.starts_with("torch") || !type || count < 0) return std::nullopt;
+    if (!view) return StorageId{key, *type, 0, static_cast<std::uint64_t>(count)};
+    if (view->begin < 0 || view->count < 0) return std::nullopt;
+    return StorageId{key, *type, static_cast<std::uint64_t>(view->begin), static_cast<std::uint64_t>(view->count)};
+}
+
+/// Python's text of a storage's identity: ('storage', <class 'torch.FloatStorage'>, 'KEY', 'cpu', 4) and, before
+/// PyTorch 1.6, behind the number None or ('KEY', 0, 4).
+class IdentityText {
+  public:
+    explicit IdentityText(std::string_view text) : rest_(text) {}
+
+    std::optional<StorageId> read() {
+        if (!take("('storage', <class '")) return std::nullopt;
+        const std::string path = until("'>, '");
+        const std::size_t dot = path.rfind('.');
+        const std::string key = until("', '");
+        until("', ");  // the location
+        const std::int64_t count = number();
+        std::optional<View> view;
+        if (take(", ('")) {
+            until("', ");  // the view's key
+            const std::int64_t begin = number();
+            fits_ = take(", ") && fits_;
+            view = View{begin, number()};
+            fits_ = take(")") && fits_;
+        } else {
+            take(", None");
+        }
+        if (!take(")") || !rest_.empty() || !fits_ || dot == std::string::npos) return std::nullopt;
+        return make_id(std::string_view(path).substr(0, dot), path.substr(dot + 1), key, count, view);
+    }
+
+  private:
+    bool take(std::string_view part) {
+        const bool there = rest_.starts_with(part);
+        if (there) rest_.remove_prefix(part.size());
+        return there;
+    }
+
+    /// What stands before `end`, which is taken, too.
+    std::string until(std::string_view end) {
+        const std::size_t at = rest_.find(end);
+        fits_ = fits_ && at != std::string_view::npos;
+        if (!fits_) return {};
+        std::string part(rest_.substr(0, at));
+        rest_.remove_prefix(at + end.size());
+        return part;
+    }
+
+    std::int64_t number() {
+        std::int64_t value = -1;
+        const auto [end, problem] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), value);
+        fits_ = fits_ && problem == std::errc();
+        rest_.remove_prefix(static_cast<std::size_t>(end - rest_.data()));
+        return value;
+    }
+
+    std::string_view rest_;
+    bool fits_ = true;
 };
 
 }  // namespace
@@ -201,35 +324,27 @@ PthContainer read_pth_container(InputFile& file) {
 }
 
 std::optional<StorageId> storage_id(const PickleValue& value) {
-    if (!value.is(Kind::kPersistent) || !value.items[0]->is(Kind::kTuple)) return std::nullopt;
+    if (!value.is(Kind::kPersistent)) return std::nullopt;
+    const PickleValue& identity = *value.items[0];
+    if (identity.is(Kind::kString)) return IdentityText(identity.text).read();
+    if (!identity.is(Kind::kTuple)) return std::nullopt;
     // ('storage', class, key, location, number of elements[, None or (key, begin, number) of a view])
-    const auto& parts = value.items[0]->items;
+    const auto& parts = identity.items;
     if (parts.size() < 5 || parts[0]->text != "storage" || !parts[1]->is(Kind::kGlobal) ||
-        !parts[2]->is(Kind::kString) || !parts[4]->is(Kind::kInt) || parts[4]->integer < 0) {
+        !parts[2]->is(Kind::kString) || !parts[4]->is(Kind::kInt)) {
         return std::nullopt;
     }
-    if (!parts[1]->items[0]->text.starts_with("torch")) return std::nullopt;
-    const auto type = type_of(&TypeName::storage, parts[1]->items[1]->text);
-    if (!type) return std::nullopt;
-    StorageId id{parts[2]->text, *type, 0, static_cast<std::uint64_t>(parts[4]->integer)};
+    std::optional<View> view;
     if (parts.size() > 5 && parts[5]->is(Kind::kTuple)) {
-        const auto& view = parts[5]->items;
-        if (view.size() != 3 || !view[1]->is(Kind::kInt) || !view[2]->is(Kind::kInt)) return std::nullopt;
-        if (view[1]->integer < 0 || view[2]->integer < 0) return std::nullopt;
-        id.begin = static_cast<std::uint64_t>(view[1]->integer);
-        id.count = static_cast<std::uint64_t>(view[2]->integer);
+        const auto& numbers = parts[5]->items;
+        if (numbers.size() != 3 || !numbers[1]->is(Kind::kInt) || !numbers[2]->is(Kind::kInt)) return std::nullopt;
+        view = View{numbers[1]->integer, numbers[2]->integer};
     }
-    return id;
+    return make_id(parts[1]->items[0]->text, parts[1]->items[1]->text, parts[2]->text, parts[4]->integer, view);
 }
 
 std::optional<at::ScalarType> type_of_dtype(const std::string& name) {
     return type_of(&TypeName::dtype, name);
-}
-
-void check_crc(const InputFile& file, const Extent& extent, const void* bytes, const std::string& name) {
-    if (extent.crc == 0) return;
-    const auto found = crc32_z(crc32_z(0, nullptr, 0), static_cast<const Bytef*>(bytes), extent.bytes);
-    if (found != extent.crc) file.fail("damaged: the checksum of ", quoted(name), " is wrong");
 }
 
 }  // namespace dynvit

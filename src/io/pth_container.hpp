@@ -17,7 +17,10 @@ namespace dynvit {
 struct PthContainer {
     Pickle pickle;
     std::map<std::string, Extent> storages;  // by key; all lie inside of the file
+    std::uint64_t bytes = 0;                 // of the file, or of what is packed in it where that is more
     bool torchscript = false;                // the pickle is of a compiled module, not of what torch.save was given
+    bool big_endian = false;                 // the elements of typed storages are
+    bool big_endian_untyped = false;         // those of untyped ones are
 };
 
 /// What the pickle says of a storage.
@@ -32,12 +35,10 @@ struct StorageId {
 PthContainer read_pth_container(InputFile& file);
 
 /// The storage that a persistent identity names; nothing if it is no storage, or one of a type that LibTorch lacks.
+/// Protocol 0 has Python's text of the identity in place of the identity.
 std::optional<StorageId> storage_id(const PickleValue& value);
 
-/// The type that torch calls by this name, such as "float32".
+/// The type that torch calls by this name, such as "float32"; nothing for those that LibTorch hardly has.
 std::optional<at::ScalarType> type_of_dtype(const std::string& name);
-
-/// Throws Error by file.fail if the bytes are not those that the archive was made of.
-void check_crc(const InputFile& file, const Extent& extent, const void* bytes, const std::string& name);
 
 }  // namespace dynvit

@@ -25,9 +25,9 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 
 using nlohmann::json;
 
-constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the original library's limit
-constexpr std::size_t kMaxDimensions = 64;              // what LibTorch's operators take
-constexpr std::uint64_t kMaxBytes = std::numeric_limits<std::int64_t>::max();
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;                             // the original library's limit
+constexpr std::size_t kMaxDimensions = 64;                                         // what LibTorch's operators take
+constexpr std::uint64_t kMaxBits = std::numeric_limits<std::uint64_t>::max() - 7;  // of a tensor
 constexpr const char* kMetadataKey = "__metadata__";
 
 struct StoredType {
@@ -35,7 +35,7 @@ struct StoredType {
     at::ScalarType type;
 };
 
-constexpr std::array<StoredType, 12> kTypes = {{
+constexpr std::array<StoredType, 19> kTypes = {{
     {"F64", at::kDouble},
     {"F32", at::kFloat},
     {"F16", at::kHalf},
@@ -48,7 +48,27 @@ constexpr std::array<StoredType, 12> kTypes = {{
     {"BOOL", at::kBool},
     {"F8_E4M3", at::kFloat8_e4m3fn},
     {"F8_E5M2", at::kFloat8_e5m2},
+    {"U64", at::kUInt64},
+    {"U32", at::kUInt32},
+    {"U16", at::kUInt16},
+    {"C64", at::kComplexFloat},
+    {"F8_E4M3FNUZ", at::ScalarType::Float8_e4m3fnuz},
+    {"F8_E5M2FNUZ", at::ScalarType::Float8_e5m2fnuz},
+    {"F8_E8M0", at::ScalarType::Float8_e8m0fnu},
 }};
+
+/// Types of the format that LibTorch cannot turn into others.
+struct PackedType {
+    const char* name;
+    std::uint64_t bits;
+};
+
+constexpr std::array<PackedType, 3> kPackedTypes = {{{"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}}};
+
+const StoredType* stored_type(at::ScalarType type) {
+    const auto* const found = std::ranges::find(kTypes, type, &StoredType::type);
+    return found == kTypes.end() ? nullptr : found;
+}
 
 std::string type_names() {
     std::vector<std::string> names;
@@ -173,12 +193,20 @@ class Reader {
 
         Entry result{name, at::kFloat, {}, 0, 0};
         const json& dtype = value["dtype"];
-        const auto type =
-            std::find_if(kTypes.begin(), kTypes.end(), [&](const StoredType& t) { return dtype == t.name; });
-        if (type == kTypes.end()) {
-            result.unread = str("unknown type ", shown(dtype), ", expected one of ", type_names());
-        } else {
+        std::uint64_t bits = 8;  // of an element; 8: one of a type without a known size, which nobody checks
+        bool known = true;
+        const auto* const type = std::ranges::find_if(kTypes, [&](const StoredType& t) { return dtype == t.name; });
+        const auto* const packed =
+            std::ranges::find_if(kPackedTypes, [&](const PackedType& t) { return dtype == t.name; });
+        if (type != kTypes.end()) {
             result.type = type->type;
+            bits = 8 * c10::elementSize(type->type);
+        } else if (packed != kPackedTypes.end()) {
+            result.unread = str("its type is ", packed->name, ", which is not read");
+            bits = packed->bits;
+        } else {
+            result.unread = str("unknown type ", shown(dtype), ", expected one of ", type_names());
+            known = false;
         }
 
         const json& shape = value["shape"];
@@ -186,17 +214,17 @@ class Reader {
         if (shape.size() > kMaxDimensions)
             fail_tensor(name, "has ", shape.size(), " dimensions; at most ", kMaxDimensions, " are possible");
         // The product without the zeros must fit too: strides are computed from it.
-        std::uint64_t without_zeros = c10::elementSize(result.type);
+        std::uint64_t without_zeros = bits;
         bool empty = false;
         for (const json& size : shape) {
             if (!size.is_number_unsigned()) fail_tensor(name, "shape ", shown(shape), " holds what is no size");
             const std::uint64_t count = size.get<std::uint64_t>();
             empty = empty || count == 0;
-            if (count > kMaxBytes / without_zeros) fail_tensor(name, "shape ", shown(shape), " is too large");
+            if (count > kMaxBits / without_zeros) fail_tensor(name, "shape ", shown(shape), " is too large");
             without_zeros *= std::max<std::uint64_t>(count, 1);
             result.shape.push_back(static_cast<std::int64_t>(count));
         }
-        const std::uint64_t bytes = empty ? 0 : without_zeros;
+        const std::uint64_t bytes = empty ? 0 : (without_zeros + 7) / 8;
 
         const json& offsets = value["data_offsets"];
         if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
@@ -207,9 +235,9 @@ class Reader {
         if (result.begin > result.end || result.end > data_bytes_)
             fail_tensor(name, "data_offsets ", shown(offsets), " do not lie in the file's ", data_bytes_,
                         " bytes of data");
-        if (result.unread.empty() && result.end - result.begin != bytes)
-            fail_tensor(name, "shape ", shown(shape), " of ", type->name, " needs ", bytes, " bytes, data_offsets ",
-                        shown(offsets), " give ", result.end - result.begin);
+        if (known && result.end - result.begin != bytes)
+            fail_tensor(name, "shape ", shown(shape), " of ", dtype.get<std::string>(), " needs ", bytes,
+                        " bytes, data_offsets ", shown(offsets), " give ", result.end - result.begin);
         return result;
     }
 
@@ -250,9 +278,8 @@ class Reader {
 
 const char* stored_name(const std::string& name, const at::Tensor& tensor, const std::filesystem::path& path) {
     if (!tensor.defined()) throw Error("safetensors", path.string(), ": tensor ", quoted(name), " has no value");
-    const auto type =
-        std::find_if(kTypes.begin(), kTypes.end(), [&](const StoredType& t) { return t.type == tensor.scalar_type(); });
-    if (type == kTypes.end() || tensor.layout() != at::kStrided)
+    const StoredType* type = stored_type(tensor.scalar_type());
+    if (!type || tensor.layout() != at::kStrided)
         throw Error("safetensors", path.string(), ": tensor ", quoted(name), " is ", tensor.toString(),
                     "; the format holds dense tensors of ", type_names());
     return type->name;
@@ -262,6 +289,10 @@ const char* stored_name(const std::string& name, const at::Tensor& tensor, const
 
 Safetensors read_safetensors(const std::filesystem::path& path) {
     return Reader(path).read();
+}
+
+bool is_safetensors_type(at::ScalarType type) {
+    return stored_type(type) != nullptr;
 }
 
 void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors,
@@ -293,7 +324,7 @@ void write_safetensors(const std::filesystem::path& path, const TensorMap& tenso
     file.write(&length, sizeof length);
     file.write(text.data(), text.size());
     for (const auto& [name, tensor] : tensors) {
-        const at::Tensor plain = tensor.detach().to(at::kCPU).resolve_neg().contiguous();
+        const at::Tensor plain = tensor.detach().to(at::kCPU).resolve_conj().resolve_neg().contiguous();
         file.write(plain.const_data_ptr(), plain.nbytes());
     }
     file.commit();

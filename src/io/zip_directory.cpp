@@ -1,9 +1,12 @@
 #include "zip_directory.hpp"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace dynvit {
 namespace {
@@ -14,6 +17,9 @@ constexpr std::uint64_t kLocalHeaderBytes = 30, kEntryBytes = 46, kEndBytes = 22
 constexpr std::uint64_t kMaxComment = 0xffff;
 constexpr std::uint64_t kIn64 = 0xffffffff;  // a 32-bit field that says: see the 64-bit one
 constexpr std::uint64_t kExtra64 = 0x0001;
+constexpr std::uint64_t kStored = 0, kDeflate = 8;
+// DEFLATE makes at most 258 bytes of 2 bits. Weights shrink by a tenth; whole archives of zeros are nobody's.
+constexpr std::uint64_t kMostOfOne = 1032, kMostOfAll = 64, kFreeBytes = 64 << 20;
 
 /// An unsigned little-endian number inside of `bytes`.
 std::uint64_t number(std::string_view bytes, std::size_t at, std::size_t count) {
@@ -101,14 +107,34 @@ class ZipReader {
         const std::string name(entry.substr(kEntryBytes, name_bytes));
         Sizes sizes{number(entry, 24, 4), number(entry, 20, 4), number(entry, 42, 4)};
         read_extra(entry.substr(kEntryBytes + name_bytes, extra_bytes), sizes, name);
-        const bool encrypted = number(entry, 8, 2) & 1, compressed = number(entry, 10, 2) != 0;
-        if (encrypted || compressed) {
-            found_.packed.insert(name);
+        const std::uint64_t method = number(entry, 10, 2);
+        if (const bool encrypted = number(entry, 8, 2) & 1; encrypted || (method != kStored && method != kDeflate)) {
+            found_.unreadable.emplace(name, encrypted ? "encrypted" : "packed by " + method_name(method));
             return;
         }
-        if (sizes.bytes != sizes.stored) fail(quoted(name), " is not compressed, but has two sizes");
-        const Extent extent{data_begin(sizes, name), sizes.bytes, static_cast<std::uint32_t>(number(entry, 16, 4))};
+        if (method == kStored && sizes.bytes != sizes.stored) fail(quoted(name), " is not packed, but has two sizes");
+        Extent extent{data_begin(sizes, name), sizes.bytes, static_cast<std::uint32_t>(number(entry, 16, 4))};
+        if (method == kDeflate) {
+            if (sizes.bytes / kMostOfOne > sizes.stored || sizes.stored == 0) {
+                fail(quoted(name), " has ", sizes.stored, " bytes, which cannot be inflated to ", sizes.bytes);
+            }
+            extent.deflated = sizes.stored;
+        }
+        found_.bytes += sizes.bytes;
+        if (found_.bytes / kMostOfAll > file_.bytes() && found_.bytes > kFreeBytes) {
+            fail("its files unpack to ", found_.bytes, " bytes or more, over ", kMostOfAll, " times the ",
+                 file_.bytes(), " of the archive");
+        }
         if (!found_.files.emplace(name, extent).second) fail("it names ", quoted(name), " twice");
+    }
+
+    static std::string method_name(std::uint64_t method) {
+        constexpr std::pair<int, const char*> kNames[] = {
+            {9, "Deflate64"}, {12, "bzip2"}, {14, "LZMA"}, {93, "Zstandard"}, {95, "xz"}};
+        for (const auto& [number, name] : kNames) {
+            if (method == static_cast<std::uint64_t>(number)) return name;
+        }
+        return str("method ", method);
     }
 
     struct Sizes {
@@ -146,8 +172,8 @@ class ZipReader {
             fail("the header of ", quoted(name), " is not at byte ", sizes.header);
         }
         const std::uint64_t begin = sizes.header + kLocalHeaderBytes + name.size() + number(header, 28, 2);
-        if (!fits(begin, sizes.bytes)) {
-            fail("the ", sizes.bytes, " bytes of ", quoted(name), " do not lie before the directory");
+        if (!fits(begin, sizes.stored)) {
+            fail("the ", sizes.stored, " bytes of ", quoted(name), " do not lie before the directory");
         }
         return begin;
     }
@@ -159,7 +185,72 @@ class ZipReader {
     std::uint64_t directory_end_ = 0;  // the latest byte at which it may end
 };
 
+/// Inflates a run of bytes piece by piece, to as many as are expected.
+class Inflater {
+  public:
+    Inflater(InputFile& file, const Extent& extent, const std::string& name)
+        : file_(file), extent_(extent), name_(name) {
+        constexpr int kNoHeader = -MAX_WBITS;
+        if (inflateInit2(&stream_, kNoHeader) != Z_OK) file_.fail("zlib cannot be started");
+    }
+    Inflater(const Inflater&) = delete;
+    Inflater& operator=(const Inflater&) = delete;
+    ~Inflater() { inflateEnd(&stream_); }
+
+    void run(char* target) {
+        for (int state = Z_OK; state != Z_STREAM_END;) {
+            if (stream_.avail_in == 0) refill();
+            char one_more = 0;  // shows that there is more than there should be
+            const std::uint64_t room = extent_.bytes - written_;
+            const auto window = static_cast<uInt>(std::clamp<std::uint64_t>(room, 1, kWindow));
+            stream_.next_out = reinterpret_cast<Bytef*>(room > 0 ? target + written_ : &one_more);
+            stream_.avail_out = window;
+            state = inflate(&stream_, Z_NO_FLUSH);
+            written_ += window - stream_.avail_out;
+            if (written_ > extent_.bytes) fail("inflates to more than the ", extent_.bytes, " bytes");
+            if (state == Z_BUF_ERROR) fail("is cut off after ", written_, " of the ", extent_.bytes, " bytes");
+            if (state != Z_OK && state != Z_STREAM_END) fail("is not deflated");
+        }
+        if (written_ < extent_.bytes) fail("inflates to ", written_, " of the ", extent_.bytes, " bytes");
+    }
+
+  private:
+    static constexpr std::uint64_t kWindow = 1 << 30;  // zlib counts in 32 bits
+
+    template <class... Parts>
+    [[noreturn]] void fail(const Parts&... parts) const {
+        file_.fail("damaged zip archive: ", quoted(name_), ' ', parts..., ", as its directory has it");
+    }
+
+    void refill() {
+        const std::uint64_t count = std::min<std::uint64_t>(input_.size(), extent_.deflated - taken_);
+        if (count == 0) return;  // what was taken may still have to be written
+        file_.read(extent_.offset + taken_, input_.data(), count);
+        taken_ += count;
+        stream_.next_in = input_.data();
+        stream_.avail_in = static_cast<uInt>(count);
+    }
+
+    InputFile& file_;
+    const Extent& extent_;
+    const std::string& name_;
+    z_stream stream_{};
+    std::vector<Bytef> input_ = std::vector<Bytef>(1 << 16);
+    std::uint64_t taken_ = 0, written_ = 0;
+};
+
 }  // namespace
+
+void read_extent(InputFile& file, const Extent& extent, void* target, const std::string& name) {
+    if (extent.deflated > 0) {
+        Inflater(file, extent, name).run(static_cast<char*>(target));
+    } else {
+        file.read(extent.offset, target, extent.bytes);
+    }
+    if (extent.crc == 0) return;
+    const auto found = crc32_z(crc32_z(0, nullptr, 0), static_cast<const Bytef*>(target), extent.bytes);
+    if (found != extent.crc) file.fail("damaged: the checksum of ", quoted(name), " is wrong");
+}
 
 ZipDirectory read_zip_directory(InputFile& file) {
     return ZipReader(file).read();

@@ -74,8 +74,9 @@ std::string without_chunk(const std::string& name) {
 
 class Renamer {
   public:
-    Renamer(const NamedBackbone& backbone, const std::string& file, CanonicalWeights& result)
-        : backbone_(backbone), file_(file), result_(result) {
+    Renamer(const NamedBackbone& backbone, const std::string& file, const std::map<std::string, std::string>& unread,
+            CanonicalWeights& result)
+        : backbone_(backbone), file_(file), unread_(unread), result_(result) {
         for (std::string prefix = backbone.prefix; !prefix.empty();) {
             prefix = parent_of(prefix);
             parents_.push_back(prefix);
@@ -121,10 +122,25 @@ class Renamer {
         if (!to) return false;
         if (to->empty()) {
             pass_over(name);
-        } else if (!result_.tensors.emplace(*to, tensor).second) {
+            return true;
+        }
+        if (!tensor.defined()) throw Error("weights", file_, ": tensor ", name, ": ", unread_.at(name));
+        if (tensor.is_complex()) {
+            throw Error("weights", file_, ": tensor ", name, ": holds complex numbers (",
+                        c10::toString(tensor.scalar_type()), "), expected real ones");
+        }
+        if (c10::isIntegralType(tensor.scalar_type(), true)) note_integers(name, tensor);
+        if (!result_.tensors.emplace(*to, computable(tensor)).second) {
             throw Error("weights", file_, ": ", name, " is one of several tensors that ", *to, " may be read from");
         }
         return true;
+    }
+
+    // Of a quantized model, whose scales stand somewhere else, they would be noise.
+    void note_integers(const std::string& name, const at::Tensor& tensor) {
+        if (integers_++ > 0) return;
+        result_.notes.push_back(str("whole numbers are taken as the weights that they are: ", name, " (",
+                                    c10::toString(tensor.scalar_type()), ')'));
     }
 
     void pass_over(const std::string& name) {
@@ -135,7 +151,9 @@ class Renamer {
 
     const NamedBackbone& backbone_;
     const std::string& file_;
+    const std::map<std::string, std::string>& unread_;
     CanonicalWeights& result_;
+    int integers_ = 0;
     std::vector<std::string> parents_;
     std::vector<std::string> unknown_;
 };
@@ -213,15 +231,22 @@ void give_three_dimensions(TensorMap& tensors, const std::string& name) {
 
 }  // namespace
 
-std::optional<CanonicalWeights> canonical_weights(TensorMap tensors, const std::string& file,
-                                                  const std::string& prefix) {
+at::Tensor computable(const at::Tensor& tensor) {
+    const at::ScalarType type = tensor.scalar_type();
+    const bool wide_unsigned = type == at::kUInt16 || type == at::kUInt32 || type == at::kUInt64;
+    return wide_unsigned || (tensor.is_floating_point() && tensor.element_size() == 1) ? tensor.to(at::kFloat) : tensor;
+}
+
+std::optional<CanonicalWeights> canonical_weights(TensorMap tensors, const std::string& file, const std::string& prefix,
+                                                  const std::map<std::string, std::string>& unread) {
+    for (const auto& [name, reason] : unread) tensors.emplace(name, at::Tensor());
     const std::vector<NamedBackbone> found = find_backbones(tensors);
     if (found.empty()) return std::nullopt;
     CanonicalWeights result;
     const NamedBackbone backbone = choose(found, file, prefix, result.notes);
     result.naming = backbone.naming;
     result.prefix = backbone.prefix;
-    Renamer(backbone, file, result).rename(tensors);
+    Renamer(backbone, file, unread, result).rename(tensors);
     for (const std::string& block : blocks_of(result.tensors)) join_block(result, block);
     join_pool(result.tensors);
     for (const char* name : {"cls_token", "dist_token", "reg_token", "pos_embed"}) {

@@ -26,7 +26,6 @@ bool of_head(const std::string& key) {
 /// A file's tensors as they stand there, and what is known of them.
 struct RawFile {
     ModelFile file;
-    std::map<std::string, std::string> unread;  // tensors of types that are not read, and why
     std::vector<std::string> other_parts;
     bool torchscript = false;
 };
@@ -34,8 +33,8 @@ struct RawFile {
 RawFile read_checkpoint(const std::filesystem::path& path, const ReadOptions& options) {
     const bool ema = options.part == "ema";
     Pth read = read_pth(path, ema ? WeightsPart::kEma : WeightsPart::kPlain, ema ? "" : options.part);
-    return {{path, std::nullopt, std::move(read.tensors), std::move(read.part), std::move(read.skipped)},
-            std::move(read.unread),
+    return {{path, std::nullopt, std::move(read.tensors), std::move(read.part), std::move(read.skipped),
+             std::move(read.unread)},
             std::move(read.other_parts),
             read.torchscript};
 }
@@ -46,7 +45,9 @@ RawFile read_safetensors_model(const std::filesystem::path& path, const ReadOpti
                     options.part == "ema" ? "EMA weights" : "parts", " are read from PyTorch checkpoints");
     }
     Safetensors read = read_safetensors(path);
-    ModelFile file{path, std::nullopt, without_wrapper_prefixes(std::move(read.tensors))};
+    take_off_wrapper_prefixes(read.tensors, read.unread);
+    ModelFile file{path, std::nullopt, std::move(read.tensors)};
+    file.unread = std::move(read.unread);
     const auto text = [&](const char* key) -> std::optional<ConfigSource> {
         const auto found = read.metadata.find(key);
         if (found == read.metadata.end()) return std::nullopt;
@@ -64,7 +65,7 @@ RawFile read_safetensors_model(const std::filesystem::path& path, const ReadOpti
         check_plan(file.bundle->plan, *file.settings, path.string());
     }
     if (file.bundle) file.class_names = file.bundle->class_names;
-    return {std::move(file), std::move(read.unread), {}, false};
+    return {std::move(file), {}, false};
 }
 
 RawFile read_one(const std::filesystem::path& path, const ReadOptions& options) {
@@ -78,7 +79,7 @@ RawFile read_all(const std::filesystem::path& path, const ModelFiles& files, con
     for (std::size_t i = 1; i < files.weights.size(); ++i) {
         RawFile part = read_one(files.weights[i], options);
         whole.file.weights.merge(part.file.weights);
-        whole.unread.merge(part.unread);
+        whole.file.unread.merge(part.file.unread);
         if (!part.file.weights.empty()) {
             throw Error("weights", files.weights[i].string(), ": ", part.file.weights.begin()->first,
                         " is in another part of the same model, too");
@@ -125,23 +126,12 @@ std::optional<ModelConfig> find_config(const ModelFiles& files, const CanonicalW
     return std::nullopt;
 }
 
-// Nothing that the model needs may be of a type that was not read.
-void check_unread(const RawFile& raw, const CanonicalWeights& weights) {
-    for (const auto& [name, reason] : raw.unread) {
-        if (!name.starts_with(weights.prefix)) continue;
-        const std::string inner = name.substr(weights.prefix.size());
-        const auto known = renamed(inner, weights.naming->renamings), head = renamed(inner, head_names());
-        if (!(known && !known->empty()) && !head) continue;
-        throw Error("weights", raw.file.path.string(), ": tensor ", name, ": ", reason);
-    }
-}
-
 // A state dict of OpenAI's has numbers of its own beside the weights. What it publishes are TorchScript archives.
 bool is_of_openai(const TensorMap& tensors) {
     return tensors.contains("input_resolution") && tensors.contains("context_length");
 }
 
-void say_what_was_found(const RawFile& raw, CanonicalWeights& weights, const RecognizedModel& model) {
+void say_what_was_found(const RawFile& raw, const CanonicalWeights& weights, const RecognizedModel& model) {
     const ModelFile& file = raw.file;
     const std::string path = file.path.string();
     log::note(str(path, ": ", model.description));
@@ -150,7 +140,6 @@ void say_what_was_found(const RawFile& raw, CanonicalWeights& weights, const Rec
         log::note(str(path, ": the weights under \"", file.part,
                       "\" were taken; beside them: ", join(raw.other_parts, ", "), " (--weights-part)"));
     }
-    for (const auto& [name, reason] : raw.unread) weights.passed_over.push_back(name);
     if (!weights.passed_over.empty()) log::note(str(path, ": ", describe_passed_over(weights.passed_over)));
     for (const std::string& note : model.notes) log::warn(str(path, ": ", note));
 }
@@ -158,9 +147,9 @@ void say_what_was_found(const RawFile& raw, CanonicalWeights& weights, const Rec
 void recognize_model(RawFile& raw, const ModelFiles& files, const ReadOptions& options) {
     ModelFile& file = raw.file;
     const bool of_openai = raw.torchscript || is_of_openai(file.weights);
-    std::optional<CanonicalWeights> weights = canonical_weights(file.weights, file.path.string(), options.prefix);
+    std::optional<CanonicalWeights> weights =
+        canonical_weights(file.weights, file.path.string(), options.prefix, file.unread);
     if (!weights) return;
-    check_unread(raw, *weights);
     check_finite(weights->tensors, file.path);
     const std::optional<ModelConfig> config = find_config(files, *weights, options.quiet);
     RecognizedModel model = recognize(*weights, config, options.known, of_openai, file.path.string());
@@ -185,7 +174,10 @@ ModelFile read_model_file(const std::filesystem::path& path, const ReadOptions& 
     RawFile raw = read_all(path, files, options);
     if (!options.recognize) return std::move(raw.file);
     if (!raw.file.settings) recognize_model(raw, files, options);
-    if (!raw.file.recognized) check_finite(raw.file.weights, raw.file.path);
+    if (!raw.file.recognized) {
+        for (auto& [name, tensor] : raw.file.weights) tensor = computable(tensor);
+        check_finite(raw.file.weights, raw.file.path);
+    }
     return std::move(raw.file);
 }
 
@@ -300,6 +292,11 @@ void load_weights(DynamicVitImpl& model, const ModelFile& file, Fit fit, bool pr
         if (model.settings().num_classes == 0) std::erase_if(report.unexpected, of_head);
     }
     if (file.recognized) warn_of_other_numerics(model.settings(), file);
+    for (const std::string& name : report.missing) {
+        const auto unread = file.unread.find(name);
+        if (unread != file.unread.end())
+            throw Error("weights", file.path.string(), ": tensor ", name, ": ", unread->second);
+    }
     if (!report.clean()) throw Error("weights", file.path.string(), ": does not fit the model: ", report.text());
     if (report.pos_embed_resized) {
         log::note(str("pos_embed resized to a grid of ", model.settings().grid_height(), " x ",

@@ -492,6 +492,7 @@ class Recognizer {
         if (s_.distillation_token) parts.emplace_back("a distillation token");
         if (!s_.class_token) parts.emplace_back("no [CLS]");
         if (s_.layer_scale) parts.emplace_back("LayerScale");
+        if (!s_.qkv_bias) parts.emplace_back("no biases of queries, keys and values");
         if (s_.qk_norm) parts.emplace_back("norms of queries and keys");
         if (s_.rope != "none") parts.push_back(str("rotary positions as ", s_.rope));
         if (s_.mlp != "gelu") parts.push_back(s_.mlp);
@@ -501,7 +502,8 @@ class Recognizer {
         if (s_.pooling == "token_mean") parts.emplace_back("[CLS] beside the patches' mean");
         parts.push_back(join(s_.image_size, " x ") + " px");
         if (s_.stages() > 0) parts.push_back(str(s_.stages(), " prediction modules"));
-        parts.push_back(s_.classifies() ? str(s_.num_classes, s_.num_classes > 1 ? " classes" : " class")
+        parts.push_back(s_.classifies() ? str(s_.num_classes, s_.num_classes > 1 ? " classes" : " class",
+                                              s_.head_bias ? "" : " without biases")
                                         : str("no classes: an embedding of ", s_.outputs()));
         return join(parts, ", ");
     }

@@ -95,6 +95,10 @@ LoadReport load_state_dict(DynamicVitImpl& model, const TensorMap& weights, cons
                                             shape_text(tensor.sizes()), " in the model"));
             continue;
         }
+        if (stored.is_complex()) {
+            report.mis_shaped.push_back(str(key, ": complex numbers in the weights, real ones in the model"));
+            continue;
+        }
         tensor.copy_(stored);
     }
     for (const auto& [key, tensor] : weights) {

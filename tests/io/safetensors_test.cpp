@@ -16,9 +16,11 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "dynvit/core/error.hpp"
 #include "support.hpp"
 
 namespace dynvit {
@@ -94,6 +96,33 @@ TEST_F(SafetensorsTest, ReadsWhatTheOriginalLibraryWrote) {
     }
 }
 
+TEST_F(SafetensorsTest, EveryTypeThatPyTorchSaves) {
+    const Safetensors file = read_safetensors(test::golden("checkpoints/types.safetensors"));
+    int compared = 0;
+    for (const auto& [name, expected] : file.tensors) {
+        if (!name.ends_with(".float32")) continue;
+        EXPECT_TRUE(at::equal(file.tensors.at(name.substr(0, name.size() - 8)).to(at::kFloat), expected)) << name;
+        ++compared;
+    }
+    EXPECT_EQ(compared, 18);
+    EXPECT_EQ(file.tensors.at("float8_e5m2fnuz").scalar_type(), at::ScalarType::Float8_e5m2fnuz);
+    EXPECT_EQ(file.tensors.at("complex64").scalar_type(), at::kComplexFloat);
+    EXPECT_EQ(file.unread,
+              (std::map<std::string, std::string>{{"float4_e2m1fn_x2", "its type is F4, which is not read"}}));
+}
+
+TEST_F(SafetensorsTest, TypesOfLessThanAByteHaveSizes) {
+    const auto header = [](const std::string& type, int count, int bytes) {
+        return str(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":")", type, R"(","shape":[)",
+                   count, R"(],"data_offsets":[4,)", 4 + bytes, "]}}");
+    };
+    EXPECT_EQ(read(file_of(header("F4", 6, 3), 7)).unread.at("b"), "its type is F4, which is not read");
+    EXPECT_EQ(read(file_of(header("F6_E3M2", 4, 3), 7)).unread.at("b"), "its type is F6_E3M2, which is not read");
+    EXPECT_EQ(read(file_of(header("I4", 6, 1), 5)).tensors.size(), 1u) << "nobody knows what it would need";
+    expect_error(header("F4", 8, 3), 7, "tensor \"b\": shape [8] of F4 needs 4 bytes, data_offsets [4,7] give 3");
+    expect_error(header("F6_E2M3", 8, 3), 7, "shape [8] of F6_E2M3 needs 6 bytes");
+}
+
 TEST_F(SafetensorsTest, ReadsABytewiseKnownFile) {
     const Safetensors file = read(kSmall);
     EXPECT_EQ(file.metadata, (std::map<std::string, std::string>{{"k", "v"}}));
@@ -117,7 +146,9 @@ TEST_F(SafetensorsTest, EveryTypeComesBack) {
     TensorMap tensors;
     for (const at::ScalarType type :
          {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kShort, at::kChar, at::kByte,
-          at::kBool, at::kFloat8_e4m3fn, at::kFloat8_e5m2}) {
+          at::kBool, at::kFloat8_e4m3fn, at::kFloat8_e5m2, at::kUInt64, at::kUInt32, at::kUInt16, at::kComplexFloat,
+          at::ScalarType::Float8_e4m3fnuz, at::ScalarType::Float8_e5m2fnuz, at::ScalarType::Float8_e8m0fnu}) {
+        EXPECT_TRUE(is_safetensors_type(type));
         tensors[std::string("values.") + c10::toString(type)] = at::arange(6, at::kFloat).view({2, 3}).to(type);
         tensors[std::string("scalar.") + c10::toString(type)] = at::scalar_tensor(1, at::kFloat).to(type);
         tensors[std::string("empty.") + c10::toString(type)] = at::empty({0, 4}, type);
@@ -319,7 +350,7 @@ TEST_F(SafetensorsTest, WhatCannotBeWrittenIsNamedAndLeavesTheOldFile) {
         EXPECT_NE(text.find(part), std::string::npos) << text;
         EXPECT_EQ(bytes_of(path()), before);
     };
-    expect_refused({{"c", at::zeros({2}, at::kComplexFloat)}}, {}, R"(tensor "c" is CPUComplexFloatType)");
+    expect_refused({{"c", at::zeros({2}, at::kComplexDouble)}}, {}, R"(tensor "c" is CPUComplexDoubleType)");
     expect_refused({{"s", at::ones({2, 2}).to_sparse()}}, {}, R"(tensor "s" is SparseCPUFloatType)");
     expect_refused({{"u", at::Tensor()}}, {}, R"(tensor "u" has no value)");
     expect_refused({{"__metadata__", at::ones({1})}}, {}, "__metadata__");

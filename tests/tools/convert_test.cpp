@@ -2,6 +2,8 @@
 // that golden/checkpoints was filled with.
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "dynvit/weights/model_file.hpp"
 #include "run_program.hpp"
 #include "support.hpp"
@@ -73,6 +75,44 @@ TEST_F(Convert, PrecisionConcernsNumbersWithAFraction) {
             EXPECT_TRUE(found.at(key).to(at::kDouble).equal(tensor.to(at::kDouble))) << key << ": small whole numbers";
         }
     }
+}
+
+TEST_F(Convert, EveryTypeThatPyTorchSaves) {
+    const TensorMap expected = read_pth(test::golden("checkpoints/types.pth")).tensors;
+    const TensorMap stored =
+        converted(golden("checkpoints/types.pth") + " out.safetensors", "37 tensors, 185 parameters");
+    for (const auto& [name, tensor] : expected) {
+        if (name == "complex128") continue;  // the format has no name for it
+        EXPECT_EQ(stored.at(name).scalar_type(), tensor.scalar_type()) << name;
+        EXPECT_TRUE(stored.at(name).view(at::kByte).equal(tensor.view(at::kByte))) << name;
+    }
+    const TensorMap floats =
+        converted(golden("checkpoints/types.pth") + " out.safetensors -p float32", "37 tensors, 185 parameters");
+    for (const auto& [name, tensor] : expected) {
+        if (!tensor.is_floating_point()) continue;
+        EXPECT_TRUE(floats.at(name).equal(tensor.to(at::kFloat))) << name;
+    }
+}
+
+TEST_F(Convert, WhatIsLeftOutOrDoubtfulIsSaid) {
+    const auto said = [&](const std::string& name) {
+        const Outcome outcome =
+            test::run_in(folder_.path(), str("'", DYNVIT_PROGRAM, "' convert ", name, " out.safetensors --threads 1"));
+        EXPECT_EQ(outcome.code, 0) << outcome.err;
+        return outcome.err;
+    };
+    const std::string types = said(golden("checkpoints/types.pth"));
+    EXPECT_NE(types.find("left out: tensor float4_e2m1fn_x2: its type is torch.float4_e2m1fn_x2, which is not read"),
+              std::string::npos)
+        << types;
+    EXPECT_NE(types.find("left out: tensor complex128: its type is ComplexDouble, which safetensors files do not hold"),
+              std::string::npos)
+        << types;
+    const std::string others = said(golden("checkpoints/others.pth"));
+    EXPECT_NE(others.find("left out: tensor sparse: is sparse (torch.sparse_coo)"), std::string::npos) << others;
+    write_safetensors(folder_ / "nan", {{"a", at::full({2}, NAN)}, {"b", at::ones({1})}, {"c", at::full({1}, NAN)}});
+    const std::string nan = said("nan");
+    EXPECT_NE(nan.find("warning nan: a and 1 more tensors hold numbers that are not finite"), std::string::npos) << nan;
 }
 
 TEST_F(Convert, MovingAverageOnRequest) {

@@ -4,10 +4,13 @@
 
 #include <ATen/ATen.h>
 
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "dynvit/infer/pruned_vit.hpp"
 #include "dynvit/models/keep_ratio.hpp"
+#include "dynvit/weights/canonical_weights.hpp"
 #include "inference_support.hpp"
 #include "models/golden_model.hpp"
 
@@ -50,6 +53,66 @@ TEST(ModelFile, HalfPrecisionCheckpointGivesTheOutputsOfRoundedWeights) {
     const Outputs found = outputs(file), expected = outputs(rounded);
     EXPECT_TRUE(found.dense.equal(expected.dense));
     EXPECT_TRUE(found.pruned.equal(expected.pruned));
+}
+
+TEST(ModelFile, EightBitsGiveTheOutputsOfRoundedWeights) {
+    const test::TemporaryFolder folder;
+    const TensorMap student = read_safetensors(test::golden("model/tiny_student.safetensors")).tensors;
+    for (const at::ScalarType type : {at::kFloat8_e4m3fn, at::ScalarType::Float8_e4m3fnuz}) {
+        TensorMap stored, rounded;
+        for (const auto& [name, tensor] : student) {
+            stored[name] = tensor.to(type);
+            rounded[name] = stored[name].to(at::kFloat);
+        }
+        write_safetensors(folder / "stored", stored);
+        write_safetensors(folder / "rounded", rounded);
+        const Outputs found = outputs(read_model_file(folder / "stored")),
+                      expected = outputs(read_model_file(folder / "rounded"));
+        EXPECT_TRUE(found.dense.equal(expected.dense)) << c10::toString(type);
+        EXPECT_TRUE(found.pruned.equal(expected.pruned)) << c10::toString(type);
+    }
+    EXPECT_TRUE(computable(at::tensor({1, 40000}, at::kInt).to(at::kUInt16)).equal(at::tensor({1.F, 40000.F})));
+    EXPECT_EQ(computable(at::ones({1}, at::kHalf)).scalar_type(), at::kHalf) << "there are operators for it";
+}
+
+TEST(ModelFile, TensorsThatAreNotReadMatterWhereTheModelNeedsThem) {
+    const test::TemporaryFolder folder;
+    const std::string path = (folder / "w").string();
+    TensorMap student = read_safetensors(test::golden("model/tiny_student.safetensors")).tensors;
+    student["zz"] = at::ones({1});
+    write_safetensors(path, student);
+    std::ifstream file(path, std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    const auto with_type = [&](const std::string& name, const std::string& type) {  // in place of F32
+        std::string changed = bytes;
+        const std::size_t at = changed.find("\"F32\"", changed.find('"' + name + '"'));
+        changed.replace(at + 1, 3, type);
+        std::filesystem::remove(path);
+        std::ofstream(path, std::ios::binary) << changed;
+    };
+    const Outputs expected = outputs(read_model_file(test::golden("model/tiny_student.safetensors")));
+    with_type("zz", "I4x");
+    const ModelFile unneeded = read_model_file(path);
+    EXPECT_EQ(unneeded.unread.size(), 1u);
+    EXPECT_TRUE(outputs(unneeded).dense.equal(expected.dense));
+    for (const std::string name : {"blocks.0.attn.qkv.weight", "head.weight", "patch_embed.proj.weight", "pos_embed"}) {
+        with_type(name, "I4x");
+        const std::string error = test::error_of([&] { read_model_file(path); });
+        EXPECT_EQ(error.find("[weights] " + path + ": tensor " + name + ": unknown type \"I4x\", expected one of F64"),
+                  0u)
+            << error;
+    }
+    student["blocks.1.norm1.bias"] = student["blocks.1.norm1.bias"].to(at::kComplexFloat);
+    write_safetensors(path, student);
+    EXPECT_EQ(
+        test::error_of([&] { read_model_file(path); }),
+        "[weights] " + path + ": tensor blocks.1.norm1.bias: holds complex numbers (ComplexFloat), expected real ones");
+    // The same of a file of dynvit's own.
+    write_model_file(path, student, test::tiny_settings());
+    EXPECT_NE(test::error_of([&] {
+                  outputs(read_model_file(path));
+              }).find("blocks.1.norm1.bias: complex numbers in the weights, real ones in the model"),
+              std::string::npos);
 }
 
 TEST(ModelFile, SafetensorsOfAWrappedModel) {

@@ -30,6 +30,7 @@ enum class FileKind {
     // Weights and tensors.
     kSafetensors,
     kTorchZip,
+    kTorchTar,
     kPickle,
     kGguf,
     kHdf5,

@@ -27,20 +27,22 @@ struct Pth {
     std::vector<std::string>
         skipped;  // keys of what else is there (optimizer, epoch ...), up to 100, quoted for printing
     std::vector<std::string> other_parts = {};       // further dicts of tensors, by their keys
-    std::map<std::string, std::string> unread = {};  // tensors of types that LibTorch lacks, and why
+    std::map<std::string, std::string> unread = {};  // tensors that are not read, and why
     bool torchscript = false;                        // of a compiled module, whose tensors these are
 };
 
 /// Reads one state dict of a checkpoint, or the tensors of a TorchScript archive. Parameters, views and tensors of any
-/// device are understood; what is no dense tensor is skipped. Every size, offset and stride is checked against the file
-/// before it is used, and memory stays in proportion to the file's size. Throws Error("pth", path ...) for a missing,
-/// truncated or damaged file (the zip archive's checksums are compared), one of another format (the tar files before
-/// PyTorch 0.2, big-endian), one that lies, or one without such weights, or with several dicts of them of which none
-/// has a usual name: then the error lists what is there.
+/// device are understood, archives that were deflated and those of big-endian machines too; what is no tensor is
+/// skipped, and quantized, sparse and other tensors that are no dense numbers are left unread, beside ones that are
+/// read. Every size, offset and stride is checked against the file before it is used, and memory stays in proportion to
+/// the file's size. Throws Error("pth", path ...) for a missing, truncated or damaged file (the zip archive's checksums
+/// are compared), one of another format (the first versions' tar archives), one that lies, or one without such weights,
+/// or with several dicts of them of which none has a usual name: then the error lists what is there.
 /// @param name in place of `part`: the key of a dict of tensors, "a.b" for b in a
 Pth read_pth(const std::filesystem::path& path, WeightsPart part = WeightsPart::kPlain, const std::string& name = {});
 
 /// Takes "module." (DataParallel) and "_orig_mod." (torch.compile) off the names, where all of them start so.
-TensorMap without_wrapper_prefixes(TensorMap tensors);
+/// @param unread tensors that were not read, and why
+void take_off_wrapper_prefixes(TensorMap& tensors, std::map<std::string, std::string>& unread);
 
 }  // namespace dynvit

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,17 +18,18 @@ namespace dynvit {
 
 /// Weights as they stand in a file or a folder.
 struct ModelFile {
-    std::filesystem::path path;                 // of the file that was read
-    std::optional<ModelSettings> settings;      // of a file that dynvit wrote, or of a model that was recognized
-    TensorMap weights;                          // under the names of dynvit's models, where it was recognized
-    std::string part = {};                      // of a PyTorch checkpoint: the key that they stood under
-    std::vector<std::string> skipped = {};      // of a PyTorch checkpoint: what else is there, quoted
-    std::optional<BundleSettings> bundle = {};  // of a file that `dynvit export --format bundle` wrote
-    bool recognized = false;                    // the settings are what names, shapes and config.json say
-    bool heads_known = true;                    // the number of heads was not assumed
-    std::string incomplete = {};                // what of the settings is not known, as an error says it
-    std::string description = {};               // of a recognized model: "vit 384 wide, 12 blocks, ..."
-    std::vector<std::string> class_names = {};  // in index order, where config.json or a bundle has them
+    std::filesystem::path path;                      // of the file that was read
+    std::optional<ModelSettings> settings;           // of a file that dynvit wrote, or of a model that was recognized
+    TensorMap weights;                               // under the names of dynvit's models, where it was recognized
+    std::string part = {};                           // of a PyTorch checkpoint: the key that they stood under
+    std::vector<std::string> skipped = {};           // of a PyTorch checkpoint: what else is there, quoted
+    std::map<std::string, std::string> unread = {};  // tensors that were not read, and why
+    std::optional<BundleSettings> bundle = {};       // of a file that `dynvit export --format bundle` wrote
+    bool recognized = false;                         // the settings are what names, shapes and config.json say
+    bool heads_known = true;                         // the number of heads was not assumed
+    std::string incomplete = {};                     // what of the settings is not known, as an error says it
+    std::string description = {};                    // of a recognized model: "vit 384 wide, 12 blocks, ..."
+    std::vector<std::string> class_names = {};       // in index order, where config.json or a bundle has them
     /// How its pictures are prepared; none: ImageNet's way.
     std::optional<Preprocessing> preprocessing = {};
 };
@@ -45,7 +47,7 @@ struct ReadOptions {
 /// its first bytes say it is, of dynvit or of another library, or a folder of such files (see find_model_files). What
 /// was found is said in the log in a line, and so is what was assumed or passed over.
 /// Throws Error naming the file, as find_model_files, read_safetensors, read_pth, canonical_weights and recognize do;
-/// for weights that are not finite; for ones of a type that is not read.
+/// for weights that are not finite. Tensors of types that are not read are passed over where no model needs them.
 ModelFile read_model_file(const std::filesystem::path& path, const ReadOptions& options = {});
 
 /// A file's own settings. @param model name of a zoo model, if it must be one; see zoo_settings
