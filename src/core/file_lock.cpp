@@ -56,7 +56,9 @@ FileLock::FileLock(const std::filesystem::path& file, const std::string& area, c
 FileLock::FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 FileLock::~FileLock() {
-    if (descriptor_ >= 0) ::close(descriptor_);
+    if (descriptor_ < 0) return;
+    [[maybe_unused]] const bool emptied = ::ftruncate(descriptor_, 0) == 0;
+    ::close(descriptor_);
 }
 
 }  // namespace dynvit

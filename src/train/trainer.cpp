@@ -158,7 +158,7 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, co
     const RunFolder run(output, options.resume, group.leads());
     RunProgress progress{.steps_per_epoch = length.epoch};
     if (run.resumes()) progress = run.restore(learner, length.epoch);
-    progress.threads = use_threads(settings.threads, progress.threads);
+    progress.threads = use_threads(options.threads > 0 ? options.threads : settings.threads, progress.threads);
     check_agreement(group, experiment, *pictures.training, progress);
     run.save_config(experiment);
     for (const std::string& line : slow_paths(shape, device)) log::info(line);

@@ -696,10 +696,10 @@ TEST_F(Program, RunFolderHoldsWhatItSays) {
     succeed({"train", "-c", "a.yaml", "-o", "deep/run"});
     const auto before = contents(folder_ / "deep/run");
     Words files = names(before);
-    ASSERT_EQ(files.size(), 6u);
+    ASSERT_EQ(files.size(), 7u);
     EXPECT_EQ(files.back().rfind("tensorboard/events.out.tfevents.", 0), 0u) << files.back();
     files.pop_back();
-    EXPECT_EQ(files, (Words{"checkpoints/best.safetensors", "checkpoints/last.safetensors",
+    EXPECT_EQ(files, (Words{".lock", "checkpoints/best.safetensors", "checkpoints/last.safetensors",
                             "checkpoints/state.safetensors", "config.yaml", "metrics.jsonl"}));
     std::vector<std::pair<std::string, int>> found;
     for (const json& line : lines_of(folder_ / "deep/run/metrics.jsonl"))

@@ -224,7 +224,7 @@ TEST_F(Prune, PrintsTheRecipeThatTrainTakes) {
     EXPECT_NE(trained.out.find("trained to step 2"), std::string::npos) << trained.out;
 }
 
-TEST_F(Prune, AnInterruptKeepsWhatWasLearnt) {
+TEST_F(Prune, ASignalKeepsWhatWasLearnt) {
     write_dense("dense.safetensors", 10);
     // The run's folder appears when training begins; the signal comes within the 4,000 steps.
     const Outcome outcome = test::run_in(
@@ -232,8 +232,8 @@ TEST_F(Prune, AnInterruptKeepsWhatWasLearnt) {
         str("('", DYNVIT_PROGRAM,
             "' prune --log-level off --threads 1 --seconds 0.01 -d cpu -w dense.safetensors --images pictures "
             "--steps 4000 --json r.json & p=$!; while ! [ -s pruned.run/metrics.jsonl ]; do kill -0 $p || exit 9; "
-            "done; kill -INT $p; wait $p)"));
-    EXPECT_EQ(outcome.code, 130) << outcome.err;
+            "done; kill -TERM $p; wait $p)"));
+    EXPECT_EQ(outcome.code, 143) << outcome.err;
     const json found = report("r.json");
     EXPECT_LT(found.at("steps"), 4000);
     EXPECT_TRUE(read("pruned.safetensors").bundle);

@@ -127,16 +127,18 @@ int run(const Arguments& arguments, Resume resume, bool threads_given) {
         }
         config.config = there.string();
     }
-    Experiment experiment = read_experiment(config);
-    if (threads_given) experiment.train.threads = at::get_num_threads();
+    const Experiment experiment = read_experiment(config);
     ProcessGroup group = meet_others();
     if (!group.alone() && !parse_device(experiment.train.device).is_cpu()) {
         throw Error("train", "several processes: found train.device ", experiment.train.device,
                     ", expected cpu: GPUs cannot be shared out yet");
     }
-    const TrainResult result =
-        train(experiment, arguments.output,
-              {.resume = resume, .draw_kept = StagePictures(experiment), .stop = StopSignals::came, .group = &group});
+    const TrainResult result = train(experiment, arguments.output,
+                                     {.resume = resume,
+                                      .draw_kept = StagePictures(experiment),
+                                      .stop = StopSignals::came,
+                                      .group = &group,
+                                      .threads = threads_given ? at::get_num_threads() : 0});
     const int code = shared_exit_code(group, result.interrupted && StopSignals::came() ? StopSignals::exit_code() : 0);
     if (result.interrupted && StopSignals::came()) {
         log::warn(str(StopSignals::name(), ": stopped at step ", result.steps, " with a checkpoint; --resume goes on"));

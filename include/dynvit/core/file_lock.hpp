@@ -7,7 +7,7 @@
 namespace dynvit {
 
 /// Holds a file locked while it lives. The system lets go of it when the process ends, however it ends, so that a
-/// killed one leaves no lock behind; the file itself stays.
+/// killed one leaves no lock behind; the file itself stays, empty.
 class FileLock {
   public:
     /// Locks the file, which is made if it is missing, and writes into it who does: "process 123 on HOST". Where the

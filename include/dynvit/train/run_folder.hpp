@@ -1,6 +1,7 @@
 // What a training run leaves behind.
 //
 //     RUN/config.yaml                    the resolved settings, with comments
+//     RUN/.lock                          held by the process that is at work here
 //     RUN/metrics.jsonl                  a line a log step and an evaluation
 //     RUN/checkpoints/last.safetensors   the weights, with the model's settings and its
 //                                        Preprocessing

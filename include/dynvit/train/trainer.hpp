@@ -27,6 +27,7 @@ struct TrainOptions {
     DrawKept draw_kept = {};          // gives TensorBoard pictures of the evaluated model; may be empty
     std::function<bool()> stop = {};  // asked after each step and each evaluation whether to end there; may be empty
     ProcessGroup* group = nullptr;    // of the processes that make the run together; null: this one is alone
+    std::int64_t threads = 0;         // processor threads, in place of train.threads; 0: those
 };
 
 /// Trains as the experiment says and leaves a run folder. Where its settings did not say model.num_classes, that is the
