@@ -57,9 +57,11 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
     ${LibTorch_INCLUDE_DIR} ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include)
   # at::parallel_for is a template in a header: compiled without OpenMP, its loops run on one thread.
   # By flag, as CMake's target would put the compiler's own runtime before the one that LibTorch brings.
-  find_package(OpenMP REQUIRED COMPONENTS CXX)
-  target_compile_options(LibTorch::cpu INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
-  target_link_options(LibTorch::cpu INTERFACE ${OpenMP_CXX_FLAGS})
+  if(NOT DYNVIT_FUZZ)  # what reads files has no such loops, and clang's OpenMP would be one package more
+    find_package(OpenMP REQUIRED COMPONENTS CXX)
+    target_compile_options(LibTorch::cpu INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
+    target_link_options(LibTorch::cpu INTERFACE ${OpenMP_CXX_FLAGS})
+  endif()
   target_link_libraries(LibTorch::cpu INTERFACE LibTorch::c10)
   foreach(_dir IN LISTS LibTorch_LIBRARY_DIRS)
     target_link_options(LibTorch::cpu INTERFACE "LINKER:-rpath-link,${_dir}")

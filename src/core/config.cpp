@@ -1,5 +1,6 @@
 #include "dynvit/core/config.hpp"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -69,6 +70,52 @@ std::string describe(const YAML::Node& node) {
         default:
             return "nothing";
     }
+}
+
+/// Where the document that is being read starts, and what is in it.
+struct DocumentStart : YAML::EventHandler {
+    YAML::Mark start;
+    std::optional<YAML::Mark> content;
+
+    void OnDocumentStart(const YAML::Mark& mark) override {
+        start = mark;
+        content.reset();
+    }
+    void OnDocumentEnd() override {}
+    void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { found(mark); }
+    void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t, const std::string&) override {
+        found(mark);
+    }
+    void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                         YAML::EmitterStyle::value) override {
+        found(mark);
+    }
+    void OnSequenceEnd() override {}
+    void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
+        found(mark);
+    }
+    void OnMapEnd() override {}
+
+  private:
+    void found(const YAML::Mark& mark) {
+        if (!content) content = mark;
+    }
+};
+
+/// Where a text's second document has its first value. Throws YAML::Exception. (YAML::LoadAll reads a comma that
+/// separates nothing as empty documents without end.)
+std::optional<YAML::Mark> second_document(const std::string& text) {
+    std::istringstream in(text);
+    YAML::Parser parser(in);
+    DocumentStart document;
+    for (int before = -1; parser.HandleNextDocument(document); before = document.start.pos) {
+        if (document.start.pos == before) {
+            throw YAML::ParserException(document.start, "a comma that separates nothing");
+        }
+        if (before >= 0 && document.content) return document.content;
+    }
+    return std::nullopt;
 }
 
 class Reader : public FieldVisitor {
@@ -155,13 +202,10 @@ class Reader : public FieldVisitor {
 
     static YAML::Node parse(const std::string& text, const std::string& name) {
         try {
-            std::vector<YAML::Node> documents = YAML::LoadAll(text);
-            while (documents.size() > 1 && documents.back().IsNull()) documents.pop_back();
-            if (documents.size() > 1) {
-                throw Error("config", name, ':', documents[1].Mark().line + 1,
-                            ": found a second document, expected one");
+            if (const std::optional<YAML::Mark> second = second_document(text)) {
+                throw Error("config", name, ':', second->line + 1, ": found a second document, expected one");
             }
-            return documents.empty() ? YAML::Node() : documents.front();
+            return YAML::Load(text);
         } catch (const YAML::Exception& error) {
             if (const int tab = line_indented_by_tab(text, error.mark.line + 1); tab > 0) {
                 throw Error("config", name, ':', tab, ": found a tab at the start of the line, expected spaces");
@@ -205,10 +249,21 @@ class Reader : public FieldVisitor {
         }
     }
 
+    // Counts one key more. Aliases of maps that are full of aliases make many keys of a short text.
+    static void count_key(std::size_t& keys, const std::string& name) {
+        constexpr std::size_t kMostKeys = 2000;
+        if (++keys > kMostKeys) {
+            throw Error("config", name, ": found more than ", kMostKeys, " settings, those behind aliases with them");
+        }
+    }
+
     // Puts the entries of maps that "<<" names where it stands, but for keys that are there already.
-    static void expand_merges(YAML::Node node, const std::string& name) {
+    static void expand_merges(YAML::Node node, const std::string& name, std::size_t& keys) {
         if (!node.IsMap()) return;
-        for (const auto& entry : node) expand_merges(entry.second, name);
+        for (const auto& entry : node) {
+            count_key(keys, name);
+            expand_merges(entry.second, name, keys);
+        }
         const YAML::Node merged = node[kMerge];
         if (!merged) return;
         const std::vector<YAML::Node> sources =
@@ -220,6 +275,7 @@ class Reader : public FieldVisitor {
                             ", expected an alias of a map");
             }
             for (const auto& entry : source) {
+                count_key(keys, name);
                 if (entry.first.IsScalar() && !node[entry.first.Scalar()]) {
                     node[entry.first.Scalar()] = entry.second;
                 }
@@ -235,8 +291,9 @@ class Reader : public FieldVisitor {
         YAML::Node root = parse(text, name);
         if (root.IsNull()) root = YAML::Node(YAML::NodeType::Map);
         if (!root.IsMap()) throw Error("config", name, ": found ", describe(root), ", expected a map of settings");
-        check_keys(root, name, "");
-        expand_merges(root, name);
+        std::size_t written = 0, expanded = 0, merged_in = 0;
+        check_keys(root, name, "", written);
+        expand_merges(root, name, expanded);
         YAML::Node merged(YAML::NodeType::Map);
         if (const YAML::Node base = root[kBase]) {
             const std::string where = str(name, ':', base.Mark().line + 1, ": ", kBase, ": ");
@@ -248,7 +305,7 @@ class Reader : public FieldVisitor {
             merged = load_base(*folder / base.Scalar(), where, std::move(above));
             root.remove(kBase);
         }
-        merge(merged, root, name, "");
+        merge(merged, root, name, "", merged_in);
         return merged;
     }
 
@@ -267,11 +324,13 @@ class Reader : public FieldVisitor {
     }
 
     // Throws Error where a key is no text or stands twice.
-    static void check_keys(const YAML::Node& map, const std::string& name, const std::string& parent) {
+    static void check_keys(const YAML::Node& map, const std::string& name, const std::string& parent,
+                           std::size_t& keys) {
         constexpr std::size_t kDeepest = 1000;  // letters of a key's path
         if (parent.size() > kDeepest) throw Error("config", name, ": found an alias that stands inside its own anchor");
         std::map<std::string, std::string> seen;  // where
         for (const auto& entry : map) {
+            count_key(keys, name);
             const std::string line = str(name, ':', entry.first.Mark().line + 1, ": ");
             if (!entry.first.IsScalar()) {
                 throw Error("config", line, "found ", describe(entry.first), ", expected a setting's name");
@@ -279,13 +338,15 @@ class Reader : public FieldVisitor {
             const std::string full = below(parent, entry.first.Scalar());
             const auto [first, is_new] = seen.emplace(full, line);
             if (!is_new) throw Error("config", first->second, full, ": stands here twice");
-            if (entry.second.IsMap()) check_keys(entry.second, name, full);
+            if (entry.second.IsMap()) check_keys(entry.second, name, full, keys);
         }
     }
 
     // Writes a file's keys into the tree, those of maps one by one, and notes where each stands.
-    void merge(YAML::Node into, const YAML::Node& map, const std::string& name, const std::string& parent) {
+    void merge(YAML::Node into, const YAML::Node& map, const std::string& name, const std::string& parent,
+               std::size_t& keys) {
         for (const auto& entry : map) {
+            count_key(keys, name);
             const std::string key = entry.first.Scalar(), full = below(parent, key);
             if (parent.empty() && key.starts_with(kAside)) continue;
             const YAML::Mark mark = entry.second.Mark().is_null() ? entry.first.Mark() : entry.second.Mark();
@@ -295,7 +356,7 @@ class Reader : public FieldVisitor {
                 continue;
             }
             if (!into[key].IsDefined() || !into[key].IsMap()) into[key] = YAML::Node(YAML::NodeType::Map);
-            merge(into[key], entry.second, name, full);
+            merge(into[key], entry.second, name, full, keys);
         }
     }
 

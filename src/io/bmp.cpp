@@ -29,6 +29,8 @@ struct Header {
     Masks masks = {};
     Palette palette;
     std::uint32_t pixels = 0;  // where they start
+
+    PictureSize size() const { return {static_cast<int>(width), static_cast<int>(height)}; }
 };
 
 class BmpReader {
@@ -91,6 +93,7 @@ class BmpReader {
 
     /// Unpacks run-length coded indices; what is passed over is index 0, as in Pillow.
     std::vector<std::uint8_t> read_runs(const Header& header) const {
+        check_not_blank(bytes_, header.size(), name_);
         const std::uint64_t width = header.width, all = width * header.height;
         std::vector<std::uint8_t> indices;  // grows with what the file really holds
         std::uint64_t at = header.pixels, x = 0;
@@ -230,8 +233,7 @@ std::uint8_t level(std::uint32_t pixel, std::uint32_t mask) {
 }  // namespace
 
 PictureSize bmp_size(Bytes bytes, const std::string& name) {
-    const Header header = BmpReader(bytes, name).read_header();
-    return {static_cast<int>(header.width), static_cast<int>(header.height)};
+    return BmpReader(bytes, name).read_header().size();
 }
 
 Image decode_bmp(Bytes bytes, const std::string& name) {

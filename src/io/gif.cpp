@@ -141,6 +141,7 @@ Image decode_gif(std::span<const std::uint8_t> bytes, const std::string& name) {
     check_size(frame.Width, frame.Height, name);
     check_holds(bytes, static_cast<std::uint64_t>(frame.Width) * frame.Height, kMostPerByte,
                 {frame.Width, frame.Height}, "GIF", name);
+    check_not_blank(bytes, size, name);
 
     const Palette palette = reader.palette();
     Image image(size.width, size.height);

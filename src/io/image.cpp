@@ -40,6 +40,14 @@ void check_holds(std::span<const std::uint8_t> file, std::uint64_t unpacked, std
                     size.height, " pixels");
 }
 
+void check_not_blank(std::span<const std::uint8_t> file, PictureSize size, const std::string& name) {
+    constexpr std::uint64_t kLarge = 1 << 24, kMostPerByte = 1 << 14;
+    const std::uint64_t pixels = std::uint64_t{1} * size.width * size.height;
+    if (pixels > kLarge && pixels / kMostPerByte > file.size())
+        throw Error("image", name, ": ", file.size(), " bytes cannot hold ", size.width, " x ", size.height,
+                    " pixels, expected at most 2^24, or 2^14 a byte");
+}
+
 void note_clipped(const std::string& name, std::int64_t clipped, std::int64_t pixels) {
     static std::once_flag said;
     std::call_once(said, [&] {
@@ -195,6 +203,16 @@ class JpegReader {
     int width() const { return static_cast<int>(info_.image_width); }  // JPEG stores 16 bits
     int height() const { return static_cast<int>(info_.image_height); }
     int channels() const { return info_.num_components; }
+    bool huffman() const { return !info_.arith_code; }
+    /// Of 8 x 8 samples, of the channel that has most of them.
+    std::uint64_t blocks() const {
+        std::uint64_t most = 0;
+        for (int c = 0; c < info_.num_components; ++c) {
+            const jpeg_component_info& part = info_.comp_info[c];
+            most = std::max(most, std::uint64_t{part.width_in_blocks} * part.height_in_blocks);
+        }
+        return most;
+    }
     bool known_colours() const { return info_.jpeg_color_space != JCS_UNKNOWN; }
     bool four_channels() const { return info_.num_components == 4; }
     const char* error() const { return errors_.text; }
@@ -237,6 +255,10 @@ void read_header(JpegReader& reader, std::span<const std::uint8_t> bytes, const 
     check_size(reader.width(), reader.height(), name);
     if (!reader.known_colours())
         throw Error("image", name, ": a JPEG of ", reader.channels(), " channels; 1, 3 or 4 are understood");
+    constexpr std::uint64_t kMostBlocksPerByte = 8;  // a Huffman code has at least a bit, and each block one of them
+    const PictureSize size{reader.width(), reader.height()};
+    if (reader.huffman()) check_holds(bytes, reader.blocks(), kMostBlocksPerByte, size, "JPEG", name);
+    check_not_blank(bytes, size, name);
 }
 
 Image decode_whole(JpegReader& reader, const std::string& name) {

@@ -44,6 +44,13 @@ std::optional<Frame> read_frame(Bytes body) {
     return Frame{frame.size, frame.channels, named_rgb};
 }
 
+/// Whether so many bytes can hold a picture: a block of 8 x 8 pixels takes two Huffman codes of at least a bit.
+bool fits(PictureSize size, std::size_t bytes) {
+    constexpr std::uint64_t kBlock = 8, kBlocksPerByte = 4;
+    const std::uint64_t across = (size.width + kBlock - 1) / kBlock, down = (size.height + kBlock - 1) / kBlock;
+    return across * down / kBlocksPerByte <= bytes;
+}
+
 /// Whether Adobe's segment says that three channels are something else than YCbCr.
 bool denies_ycc(Bytes body) {
     constexpr std::string_view kName = "Adobe";
@@ -85,7 +92,7 @@ std::optional<PictureSize> plain_jpeg_size(Bytes bytes) {
         const Bytes body = rest.subspan(4, length - 2);
         rest = rest.subspan(2 + length);
         if (code == kScan) {
-            const bool plain = frame && !body.empty() && body[0] == frame->channels &&
+            const bool plain = frame && fits(frame->size, rest.size()) && !body.empty() && body[0] == frame->channels &&
                                (frame->channels == 1 || !(not_ycc || frame->named_rgb));
             return plain && runs_to_the_end(rest, restarts) ? std::optional(frame->size) : std::nullopt;
         }

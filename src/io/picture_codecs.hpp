@@ -22,6 +22,10 @@ void check_size(std::int64_t width, std::int64_t height, const std::string& name
 void check_holds(std::span<const std::uint8_t> file, std::uint64_t unpacked, std::uint64_t ratio, PictureSize size,
                  const char* format, const std::string& name);
 
+/// Throws Error for a large picture whose file is so small that there is nothing on it. For formats that may spend
+/// nothing on pixels which are missing or all alike: check_holds has no bound for them.
+void check_not_blank(std::span<const std::uint8_t> file, PictureSize size, const std::string& name);
+
 /// Warns, once a process, that 16-bit grey was clipped to 255 as Pillow does.
 /// @param clipped how many of the picture's pixels were above 255
 void note_clipped(const std::string& name, std::int64_t clipped, std::int64_t pixels);

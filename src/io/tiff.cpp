@@ -269,6 +269,7 @@ class TiffFile {
         if (ratio > 0)
             check_holds(memory_.bytes, unpacked * layout.planes(), ratio,
                         {static_cast<int>(layout.width), static_cast<int>(layout.height)}, "TIFF", name_);
+        check_not_blank(memory_.bytes, layout.size(), name_);
     }
 
     const std::string& name_;

@@ -20,8 +20,7 @@ class WebpFile {
         demuxer_.reset(WebPDemuxPartial(&data, &state));
         if (!demuxer_ || state == WEBP_DEMUX_PARSE_ERROR) fail("its chunks are not in order");
         if (state != WEBP_DEMUX_DONE) fail("the file ends too early");
-        check_size(WebPDemuxGetI(demuxer_.get(), WEBP_FF_CANVAS_WIDTH),
-                   WebPDemuxGetI(demuxer_.get(), WEBP_FF_CANVAS_HEIGHT), name);
+        check_size(width(), height(), name);
         if (!WebPDemuxGetFrame(demuxer_.get(), 1, &frame_) || !frame_.complete) fail("it has no picture");
     }
     ~WebpFile() { WebPDemuxReleaseIterator(&frame_); }
@@ -56,8 +55,7 @@ const char* text_of(VP8StatusCode status) {
     }
 }
 
-/// A lossy frame spends more than a bit on each block of 16 x 16 pixels. A lossless one may spend none on a pixel: one
-/// colour of any size fits into some 30 bytes.
+/// A lossy frame spends more than a bit on each block of 16 x 16 pixels. A lossless one may spend none on a pixel.
 void check_frame_holds(const WebPBitstreamFeatures& features, const WebPIterator& frame, const std::string& name) {
     constexpr int kLossy = 1;
     constexpr std::uint64_t kPixelsPerByte = 8 * 16 * 16;
@@ -86,6 +84,7 @@ Image decode_webp(std::span<const std::uint8_t> bytes, const std::string& name) 
         frame.width > file.width() - frame.x_offset || frame.height > file.height() - frame.y_offset)
         file.fail("its frame does not lie in the picture");
     check_frame_holds(config.input, frame, name);
+    check_not_blank(bytes, {file.width(), file.height()}, name);
 
     Image image(file.width(), file.height());  // outside the frame it is black
     config.output.colorspace = MODE_RGB;

@@ -125,7 +125,10 @@ RunProgress RunFolder::restore(Learner& learner, std::int64_t steps_per_epoch) c
     std::string kept;
     for (std::string line; std::getline(in, line);) {
         const auto parsed = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-        if (parsed.is_object() && parsed.value("step", std::int64_t{0}) <= progress.step) kept += line + '\n';
+        if (!parsed.is_object()) continue;
+        const auto step = parsed.find("step");
+        const bool later = step != parsed.end() && step->is_number() && step->get<double>() > progress.step;
+        if (!later) kept += line + '\n';
     }
     write_file_atomically(metrics, kept, "run");
     return progress;

@@ -3,6 +3,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/file_kind.hpp"
 #include "dynvit/core/files.hpp"
+#include "dynvit/io/json_text.hpp"
 
 namespace dynvit {
 namespace {
@@ -25,12 +26,12 @@ json as_list(const json& value) {
 JsonFields JsonFields::of_file(const std::filesystem::path& path) {
     const std::vector<std::uint8_t> bytes = read_file(path, "weights");
     if (bytes.size() > kMostBytes) throw Error("weights", path.string(), ": is too large for a JSON file");
-    json value = json::parse(bytes.begin(), bytes.end(), nullptr, false);
-    if (value.is_discarded() && file_kind(bytes) != FileKind::kJson)
+    std::optional<json> value = parse_json(bytes);
+    if (!value && file_kind(bytes) != FileKind::kJson)
         throw Error("weights", path.string(), ": found ", describe_file(bytes, bytes.size()),
                     ", expected JSON of an object", advice(file_kind(bytes)));
-    if (!value.is_object()) throw Error("weights", path.string(), ": is not valid JSON of an object");
-    return {path.string(), std::move(value)};
+    if (!value || !value->is_object()) throw Error("weights", path.string(), ": is not valid JSON of an object");
+    return {path.string(), std::move(*value)};
 }
 
 void JsonFields::fail(const std::string& key, const json& found, const char* expected) const {

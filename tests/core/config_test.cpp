@@ -338,6 +338,13 @@ TEST(Config, OneDocumentAFile) {
               "[config] a.yaml:3: found a second document, expected one");
 }
 
+TEST(Config, ACommaThatSeparatesNothingEnds) {
+    EXPECT_EQ(error_of([] { read(", flip: true"); }),
+              "[config] a.yaml:1: not valid YAML: a comma that separates nothing");
+    EXPECT_EQ(error_of([] { read("--- \n---\n, x"); }),
+              "[config] a.yaml:3: not valid YAML: a comma that separates nothing");
+}
+
 TEST(Config, TabsDoNotIndent) {
     const std::string text = "found a tab at the start of the line, expected spaces";
     EXPECT_EQ(error_of([] { read("flip: true\ntrain:\n\tlr: 1\n"); }), "[config] a.yaml:3: " + text);
@@ -363,6 +370,25 @@ TEST(Config, MergesMapsThatAnchorsName) {
     EXPECT_EQ(error_of([] { read("train: {x-a: 1}"); }),
               "[config] a.yaml:1: train.x-a: unknown key; expected one of lr, epochs")
         << "only at the top";
+}
+
+// Each level has two of the one before: 2^40 settings.
+TEST(Config, AliasesDoNotMultiplyWithoutEnd) {
+    const std::string expected = "[config] a.yaml: found more than 2000 settings, those behind aliases with them";
+    std::string maps = "x-0: &a0 {lr: 1}\n", merges = "x-0: &a0 {k0: 1}\n";
+    for (int i = 1; i <= 40; ++i) {
+        maps += str("x-", i, ": &a", i, " {l: *a", i - 1, ", r: *a", i - 1, "}\n");
+        merges += str("x-", i, ": &a", i, " {<<: [*a", i - 1, "], k", i, ": {<<: [*a", i - 1, "]}}\n");
+    }
+    EXPECT_EQ(error_of([&] { read(maps); }), expected);
+    EXPECT_EQ(error_of([&] { read(merges + "train: *a40\n"); }), expected);
+}
+
+TEST(Config, AnErrorIsOneLineWhateverTheTextHolds) {
+    EXPECT_EQ(error_of([] { read("name: \"big\\n\\e[2Jger\"\n"); }),
+              "[config] a.yaml:1: name: found 'big??[2Jger', expected one of small, base");
+    EXPECT_EQ(error_of([] { read("", {"a\nb"}); }),
+              "[config] --set a?b: expected KEY=VALUE, such as train.schedule.lr=1e-4");
 }
 
 TEST(Config, AFileThatIsNoTextSaysWhatItIs) {

@@ -147,7 +147,7 @@ TEST(Formats, APictureTooLargeForItsFileIsAnErrorBeforeItTakesMemory) {
     const std::string cannot = "cannot hold 16384 x 16384 pixels";
     EXPECT_NE(decoding_error(changed("24_bits.bmp", 18, twice(side4))).find("expected 16384 x 16384 pixels of 24 bits"),
               std::string::npos);
-    EXPECT_NE(decoding_error(changed("rle8.bmp", 18, twice(side4))).find("damaged BMP: "), std::string::npos);
+    EXPECT_NE(decoding_error(changed("rle8.bmp", 18, twice(side4))).find(cannot), std::string::npos);
     // A lossy frame's size stands in its own header, behind the chunk's and the start code.
     EXPECT_NE(decoding_error(changed("lossy.webp", 26, {0xff, 0x3f, 0xff, 0x3f})).find("cannot hold 16383 x 16383"),
               std::string::npos);
@@ -165,6 +165,21 @@ TEST(Formats, APictureTooLargeForItsFileIsAnErrorBeforeItTakesMemory) {
         EXPECT_NE(decoding_error(tiff).find("TIFF"), std::string::npos) << name;
         EXPECT_NE(decoding_error(tiff).find(cannot), std::string::npos) << decoding_error(tiff);
     }
+}
+
+// Their formats need not say anything of pixels that are missing or all alike.
+TEST(Formats, ASmallFileHoldsNoLargePicture) {
+    const auto expected = [](const Bytes& bytes) {
+        return str("[image] p: ", bytes.size(),
+                   " bytes cannot hold 16384 x 16384 pixels, expected at most 2^24, or 2^14 a byte");
+    };
+    const Bytes gif = changed("frame_in_canvas.gif", 6, {0x00, 0x40, 0x00, 0x40});
+    const Bytes webp = changed("lossless.webp", 21, {0xff, 0xff, 0xff, 0x0f});
+    const Bytes bmp = changed("rle4.bmp", 18, {0x00, 0x40, 0, 0, 0x00, 0x40, 0, 0});
+    for (const Bytes& bytes : {gif, webp, bmp}) EXPECT_EQ(decoding_error(bytes), expected(bytes));
+    // 4,096 x 4,096 is what any file may hold.
+    const Image canvas = decode_image(changed("frame_in_canvas.gif", 6, {0x00, 0x10, 0x00, 0x10}), "p");
+    EXPECT_EQ(canvas.pixels.size(), std::size_t{3} << 24);
 }
 
 TEST(Formats, APictureAboveTheLimitIsRefused) {

@@ -603,6 +603,11 @@ TEST(Image, APictureTooLargeIsAnErrorBeforeItTakesMemory) {
     ASSERT_NE(frame, jpeg.end());
     std::copy_n(Bytes{0xff, 0xdc, 0xff, 0xdc}.begin(), 4, frame + 5);  // height and width: libjpeg's own limit
     EXPECT_NE(decoding_error(jpeg).find("65500 x 65500 pixels are more than the limit"), std::string::npos);
+    std::copy_n(Bytes{0x40, 0, 0x40, 0}.begin(), 4, frame + 5);
+    EXPECT_NE(decoding_error(jpeg).find("damaged JPEG: 1367 bytes cannot hold 16384 x 16384"), std::string::npos);
+    frame[1] = 0xc9;  // arithmetic coding, whose decisions may cost next to nothing
+    EXPECT_NE(decoding_error(jpeg).find("1367 bytes cannot hold 16384 x 16384 pixels, expected at most 2^24"),
+              std::string::npos);
 }
 
 TEST(Image, PngsThatLieAreErrors) {

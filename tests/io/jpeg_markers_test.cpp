@@ -73,6 +73,15 @@ TEST(PlainJpeg, NoneIsShorterThanItSays) {
     EXPECT_TRUE(is_plain(longer));
 }
 
+TEST(PlainJpeg, NoneIsLargerThanItsDataCanHold) {
+    Bytes bytes = speckled_jpeg(40, 30, {});
+    const auto frame = marker(bytes, 0xc0);
+    std::copy_n(Bytes{0x10, 0, 0x10, 0}.begin(), 4, frame + 5);  // height, width
+    EXPECT_FALSE(is_plain(bytes)) << "512 x 512 blocks take 65,536 bytes at least, these are " << bytes.size();
+    bytes.insert(bytes.end() - 2, 1 << 16, 0x55);
+    EXPECT_TRUE(is_plain(bytes));
+}
+
 TEST(PlainJpeg, RestartMarkersKeepTheirOrder) {
     Bytes bytes = speckled_jpeg(16, 16 * 12, {.restart_rows = 1});  // 0 to 7, then 0 to 2
     ASSERT_TRUE(is_plain(bytes));

@@ -16,6 +16,19 @@ TEST(JsonText, IsUtf8WhateverTheNames) {
     EXPECT_EQ(json_text({{"loss", std::nan("")}}), "{\"loss\":null}");
 }
 
+TEST(JsonText, ParsesWhatIsNotTooDeep) {
+    const auto parse = [](const std::string& text) {
+        return parse_json({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+    };
+    const auto nested = [&](int levels) { return parse(std::string(levels, '[') + std::string(levels, ']')); };
+    EXPECT_EQ(json_text(parse("{\"a\": [1]}").value()), "{\"a\":[1]}");
+    EXPECT_TRUE(parse("null").value().is_null());
+    for (const char* text : {"", "{", "[1]]", "{\"a\": \xff}"}) EXPECT_FALSE(parse(text)) << text;
+    EXPECT_TRUE(nested(100));
+    EXPECT_FALSE(nested(101));
+    EXPECT_FALSE(nested(1'000'000));
+}
+
 TEST(JsonText, IndentsWhereAsked) {
     EXPECT_EQ(json_text({{"a", 1}}, 2), "{\n  \"a\": 1\n}");
 }

@@ -205,6 +205,10 @@ TEST_F(ModelFiles, ConfigBesideTheWeights) {
     EXPECT_EQ(test::error_of([&] { read_model_file(folder_.path()); }),
               "[weights] " + path("config.json") + ": is of another model than the weights: depth 12, the weights' 2");
     EXPECT_EQ(read_model_file(folder_ / "model.safetensors").settings->num_heads, 2);
+    write(folder_ / "config.json",
+          R"({"architecture": )" + std::string(100'000, '[') + std::string(100'000, ']') + "}");
+    EXPECT_EQ(test::error_of([&] { read_model_file(folder_.path()); }),
+              "[weights] " + path("config.json") + ": is not valid JSON of an object");
     write(folder_ / "config.json", R"({"architecture": 3})");
     EXPECT_EQ(test::error_of([&] { read_model_file(folder_.path()); }),
               "[weights] " + path("config.json") + ": architecture: found 3, expected a string");

@@ -20,6 +20,7 @@
 #include "dynvit/core/progress.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/infer/inference_session.hpp"
+#include "dynvit/io/json_text.hpp"
 #include "dynvit/models/macs.hpp"
 #include "dynvit/runtime/timing.hpp"
 #include "dynvit/viz/bar_chart.hpp"
@@ -259,7 +260,7 @@ std::vector<Earlier> read_earlier(const std::string& file, const nlohmann::json&
     const std::vector<std::uint8_t> bytes = read_file(file, "bench");
     std::vector<Earlier> rows;
     try {
-        const nlohmann::json before = nlohmann::json::parse(bytes);
+        const nlohmann::json before = parse_json(bytes).value_or(nlohmann::json());
         for (const char* key : {"model", "image_size", "device_name", "threads"}) {
             if (before.at(key) == report.at(key)) continue;
             log::warn(str(file, ": ", key, " was ", before.at(key).dump(), " there and is ", report.at(key).dump(),

@@ -27,6 +27,16 @@ std::string join(const Sequence& items, const std::string& separator) {
     return std::move(out).str();
 }
 
+/// A text with '?' for line ends and other control characters, which a text from a file may hold.
+inline std::string one_line(std::string text) {
+    constexpr unsigned char kBlank = 0x20, kDelete = 0x7f;
+    for (char& letter : text) {
+        const auto code = static_cast<unsigned char>(letter);
+        if (code < kBlank || code == kDelete) letter = '?';
+    }
+    return text;
+}
+
 /// Something the user can put right: a bad file, setting or argument. Its text is one line, "[area] place: what was
 /// found, what was expected". The program's main catches it once, prints it and exits with 1.
 class Error : public std::runtime_error {
@@ -34,7 +44,7 @@ class Error : public std::runtime_error {
     /// @param area the part that noticed, such as "safetensors" or "config"
     template <class... Parts>
     explicit Error(const std::string& area, const Parts&... parts)
-        : std::runtime_error(dynvit::str('[', area, "] ", parts...)) {}
+        : std::runtime_error(one_line(dynvit::str('[', area, "] ", parts...))) {}
 };
 
 }  // namespace dynvit

@@ -58,7 +58,8 @@ inline SourceBox box_of(const Window& window) {
 /// alpha dropped, the high byte taken of 16-bit samples. Only 16-bit grey is clipped to 255 as Pillow clips it, which
 /// turns most of such pictures white: the log says so once. Of an animation or a document the first picture counts. An
 /// orientation is obeyed in TIFF and in no other format, as in Pillow. Throws Error naming `name` for anything that is
-/// not a whole, valid picture of at most 2^28 pixels, and for kinds that are not supported: JPEGs of 12 bits, lossless
+/// not a whole, valid picture of at most 2^28 pixels (above 2^24 at most 2^14 for each byte of the file, which only
+/// blank ones have), and for kinds that are not supported: JPEGs of 12 bits, lossless
 /// or hierarchical ones, TIFFs of signed, floating-point or CIELAB samples.
 /// @param name what the error calls it, usually its path
 Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name);
