@@ -180,11 +180,11 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("label_kind", label_kind,
             "of label files and .json: single, classes that exclude each other; multi, any number a picture; auto: "
             "single where every picture has exactly one",
-            kLabelKinds);
+            {kLabelKinds.begin(), kLabelKinds.end()});
     v.field("label_from", label_from,
             "tar_shards: where a picture's class stands: members beside it, the folder it lies in, the archive's name; "
             "auto: the first of these that there is",
-            kLabelSources);
+            {kLabelSources.begin(), kLabelSources.end()});
     v.field("label_key", label_key,
             "tar_shards: the key of the .json members, a.b: b in a; '': label, labels, cls or class");
     v.field("train_folders", train_folders,

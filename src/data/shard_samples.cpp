@@ -1,6 +1,7 @@
 #include "shard_samples.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <charconv>
 #include <nlohmann/json.hpp>
@@ -19,7 +20,7 @@ constexpr std::int64_t kMaxClasses = 1'000'000;
 constexpr std::uint64_t kMaxClassBytes = 256;  // of a .cls member
 constexpr std::uint64_t kMaxJsonBytes = 1 << 20;
 constexpr std::size_t kReaders = 16;  // threads: they wait for the disk, not for a core
-const Strings kUsualKeys = {"label", "labels", "cls", "class"};
+constexpr std::array kUsualKeys = {"label", "labels", "cls", "class"};
 
 std::string lower_case(std::string_view text) {
     std::string result(text);
@@ -126,14 +127,22 @@ class ClassReader {
         if (options_.label_from != "auto") return read_from(options_.label_from);
         if (!options_.label_key.empty()) return read_from("json");
         if (any(&ShardSample::cls)) return read_from("cls");
-        if (any(&ShardSample::json) && usual_key()) return read_from("json");
+        std::vector<std::string> others;  // what might have been classes
+        if (any(&ShardSample::json)) {
+            if (usual_key()) return read_from("json");
+            const ShardSample& first = first_with_json();
+            others.push_back(str(".json with the keys ", keys_of(read_json(file_of(first), first.json))));
+        }
         if (any(&ShardSample::txt)) {
             WrittenClasses found = from_txt(/*asked=*/false);
             if (!found.from.empty()) return found;
+            others.emplace_back(".txt with other texts than classes");
         }
         if (WrittenClasses found = from_folders(); tells(found)) return found;
         if (WrittenClasses found = from_shards(); tells(found) && !only_numbered(found)) return found;
-        return {};
+        WrittenClasses none;
+        none.text = join(others, ", ");
+        return none;
     }
 
   private:
@@ -192,7 +201,7 @@ class ClassReader {
     std::optional<std::string> usual_key() const {
         const ShardSample& first = first_with_json();
         const json object = read_json(file_of(first), first.json);
-        for (const std::string& key : kUsualKeys)
+        for (const char* key : kUsualKeys)
             if (find_key(object, key)) return key;
         return std::nullopt;
     }
@@ -395,7 +404,7 @@ std::string printable(std::string_view name) {
     return text + (name.size() > kMost ? "..." : "");
 }
 
-std::int64_t as_class_index(std::string_view text) {
+std::int64_t as_class_index(const std::string& text) {
     std::int64_t index = -1;
     const char* const end = text.data() + text.size();
     const auto [last, problem] = std::from_chars(text.data(), end, index);

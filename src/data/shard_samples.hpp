@@ -36,7 +36,7 @@ ShardSamples samples_of(const TarFile& file, std::size_t file_index, const std::
 /// The classes of all samples as they are written, from one and the same place.
 struct WrittenClasses {
     std::string from;                              // of kLabelSources; empty: there are none
-    std::string text;                              // for messages: "KEY.cls"
+    std::string text;                              // for messages: ".cls"; without a place, what is no such one
     std::vector<std::vector<std::string>> values;  // a sample each
     bool lists = false;                            // any number a sample
 };
@@ -58,6 +58,6 @@ template <class... Parts>
 std::string printable(std::string_view name);
 
 /// -1: the text is no class index.
-std::int64_t as_class_index(std::string_view text);
+std::int64_t as_class_index(const std::string& text);
 
 }  // namespace dynvit

@@ -76,10 +76,9 @@ TarShards::TarShards(const std::vector<fs::path>& shards, const std::optional<Cl
         items_.push_back({.picture = std::move(sample.picture), .label = -1, .archive = sample.archive});
     if (!options.labelled) return;
     if (written.from.empty()) {
-        log::warn(str('[', kArea, "] ", place,
-                      ": no classes: none of .cls, .json with a usual key, .txt with classes, ",
-                      "folders, or archives named by a class",
-                      beside.empty() ? "" : "; found beside the pictures: " + beside.text(),
+        const std::string found = written.text + (written.text.empty() || beside.empty() ? "" : ", ") + beside.text();
+        log::warn(str('[', kArea, "] ", place, ": no classes: none in .cls, .json by a usual key, .txt, folders or ",
+                      "archives' names", found.empty() ? "" : "; beside the pictures: " + found,
                       " (data.label_from, data.label_key: another place)"));
         return;
     }

@@ -281,7 +281,7 @@ TEST_F(Labels, AClassAnArchive) {
     for (const char* name : {"train-000000.tar", "train-000001.tar"}) shard(str("in/", name), {{"a.jpg", ""}});
     const std::vector<fs::path> numbered = shards_in(root_ / "in");
     const std::string log = log_of([&] { EXPECT_FALSE(TarShards(numbered).labelled()); });
-    EXPECT_NE(log.find(": no classes: none of .cls,"), std::string::npos) << log;
+    EXPECT_NE(log.find(": no classes: none in .cls,"), std::string::npos) << log;
     EXPECT_EQ(TarShards(numbered, std::nullopt, {.label_from = "shard"}).class_names(),
               (Strings{"train-000000", "train-000001"}));
 }
@@ -315,7 +315,14 @@ TEST_F(Labels, WhatIsPassedOverIsSaid) {
         shard("a.tar", {{"a.jpg", ""}, {"a.cls.pyd", "x"}, {"b.jpg", ""}, {"b.cls.pyd", "x"}, {"b.xml", ""}});
     const std::string none = log_of([&] { EXPECT_FALSE(TarShards({pickles}).labelled()); });
     EXPECT_NE(none.find(pickles.string() + ": no classes"), std::string::npos) << none;
-    EXPECT_NE(none.find("; found beside the pictures: 2 .cls.pyd, 1 .xml"), std::string::npos) << none;
+    EXPECT_NE(none.find("; beside the pictures: 2 .cls.pyd, 1 .xml"), std::string::npos) << none;
+    const fs::path web =
+        shard("c.tar", {{"a.jpg", ""}, {"a.json", R"({"url": "u", "key": 1})"}, {"a.txt", "a caption"}, {"a.xml", ""}});
+    const std::string captions = log_of([&] { EXPECT_FALSE(TarShards({web}).labelled()); });
+    EXPECT_NE(captions.find("; beside the pictures: .json with the keys key, url, .txt with other texts than classes, "
+                            "1 .xml (data.label_from"),
+              std::string::npos)
+        << captions;
     const fs::path both = shard("b.tar", {{"a.jpg", ""}, {"a.cls", "1"}, {"a.cls.pyd", "x"}});
     const std::string some = log_of([&] { EXPECT_TRUE(TarShards({both}).labelled()); });
     EXPECT_NE(some.find(": classes from .cls; passed over beside the pictures: 1 .cls.pyd"), std::string::npos) << some;

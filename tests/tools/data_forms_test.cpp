@@ -172,7 +172,7 @@ TEST_F(DataForms, ShardsOfEveryKind) {
     write("names.txt", names);
     same("flat", {"--labels", "names.txt"});
     const std::string none = eval("flat").second;
-    EXPECT_TRUE(says(none, "flat/val/0.tar: no classes: none of .cls")) << none;
+    EXPECT_TRUE(says(none, "flat/val/0.tar: no classes: none in .cls,")) << none;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Whether a picture has one class or any number of them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -9,7 +10,7 @@
 namespace dynvit {
 
 /// What the classes of a data set may be: one a picture, any number, or whichever is found.
-inline const std::vector<std::string> kLabelKinds = {"auto", "single", "multi"};
+inline constexpr std::array kLabelKinds = {"auto", "single", "multi"};
 
 /// Whether pictures have one class each, by their class indices. "auto": where every picture has exactly one, which the
 /// log says. Throws Error where `kind` is "single" and a picture has another number.

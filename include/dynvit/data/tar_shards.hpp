@@ -2,6 +2,7 @@
 // a million small ones.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <optional>
 
@@ -18,7 +19,7 @@ std::vector<std::filesystem::path> shards_in(const std::filesystem::path& folder
 bool has_shards(const std::filesystem::path& folder);
 
 /// Where the class of a picture in an archive stands.
-inline const std::vector<std::string> kLabelSources = {"auto", "cls", "json", "txt", "folder", "shard"};
+inline constexpr std::array kLabelSources = {"auto", "cls", "json", "txt", "folder", "shard"};
 
 struct ShardOptions {
     bool labelled = true;             // false: leaves classes unread

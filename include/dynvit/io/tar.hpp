@@ -22,7 +22,7 @@ struct TarMember {
 class TarFile {
   public:
     /// Throws Error if the file is missing, no regular file or may not be read, or the process has too many files open.
-    explicit TarFile(std::filesystem::path path) : TarFile(path, path.string()) {}
+    explicit TarFile(const std::filesystem::path& path) : TarFile(path, path.string()) {}
     /// @param known_as what errors name, in place of the path
     TarFile(std::filesystem::path path, std::string known_as);
     ~TarFile();
