@@ -253,9 +253,10 @@ TEST_F(Classes, SeveralOfAPictureComeFromALabelFile) {
 
     write("labels.csv", labels + "val/none.png,sky\n");
     fail(eval, "[labels] labels.csv:14: no such picture: pictures/val/none.png");
+    write("labels.csv", labels);
     fail(with({"train", "-c", "a.yaml", "-o", "other"}, {"-s", "data.labels=labels.csv"}),
-         "[config] --set data.labels=labels.csv: train.loss.classification_kind: found cross_entropy, expected binary "
-         "with data.labels: a picture may have any number of classes");
+         "[train] the names in labels.csv: found pictures of several classes or of none, or data.label_kind multi, but "
+         "train.loss.classification_kind cross_entropy, expected binary with them");
 }
 
 }  // namespace
