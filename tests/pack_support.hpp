@@ -1,6 +1,7 @@
 // Packed data for tests, made by zlib and libzstd.
 #pragma once
 
+#define ZLIB_CONST  // input is not written to
 #include <zlib.h>
 #include <zstd.h>
 
@@ -15,7 +16,7 @@ inline std::string gzip(const std::string& text) {
     if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
         throw std::runtime_error("deflateInit2");
     std::string packed(deflateBound(&stream, text.size()), '\0');
-    stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+    stream.next_in = reinterpret_cast<const Bytef*>(text.data());
     stream.avail_in = static_cast<uInt>(text.size());
     stream.next_out = reinterpret_cast<Bytef*>(packed.data());
     stream.avail_out = static_cast<uInt>(packed.size());

@@ -1,5 +1,6 @@
 #include "dynvit/io/matlab.hpp"
 
+#define ZLIB_CONST  // input is not written to
 #include <zlib.h>
 
 #include <algorithm>
@@ -108,7 +109,7 @@ std::vector<std::uint8_t> unpacked(Bytes packed, const Elements& place) {
     if (inflateInit(&stream) != Z_OK) place.fail("zlib has no memory left");
     const std::unique_ptr<z_stream, int (*)(z_stream*)> ended(&stream, inflateEnd);
     std::vector<std::uint8_t> out, piece(1 << 16);
-    stream.next_in = const_cast<std::uint8_t*>(packed.data());
+    stream.next_in = packed.data();
     stream.avail_in = static_cast<uInt>(packed.size());
     int result = Z_OK;
     while (result == Z_OK) {

@@ -1,5 +1,6 @@
 #include "dynvit/io/unpack.hpp"
 
+#define ZLIB_CONST  // input is not written to
 #include <zlib.h>
 #include <zstd.h>
 
@@ -58,7 +59,7 @@ std::uint64_t unpack_gzip(Pieces& pieces, AtomicFile& target) {
     bool between = false;  // a member's end was the last that was read
     bool padded = false;   // zeros stand behind it, and nothing else may follow
     for (std::span<const std::uint8_t> piece = pieces.next(); !piece.empty(); piece = pieces.next()) {
-        stream.next_in = const_cast<std::uint8_t*>(piece.data());
+        stream.next_in = piece.data();
         stream.avail_in = static_cast<uInt>(piece.size());
         while (stream.avail_in > 0 || stream.avail_out == 0) {
             if (between && stream.avail_in == 0) break;

@@ -161,8 +161,11 @@ TEST_F(Shard, UnlabelledFoldersMakeOneSplit) {
     write_data();
     write("data/more/deep/x.png", "x");
     succeed({"shard", "--data", "data", "-o", "out", "--unlabelled", "--train-folders", "train,more"});
-    const TarShards train(shards_in(folder_ / "out/train"));
-    EXPECT_FALSE(train.labelled());
+    const TarShards train(shards_in(folder_ / "out/train"), std::nullopt, {.labelled = false});
+    EXPECT_NE(test::error_of([&] {
+                  TarShards(shards_in(folder_ / "out/train"), std::nullopt, {.label_from = "cls"});
+              }).find("a picture without a class (.cls)"),
+              std::string::npos);
     EXPECT_EQ(train.size(), 26u);
     EXPECT_TRUE(TarShards(shards_in(folder_ / "out/val")).labelled());
     succeed({"shard", "--data", "data/more", "-o", "flat", "--unlabelled", "--train-folders", "."});
