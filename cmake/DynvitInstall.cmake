@@ -14,5 +14,5 @@ install(EXPORT dynvit-targets NAMESPACE dynvit:: DESTINATION ${package_dir})
 configure_package_config_file(cmake/dynvit-config.cmake.in ${PROJECT_BINARY_DIR}/dynvit-config.cmake
   INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/dynvit-config-version.cmake COMPATIBILITY SameMinorVersion)
-install(FILES cmake/FindLibTorch.cmake cmake/FindWebP.cmake ${PROJECT_BINARY_DIR}/dynvit-config.cmake
+install(FILES cmake/FindLibTorch.cmake cmake/FindWebP.cmake cmake/FindZstd.cmake ${PROJECT_BINARY_DIR}/dynvit-config.cmake
   ${PROJECT_BINARY_DIR}/dynvit-config-version.cmake DESTINATION ${package_dir})

@@ -6,8 +6,8 @@ torch_version=2.11.0
 clang_tidy_version=23.1.4
 cache="${DYNVIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynvit}"
 packages=(g++ cmake ninja-build ccache python3-pip libcli11-dev libyaml-cpp-dev libspdlog-dev libgtest-dev
-          libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev libtiff-dev zlib1g-dev nlohmann-json3-dev libonnx-dev
-          libprotobuf-dev libgloo-dev)
+          libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev libtiff-dev zlib1g-dev libzstd-dev nlohmann-json3-dev
+          libonnx-dev libprotobuf-dev libgloo-dev)
 # Precompiled headers need these two to be cached.
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 

@@ -9,6 +9,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/data/cluttered_shapes.hpp"
 #include "dynvit/data/label_file.hpp"
+#include "dynvit/data/label_kind.hpp"
 #include "dynvit/data/tar_shards.hpp"
 
 namespace dynvit {
@@ -31,14 +32,20 @@ std::optional<ClassList> class_list(const DataSettings& settings, const fs::path
     return std::nullopt;
 }
 
-std::unique_ptr<Dataset> open_shards(const std::vector<fs::path>& folders, const std::optional<ClassList>& classes,
-                                     bool labelled) {
+std::unique_ptr<Dataset> open_archives(const DataSettings& settings, const std::vector<fs::path>& folders,
+                                       const std::optional<ClassList>& classes, bool labelled) {
     std::vector<fs::path> shards;
     for (const fs::path& folder : folders) {
         const std::vector<fs::path> found = shards_in(folder);
         shards.insert(shards.end(), found.begin(), found.end());
     }
-    return std::make_unique<TarShards>(shards, classes, labelled);
+    ShardOptions options;
+    options.labelled = labelled;
+    options.label_from = settings.label_from;
+    options.label_key = settings.label_key;
+    options.label_kind = settings.label_kind;
+    options.unpack_to = settings.unpack_to;
+    return std::make_unique<TarShards>(shards, classes, options);
 }
 
 std::vector<fs::path> split_folders(const DataSettings& settings, Split split) {
@@ -75,15 +82,77 @@ std::vector<fs::path> held_out(const DataSettings& settings, std::vector<fs::pat
     return spread(of_split(std::move(all), settings.hold_out, split), most);
 }
 
+// The label file that tells a split's classes; empty: there is none.
+const std::string& label_file_of(const DataSettings& settings, Split split) {
+    return split == Split::kVal && !settings.val_labels.empty() ? settings.val_labels : settings.labels;
+}
+
+std::vector<std::string> names_of(const std::vector<fs::path>& paths) {
+    std::vector<std::string> names;
+    for (const fs::path& path : paths) names.push_back(path.string());
+    return names;
+}
+
+std::vector<std::string> names_of(const Dataset& pictures) {
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < pictures.size(); ++i) names.push_back(pictures.name(i));
+    return names;
+}
+
+// Those of each folder that is there.
+std::vector<fs::path> pictures_of_both(std::vector<fs::path> folders, const fs::path& val) {
+    folders.push_back(val);
+    std::vector<fs::path> pictures;
+    for (const fs::path& folder : folders) {
+        PassedOver said_already;
+        if (!fs::is_directory(folder)) continue;
+        const std::vector<fs::path> found = pictures_below(folder, said_already);
+        pictures.insert(pictures.end(), found.begin(), found.end());
+    }
+    return pictures;
+}
+
+// Numbers in a label file of val/ alone are those of the class folders of train/.
+std::optional<ClassList> classes_of_training(const DataSettings& settings, const fs::path& split_folder) {
+    std::optional<ClassList> list = class_list(settings, split_folder);
+    const bool folders = settings.kind == kFolder && settings.labels.empty() && settings.labelled;
+    const fs::path train = split_folders(settings, Split::kTrain).front();
+    if (list || !folders || !fs::is_directory(train)) return list;
+    std::vector<std::string> names = ImageFolder(train).class_names();
+    return ClassList{names, names, train};
+}
+
 // The pictures of a split that the label file names.
 std::unique_ptr<Dataset> open_labelled(const DataSettings& settings, Split split) {
-    std::vector<fs::path> roots = {settings.root};
-    if (!settings.val_root.empty()) roots.emplace_back(settings.val_root);
-    LabelFile file = read_label_file(settings.labels, roots, class_list(settings, settings.root));
+    const std::string& path = label_file_of(settings, split);
+    const std::vector<fs::path> training = split_folders(settings, Split::kTrain);
+    const fs::path val = val_folder(settings);
+    LabelPlaces places{.roots = {settings.root}};
+    if (!settings.val_root.empty()) places.roots.emplace_back(settings.val_root);
+    places.roots.insert(places.roots.end(), training.begin(), training.end());
+    places.roots.push_back(val);
     const std::vector<fs::path> folders = split_folders(settings, settings.hold_out > 0 ? Split::kTrain : split);
-    std::vector<fs::path> pictures = with_labels(file, pictures_of_folders(folders));
+    const bool of_val_alone = settings.hold_out == 0 && split == Split::kVal;
+
+    std::unique_ptr<Dataset> archives;
+    std::vector<fs::path> pictures;
+    if (settings.kind == kShards) {
+        archives = open_archives(settings, folders, std::nullopt, false);
+        places.names = [&] { return names_of(*archives); };
+        if (of_val_alone) places.ordered = places.names;
+    } else {
+        pictures = pictures_of_folders(folders);
+        places.names = [&] { return names_of(pictures_of_both(training, val)); };
+        if (of_val_alone || settings.hold_out > 0) places.ordered = [&] { return names_of(pictures); };
+    }
+    const bool own = split == Split::kVal && !settings.val_labels.empty();
+    const std::optional<ClassList> classes =
+        own ? classes_of_training(settings, folders.front()) : class_list(settings, folders.front());
+    LabelFile file = read_label_file(path, places, classes, settings.label_kind);
+    if (archives) return std::make_unique<LabelledPictures>(std::move(file), std::move(archives));
+    pictures = with_labels(file, std::move(pictures));
     if (settings.hold_out > 0) pictures = held_out(settings, std::move(pictures), split);
-    return std::make_unique<LabelledPictures>(std::move(file), pictures);
+    return std::make_unique<LabelledPictures>(std::move(file), std::make_unique<PictureList>(std::move(pictures)));
 }
 
 int worker_count(const DataSettings& settings, Split split) {
@@ -97,13 +166,27 @@ int worker_count(const DataSettings& settings, Split split) {
 
 void DataSettings::fields(FieldVisitor& v) {
     v.field("kind", kind, "where pictures come from", std::vector<std::string>{kFolder, kShards, kShapes});
-    v.field("root", root, "the folder with train/ and val/: a folder a class in each, or *.tar (tar_shards)");
+    v.field("root", root,
+            "the folder with train/ and val/: a folder a class in each, or *.tar, *.tar.gz, *.tar.zst (tar_shards)");
     v.field("val_root", val_root, "the folder with val/, where it is another");
     v.field("classes", classes,
             "a file with a class folder's name a line, in index order; '': sorted names, or the shards' own");
     v.field("labels", labels,
-            "image_folder: a file with the classes of each picture, any number, a line 'train/a.jpg,cat dog' each; the "
-            "folders' names mean nothing then");
+            "a file that names the classes of each picture, a line 'train/a.jpg,cat dog' or 'train/a.jpg 3' each; the "
+            "folders' names, or what stands in shards, mean nothing then");
+    v.field("val_labels", val_labels,
+            "the same for val/ alone, such as ImageNet's flat one; also a class a line, in the order of the pictures' "
+            "names (ILSVRC2012_validation_ground_truth.txt beside its meta.mat)");
+    v.field("label_kind", label_kind,
+            "of label files and .json: single, classes that exclude each other; multi, any number a picture; auto: "
+            "single where every picture has exactly one",
+            {kLabelKinds.begin(), kLabelKinds.end()});
+    v.field("label_from", label_from,
+            "tar_shards: where a picture's class stands: members beside it, the folder it lies in, the archive's name; "
+            "auto: the first of these that there is",
+            {kLabelSources.begin(), kLabelSources.end()});
+    v.field("label_key", label_key,
+            "tar_shards: the key of the .json members, a.b: b in a; '': label, labels, cls or class");
     v.field("train_folders", train_folders,
             "folders below root to train on; of image_folder several only without labels, or with a label file");
     v.field("labelled", labelled, "false: train on all pictures below train_folders, without labels");
@@ -115,6 +198,8 @@ void DataSettings::fields(FieldVisitor& v) {
     v.field("max_images", max_images, "of those that are trained on, from all over the list; 0: all; needs hold_out",
             at_least(0));
     v.field("strict", strict, "true: a corrupt picture is an error; false: replaced (training) or left out");
+    v.field("unpack_to", unpack_to,
+            "tar_shards: folder for unpacked copies of .tar.gz and .tar.zst; '': .unpacked beside them");
     v.field("shuffle_window", shuffle_window, "tar_shards: pictures among which training shuffles; 0: all",
             at_least(0));
     v.field("repeats", repeats,
@@ -144,8 +229,18 @@ void DataSettings::fields(FieldVisitor& v) {
     }
     if (max_images > 0 && hold_out == 0)
         v.reject("max_images", str("found ", max_images, ", expected 0 without hold_out"));
-    if (!labels.empty() && (kind != kFolder || !labelled)) {
-        v.reject("labels", str("found ", labels, ", expected none, or kind ", kFolder, " with labelled: true"));
+    for (const auto& [key, file] : {std::pair{"labels", labels}, std::pair{"val_labels", val_labels}}) {
+        if (file.empty() || kind != kShapes) continue;
+        v.reject(key, str("found ", file, ", expected none with kind ", kShapes));
+    }
+    if (!labels.empty() && !labelled) {
+        v.reject("labels", str("found ", labels, ", expected none, or labelled: true"));
+    }
+    if (!val_labels.empty() && hold_out > 0) {
+        v.reject("val_labels", str("found ", val_labels, ", expected none with hold_out, which has no val/"));
+    }
+    if (!label_key.empty() && label_from != "auto" && label_from != "json") {
+        v.reject("label_key", str("found ", label_key, ", expected none with label_from ", label_from));
     }
     if (hold_out > 0 && (by_folder || kind != kFolder)) {
         v.reject("hold_out", str("found ", hold_out, ", expected 0, or kind ", kFolder, " with labelled: false"));
@@ -169,7 +264,7 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
         shapes.seed = mix_seed({static_cast<std::uint64_t>(settings.seed), train ? 0u : 1u});
         return std::make_unique<ClutteredShapes>(shapes);
     }
-    if (!settings.labels.empty()) return open_labelled(settings, split);
+    if (!label_file_of(settings, split).empty()) return open_labelled(settings, split);
     if (settings.hold_out > 0) {
         return std::make_unique<PictureList>(
             held_out(settings, pictures_of_folders(split_folders(settings, Split::kTrain)), split));
@@ -177,7 +272,7 @@ std::unique_ptr<Dataset> make_dataset(const DataSettings& settings, Split split,
     const std::vector<fs::path> folders = split_folders(settings, split);
     const bool labelled = split == Split::kVal || settings.labelled;
     const std::optional<ClassList> classes = labelled ? class_list(settings, folders.front()) : std::nullopt;
-    if (settings.kind == kShards) return open_shards(folders, classes, labelled);
+    if (settings.kind == kShards) return open_archives(settings, folders, classes, labelled);
     if (!labelled) return std::make_unique<PictureList>(pictures_of_folders(folders));
     return std::make_unique<ImageFolder>(folders.front(), classes);
 }

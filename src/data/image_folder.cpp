@@ -184,7 +184,11 @@ ImageFolder::ImageFolder(const fs::path& root, const std::optional<ClassList>& c
     check_folder(root, "a folder with a folder of pictures a class");
     PassedOver passed_over;
     const std::vector<std::string> folders = class_folders(root, passed_over);
-    if (folders.empty()) throw Error(kArea, root.string(), ": no class folder in it");
+    if (folders.empty())
+        throw Error(kArea, root.string(), ": no class folder in it",
+                    passed_over.empty() ? ""
+                                        : ", but pictures, whose classes a label file may say (data.val_labels, "
+                                          "data.labels; --labels of eval and shard)");
 
     std::vector<std::string> empty;
     std::map<std::string, std::int64_t> labels;

@@ -269,8 +269,7 @@ void warn_of_numbering(const Dataset& pictures, std::int64_t classes) {
     const auto other = std::ranges::find_if_not(folders, is_of_imagenet);
     const bool named_otherwise = std::ranges::find(kImageNet, classes) != std::end(kImageNet) && other != folders.end();
     if (std::ssize(folders) == classes && !named_otherwise) return;
-    log::warn(str(folders.size(), pictures.multi_label() ? " class names" : " class folders", " were numbered 0 to ",
-                  folders.size() - 1, pictures.multi_label() ? " in sorted order" : " by their names",
+    log::warn(str(folders.size(), " classes were numbered 0 to ", folders.size() - 1, " by their names",
                   named_otherwise ? str(" (", *other, " is none of ImageNet's)") : "", "; the model has ", classes,
                   " classes: give a class list (--classes, data.classes) if they are not its first ", folders.size(),
                   ", in this order"));

@@ -109,7 +109,13 @@ std::uint64_t padded(std::uint64_t bytes) {
 /// read.
 class TarWalk {
   public:
-    explicit TarWalk(const TarFile& file) : file_(file) {}
+    /// @param name of the archive, for errors @param range where it lies in the file
+    TarWalk(const TarFile& file, const TarMember& range, std::string name)
+        : file_(file),
+          name_(std::move(name)),
+          begin_(range.offset),
+          end_(range.offset + range.size),
+          position_(range.offset) {}
 
     std::vector<TarMember> members() {
         std::vector<TarMember> found;
@@ -156,17 +162,19 @@ class TarWalk {
 
     template <class... Parts>
     [[noreturn]] void fail(const Parts&... parts) const {
-        throw Error(kArea, file_.path_.string(), ": at byte ", start_, ": ", parts...);
+        throw Error(kArea, name_, ": at byte ", start_, ": ", parts...);
     }
 
-    std::uint64_t rest() const { return file_.size_ - position_; }
+    std::uint64_t rest() const { return end_ - position_; }
 
     /// Throws Error where not even the first header is one and the file is of another kind.
     void fail_if_no_tar() const {
-        if (start_ > 0) return;
-        const FileKind kind = file_kind(file_.path_);
+        if (start_ > begin_) return;
+        std::vector<std::uint8_t> first(std::min<std::uint64_t>(end_ - begin_, kKindBytes));
+        file_.read_at(begin_, first.data(), first.size());
+        const FileKind kind = file_kind(first);
         if (kind == FileKind::kTar || kind == FileKind::kUnknown) return;
-        throw Error(kArea, file_.path_.string(), ": found ", describe_file(file_.path_), ", expected a tar archive",
+        throw Error(kArea, name_, ": found ", describe_file(first, end_ - begin_), ", expected a tar archive",
                     advice(kind));
     }
 
@@ -197,7 +205,7 @@ class TarWalk {
         if (extension.size && header.type != 'x' && header.type != 'L' && header.type != 'K' && header.type != 'g')
             size = extension.size;
         if (*size > rest())
-            fail("a member of ", *size, " bytes, but the file (", file_.size_, " bytes) has only ", rest(),
+            fail("a member of ", *size, " bytes, but the file (", end_ - begin_, " bytes) has only ", rest(),
                  " more: it was cut short");
         return *size;
     }
@@ -292,26 +300,29 @@ class TarWalk {
     }
 
     const TarFile& file_;
-    std::uint64_t position_ = 0;
+    std::string name_;
+    std::uint64_t begin_, end_;  // of the archive in the file
+    std::uint64_t position_;
     std::uint64_t start_ = 0;  // of the header at hand
     std::array<char, 8 * kBlock> window_;
     std::uint64_t window_start_ = 0, window_bytes_ = 0;
 };
 
-TarFile::TarFile(std::filesystem::path path) : path_(std::move(path)) {
+TarFile::TarFile(std::filesystem::path path, std::string known_as)
+    : path_(std::move(path)), known_as_(std::move(known_as)) {
     descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block
     if (descriptor_ < 0) {
         const int why = errno;
         if (why == EMFILE)
-            throw Error(kArea, path_.string(), ": this process may not open more files (`ulimit -n` says how many): ",
+            throw Error(kArea, known_as_, ": this process may not open more files (`ulimit -n` says how many): ",
                         "make fewer, larger archives, or raise the limit");
-        throw Error(kArea, path_.string(), ": ",
+        throw Error(kArea, known_as_, ": ",
                     why == ENOENT ? "no such file" : str("cannot be opened: ", std::strerror(why)));
     }
     struct stat status {};
     if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
         ::close(descriptor_);
-        throw Error(kArea, path_.string(), ": not a regular file, a tar archive is expected");
+        throw Error(kArea, known_as_, ": not a regular file, a tar archive is expected");
     }
     size_ = static_cast<std::uint64_t>(status.st_size);
 }
@@ -321,19 +332,35 @@ TarFile::~TarFile() {
 }
 
 TarFile::TarFile(TarFile&& other) noexcept
-    : path_(std::move(other.path_)), size_(other.size_), descriptor_(std::exchange(other.descriptor_, -1)) {}
+    : path_(std::move(other.path_)),
+      known_as_(std::move(other.known_as_)),
+      size_(other.size_),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 std::vector<TarMember> TarFile::members() const {
+    return walk({"", 0, size_}, known_as_);
+}
+
+std::vector<TarMember> TarFile::members(const TarMember& archive) const {
+    check_inside(archive);
+    return walk(archive, known_as_ + ": " + shown(archive.name));
+}
+
+std::vector<TarMember> TarFile::walk(const TarMember& range, const std::string& name) const {
     // Headers lie a picture apart: reading ahead would read the pictures too. Only advice: it may fail.
     ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_RANDOM);
-    std::vector<TarMember> found = TarWalk(*this).members();
+    std::vector<TarMember> found = TarWalk(*this, range, name).members();
     ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_NORMAL);
     return found;
 }
 
-std::vector<std::uint8_t> TarFile::read(const TarMember& member) const {
+void TarFile::check_inside(const TarMember& member) const {
     if (member.offset > size_ || member.size > size_ - member.offset)
-        throw Error(kArea, path_.string(), ": ", shown(member.name), " lies beyond the file's ", size_, " bytes");
+        throw Error(kArea, known_as_, ": ", shown(member.name), " lies beyond the file's ", size_, " bytes");
+}
+
+std::vector<std::uint8_t> TarFile::read(const TarMember& member) const {
+    check_inside(member);
     std::vector<std::uint8_t> bytes(member.size);
     read_at(member.offset, bytes.data(), bytes.size());
     return bytes;
@@ -345,7 +372,7 @@ void TarFile::read_at(std::uint64_t offset, void* target, std::size_t bytes) con
         const ssize_t got = ::pread(descriptor_, next, bytes, static_cast<off_t>(offset));
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
-            throw Error(kArea, path_.string(), ": at byte ", offset, ": cannot be read: ",
+            throw Error(kArea, known_as_, ": at byte ", offset, ": cannot be read: ",
                         got < 0 ? std::strerror(errno) : "the file was cut short while it was open");
         next += got;
         offset += static_cast<std::uint64_t>(got);

@@ -144,10 +144,11 @@ void check_reduction(FieldVisitor& v, const Experiment& e) {
 
 void check_losses(FieldVisitor& v, const Experiment& e) {
     check_needs(v, e);
-    if (!e.data.labels.empty() && !e.train.loss.binary()) {
+    if (e.data.label_kind == "multi" && !e.train.loss.binary()) {
         v.reject("train.loss.classification_kind",
-                 "found cross_entropy, expected binary with data.labels: a picture may have any number of classes",
-                 {"data.labels"});
+                 "found cross_entropy, expected binary with data.label_kind multi: a picture may have any number of "
+                 "classes",
+                 {"data.label_kind"});
     }
     const bool draws_to_the_end = e.model.stages() > 0 && e.train.selection.deterministic_from >= 1;
     if (e.train.loss.teach(draws_to_the_end)) return;

@@ -44,6 +44,13 @@ void take_class_count(Experiment& e, const Dataset& pictures) {
     log::info(str("model.num_classes: ", e.model.num_classes, ", from ", pictures.classes_from()));
 }
 
+void check_label_kind(const Experiment& e, const Dataset& pictures) {
+    if (!pictures.multi_label() || e.train.loss.binary()) return;
+    throw Error("train", pictures.classes_from(),
+                ": found pictures of several classes or of none, or data.label_kind multi, but ",
+                "train.loss.classification_kind cross_entropy, expected binary with them");
+}
+
 // Null where there are none.
 std::unique_ptr<Dataset> open_validation(const Experiment& e, const Dataset& training) {
     if (e.train.eval_every == 0) return nullptr;
@@ -53,9 +60,10 @@ std::unique_ptr<Dataset> open_validation(const Experiment& e, const Dataset& tra
         return nullptr;
     }
     auto pictures = make_dataset(e.data, Split::kVal, e.model.image_height(), e.model.image_width());
+    check_label_kind(e, *pictures);
     if (training.labelled() && training.class_names() != pictures->class_names()) {
-        throw Error("data", "the class folders of val/ (", pictures->class_names().size(),
-                    ") are not those of train/ (", training.class_names().size(),
+        throw Error("data", "the classes of val/ (", pictures->class_names().size(), ", ", pictures->classes_from(),
+                    ") are not those of train/ (", training.class_names().size(), ", ", training.classes_from(),
                     "), expected the same, or a class list that numbers both: data.classes");
     }
     return pictures;
@@ -66,6 +74,7 @@ std::unique_ptr<Dataset> open_validation(const Experiment& e, const Dataset& tra
 TrainingPictures open_pictures(Experiment& e) {
     TrainingPictures pictures;
     pictures.training = make_dataset(e.data, Split::kTrain, e.model.image_height(), e.model.image_width());
+    check_label_kind(e, *pictures.training);
     take_class_count(e, *pictures.training);
     if (e.train.loss.need_labels() && !e.train.weights.empty())
         warn_of_numbering(*pictures.training, e.model.num_classes);

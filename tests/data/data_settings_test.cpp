@@ -105,9 +105,47 @@ TEST(DataSettings, ALabelFileSaysEachPicturesClasses) {
     write_file_atomically(root / "classes.txt", "dog\nbird\ncat\n", "test");
     const std::string listed = str(text, "classes: ", (root / "classes.txt").string(), '\n');
     EXPECT_EQ(make_dataset(settings(listed), Split::kTrain, 8, 8)->get(0).labels, (std::vector<std::int64_t>{0, 2}));
-    EXPECT_EQ(error_of([&] { settings(text + "labelled: false\n"); }),
-              "[config] a.yaml:2: labels: found " + (root / "labels.csv").string() +
-                  ", expected none, or kind image_folder with labelled: true");
+    EXPECT_EQ(
+        error_of([&] { settings(text + "labelled: false\n"); }),
+        "[config] a.yaml:2: labels: found " + (root / "labels.csv").string() + ", expected none, or labelled: true");
+}
+
+TEST(DataSettings, AFlatValHasALabelFileOfItsOwn) {
+    const TemporaryFolder root;
+    for (const char* name : {"train/n01/a.png", "train/n02/b.png", "train/n10/c.png", "val/v1.png", "val/v2.png"})
+        write_picture(root / name);
+    const std::string text = str("root: ", root.path().string(), "\nval_labels: ", (root / "val.txt").string(), '\n');
+    const auto labels_by = [&](const std::string& lines, const std::string& more = "") {
+        write_file_atomically(root / "val.txt", lines, "test");
+        const auto val = make_dataset(settings(text + more), Split::kVal, 8, 8);
+        EXPECT_EQ(names(*val, root.path()), (Strings{"val/v1.png", "val/v2.png"}));
+        EXPECT_EQ(val->class_names(), make_dataset(settings(text + more), Split::kTrain, 8, 8)->class_names());
+        return std::pair{val->get(0).label, val->get(1).label};
+    };
+    const std::pair<std::int64_t, std::int64_t> expected = {2, 0};
+    EXPECT_EQ(labels_by("v1.png 2\nv2.png 0\n"), expected) << "of the folders of train/";
+    EXPECT_EQ(labels_by("val/v2.png,n01\nval/v1.png,n10\n"), expected);
+    EXPECT_EQ(labels_by("ImageId,PredictionString\nv1,n10 1 2 3 4\nv2,n01 1 2 3 4 n01 1 2 3 4\n"), expected);
+    EXPECT_EQ(labels_by("n10\nn01\n"), expected) << "in the order of the pictures";
+    EXPECT_EQ(labels_by("2\n0\n"), expected);
+    write_file_atomically(root / "list.txt", "n02\nn01\nn10\n", "test");
+    EXPECT_EQ(labels_by("v1.png n10\nv2.png 1\n", str("classes: ", (root / "list.txt").string(), '\n')),
+              (std::pair<std::int64_t, std::int64_t>{2, 1}));
+
+    write_file_atomically(root / "val.txt", "n10\n", "test");
+    EXPECT_NE(error_of([&] {
+                  make_dataset(settings(text), Split::kVal, 8, 8);
+              }).find("found 1 classes, a line each, expected as many as the 2 pictures"),
+              std::string::npos);
+    const std::string for_all = str("root: ", root.path().string(), "\nlabels: ", (root / "val.txt").string(), '\n');
+    EXPECT_NE(error_of([&] { make_dataset(settings(for_all), Split::kTrain, 8, 8); }).find("expected data.val_labels"),
+              std::string::npos);
+    EXPECT_EQ(error_of([&] { make_dataset(settings(str("root: ", root.path().string(), '\n')), Split::kVal, 8, 8); }),
+              "[image_folder] " + (root / "val").string() +
+                  ": no class folder in it, but pictures, whose classes a label file may say (data.val_labels, "
+                  "data.labels; --labels of eval and shard)");
+    EXPECT_EQ(error_of([] { settings("root: x\nlabelled: false\nval_labels: v\nhold_out: 0.1\n"); }),
+              "[config] a.yaml:3: val_labels: found v, expected none with hold_out, which has no val/");
 }
 
 TEST(DataSettings, SeveralFoldersNeedNoLabels) {
@@ -123,6 +161,42 @@ void write_shard(const fs::path& path, const std::map<std::string, std::string>&
     for (const auto& [name, text] : members)
         writer.add(name, {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
     writer.commit();
+}
+
+TEST(DataSettings, ShardsWithALabelFile) {
+    const TemporaryFolder root;
+    write_shard(root / "val/ILSVRC2012_img_val.tar", {{"v_00000001.JPEG", "1"}, {"v_00000002.JPEG", "2"}});
+    const std::string text =
+        str("kind: tar_shards\nroot: ", root.path().string(), "\nval_labels: ", (root / "val.txt").string(), '\n');
+    for (const char* lines :
+         {"v_00000001.JPEG cat\nv_00000002.JPEG ant\n", "v_00000002,ant\nv_00000001,cat\n", "cat\nant\n"}) {
+        write_file_atomically(root / "val.txt", lines, "test");
+        const auto val = make_dataset(settings(text), Split::kVal, 8, 8);
+        ASSERT_EQ(val->size(), 2u);
+        EXPECT_EQ(val->class_names(), (Strings{"ant", "cat"}));
+        EXPECT_EQ(val->get(0).label, 1);
+        EXPECT_EQ(val->get(1).label, 0);
+        EXPECT_EQ(val->shard_sizes(), std::vector<std::size_t>{2});
+    }
+    write_file_atomically(root / "val.txt", "v_00000002.JPEG ant\n", "test");
+    const auto one = make_dataset(settings(text), Split::kVal, 8, 8);
+    EXPECT_EQ(names(*one, root.path()), Strings{"val/ILSVRC2012_img_val.tar/v_00000002.JPEG"});
+    EXPECT_EQ(one->get(0).encoded, std::vector<std::uint8_t>{'2'});
+}
+
+TEST(DataSettings, HowShardsAreReadIsASetting) {
+    const TemporaryFolder root;
+    write_shard(root / "train/0.tar", {{"x/a.json", R"({"kind": "dog", "label": 7})"}, {"x/a.jpg", ""}});
+    const std::string text = str("kind: tar_shards\nroot: ", root.path().string(), '\n');
+    const auto first = [&](const std::string& more) {
+        const auto train = make_dataset(settings(text + more), Split::kTrain, 8, 8);
+        return train->class_names().at(train->get(0).label);
+    };
+    EXPECT_EQ(first(""), "7");
+    EXPECT_EQ(first("label_key: kind\n"), "dog");
+    EXPECT_EQ(first("label_from: folder\n"), "x");
+    EXPECT_EQ(error_of([&] { settings(text + "label_from: folder\nlabel_key: kind\n"); }),
+              "[config] a.yaml:4: label_key: found kind, expected none with label_from folder");
 }
 
 TEST(DataSettings, ShardsOfEachSplit) {

@@ -201,7 +201,10 @@ TEST(ImageFolder, SaysWhatIsMissing) {
     EXPECT_EQ(error_of(open(root / "file")), place + "/file: not a folder" + expected);
     fs::create_directories(root / "flat");
     write_picture(root / "flat/1.png");
-    EXPECT_EQ(error_of(open(root / "flat")), place + "/flat: no class folder in it");
+    EXPECT_EQ(error_of(open(root / "flat")),
+              place +
+                  "/flat: no class folder in it, but pictures, whose classes a label file may say (data.val_labels, "
+                  "data.labels; --labels of eval and shard)");
     write_text(root / "bare/a/readme.txt", "");
     write_text(root / "bare/b/readme.txt", "");
     EXPECT_EQ(error_of(open(root / "bare")),

@@ -173,6 +173,36 @@ TEST(TarFile, ManyThreadsReadAtOnce) {
     EXPECT_EQ(wrong, std::vector<int>(8));
 }
 
+TEST(TarFile, AnArchiveInAnother) {
+    const TemporaryFolder folder;
+    write_archive(folder / "in.tar", {{"a", "A"}, {"b", repeated("B", 700)}});
+    const std::string inner = read_text(folder / "in.tar");
+    write_archive(folder / "out.tar", {{"0", "first"}, {"in.tar", inner}, {"z", "no archive"}});
+    const TarFile file(folder / "out.tar");
+    const std::vector<TarMember> members = file.members();
+    ASSERT_EQ(members.size(), 3u);
+    const std::vector<TarMember> found = file.members(members[1]);
+    ASSERT_EQ(found.size(), 2u);
+    EXPECT_EQ(found[1].name, "b");
+    const Bytes bytes = file.read(found[1]);
+    EXPECT_EQ(std::string(bytes.begin(), bytes.end()), repeated("B", 700));
+    const std::string place = "[tar] " + (folder / "out.tar").string() + ": ";
+    EXPECT_EQ(error_of([&] { file.members(members[2]); }),
+              place + "'z': found text (10 bytes) that starts with 'no archive', expected a tar archive");
+    TarMember cut = members[1];
+    cut.size = 1200;
+    EXPECT_EQ(error_of([&] { file.members(cut); }),
+              place + str("'in.tar': at byte ", cut.offset + 1024, ": the file ends (176 bytes left) without an ",
+                          "end-of-archive block: it was cut short"));
+    EXPECT_NE(error_of([&] { file.members({"far", 1 << 20, 1}); }).find("'far' lies beyond"), std::string::npos);
+}
+
+TEST(TarFile, AnotherNameInErrors) {
+    const TemporaryFolder folder;
+    EXPECT_EQ(error_of([&] { TarFile(folder / "nowhere", "a.tar.gz (unpacked)"); }),
+              "[tar] a.tar.gz (unpacked): no such file");
+}
+
 // --- Damage ---
 
 /// The bytes of an archive with one member "m" of 600 bytes, as a text that a test changes.

@@ -124,7 +124,7 @@ TEST_F(Classes, AreCountedByTrainingAndKnownToWhatFollows) {
     EXPECT_EQ(occurrences(anew.err, "starting the head anew: head.weight"), 1) << anew.err;
     const Outcome given = succeed(with({"given", "-s", "model.num_classes=5"}), "info");
     EXPECT_EQ(given.err.find("model.num_classes: "), std::string::npos) << given.err;
-    EXPECT_EQ(occurrences(given.err, "4 class folders were numbered 0 to 3 by their names; the model has 5 classes"), 1)
+    EXPECT_EQ(occurrences(given.err, "4 classes were numbered 0 to 3 by their names; the model has 5 classes"), 1)
         << given.err;
     EXPECT_EQ(read_model_file(folder_ / "given/checkpoints/last.safetensors").settings->num_classes, 5);
 }
@@ -138,7 +138,7 @@ TEST_F(Classes, FoldersOfAnotherNumberThanTheModelsAreWarnedOf) {
     const Outcome other = succeed(eval);
     EXPECT_EQ(occurrences(other.err, "\n"), 1) << other.err;
     EXPECT_EQ(occurrences(other.err,
-                          "3 class folders were numbered 0 to 2 by their names; the model has 10 classes: give a class "
+                          "3 classes were numbered 0 to 2 by their names; the model has 10 classes: give a class "
                           "list (--classes, data.classes) if they are not its first 3, in this order"),
               1)
         << other.err;
@@ -163,7 +163,7 @@ TEST_F(Classes, AThousandFoldersOfOtherNamesThanImageNetsAreWarnedOf) {
     link("zebra");
     const Outcome other = succeed(eval);
     EXPECT_EQ(occurrences(other.err,
-                          "1000 class folders were numbered 0 to 999 by their names (zebra is none of "
+                          "1000 classes were numbered 0 to 999 by their names (zebra is none of "
                           "ImageNet's); the model has 1000 classes"),
               1)
         << other.err;
@@ -253,9 +253,10 @@ TEST_F(Classes, SeveralOfAPictureComeFromALabelFile) {
 
     write("labels.csv", labels + "val/none.png,sky\n");
     fail(eval, "[labels] labels.csv:14: no such picture: pictures/val/none.png");
+    write("labels.csv", labels);
     fail(with({"train", "-c", "a.yaml", "-o", "other"}, {"-s", "data.labels=labels.csv"}),
-         "[config] --set data.labels=labels.csv: train.loss.classification_kind: found cross_entropy, expected binary "
-         "with data.labels: a picture may have any number of classes");
+         "[train] the names in labels.csv: found pictures of several classes or of none, or data.label_kind multi, but "
+         "train.loss.classification_kind cross_entropy, expected binary with them");
 }
 
 }  // namespace

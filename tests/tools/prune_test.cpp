@@ -193,7 +193,7 @@ TEST_F(Prune, EvalOfAModelWithoutAHeadTellsNeighbours) {
     EXPECT_NE(outcome.out.find("100.00"), std::string::npos) << outcome.out;
 
     fs::rename(folder_ / "data/train/red", folder_ / "data/train/crimson");
-    EXPECT_NE(eval("").err.find("the class folders of val/ are not those of train/"), std::string::npos);
+    EXPECT_NE(eval("").err.find("the classes of val/ are not those of train/"), std::string::npos);
     fs::remove_all(folder_ / "data/train");
     EXPECT_EQ(eval("").err,
               "error: [eval] a model without a head finds classes by neighbours among the training pictures: "

@@ -87,7 +87,7 @@ class Shard : public testing::Test {
 
     // The pictures' names in their archives, in order.
     Words names(const std::string& split) const {
-        const TarShards shards(shards_in(folder_ / split), std::nullopt, false);
+        const TarShards shards(shards_in(folder_ / split), std::nullopt, {.labelled = false});
         Words found;
         for (std::size_t i = 0; i < shards.size(); ++i) {
             const std::string name = fs::path(shards.name(i)).lexically_relative(folder_ / split).string();
@@ -161,8 +161,11 @@ TEST_F(Shard, UnlabelledFoldersMakeOneSplit) {
     write_data();
     write("data/more/deep/x.png", "x");
     succeed({"shard", "--data", "data", "-o", "out", "--unlabelled", "--train-folders", "train,more"});
-    const TarShards train(shards_in(folder_ / "out/train"));
-    EXPECT_FALSE(train.labelled());
+    const TarShards train(shards_in(folder_ / "out/train"), std::nullopt, {.labelled = false});
+    EXPECT_NE(test::error_of([&] {
+                  TarShards(shards_in(folder_ / "out/train"), std::nullopt, {.label_from = "cls"});
+              }).find("a picture without a class (.cls)"),
+              std::string::npos);
     EXPECT_EQ(train.size(), 26u);
     EXPECT_TRUE(TarShards(shards_in(folder_ / "out/val")).labelled());
     succeed({"shard", "--data", "data/more", "-o", "flat", "--unlabelled", "--train-folders", "."});
@@ -188,7 +191,8 @@ TEST_F(Shard, NamesThatWouldCollideStayApart) {
 TEST_F(Shard, BadInput) {
     write_data();
     fail({"shard", "--data", "nowhere", "-o", "out"}, "nowhere/train: no such folder");
-    fail({"shard", "--data", "data", "-o", "out", "--train-folders", "train,val"}, "several need --unlabelled");
+    fail({"shard", "--data", "data", "-o", "out", "--train-folders", "train,val"},
+         "several need --unlabelled or --labels");
     fail({"shard", "--data", "data", "-o", "out", "--train-folders", "nowhere"}, "data/nowhere: no such folder");
     fail({"shard", "--data", "data", "-o", "out", "--images-per-shard", "0"}, "--images-per-shard");
     fail({"shard", "--data", "data", "-o", "out", "--shard-size", "much"}, "--shard-size");
@@ -227,6 +231,48 @@ TEST_F(Shard, FullDiskLeavesNoHalfSplit) {
     write("out/train.writing/000007.tar", "old");
     succeed({"shard", "--data", "data", "-o", "out"});
     EXPECT_EQ(names("out/train").size(), 26u);
+}
+
+TEST_F(Shard, LabelFilesClassesGoAlong) {
+    write_data();
+    std::string several = "path,labels\n", ones;
+    const Words kinds = {"sky", "sea sky", "", "sand"};
+    for (int i = 0; i < 25; ++i)
+        several += str("train/", i % 2 ? "b" : "c", "/p", i, i % 3 ? ".jpg" : ".PNG", ',', kinds[i % 4], '\n');
+    for (int i = 0; i < 6; ++i) several += str("val/", i % 2 ? "a" : "c", "/q", i, ".jpeg,sea\n");
+    write("several.csv", several);
+    succeed({"shard", "--data", "data", "-o", "out", "--labels", "several.csv"});
+    EXPECT_EQ(text_of(folder_ / "out/classes.txt"), "sand\nsea\nsky\n");
+    DataSettings folder = settings("image_folder", "data");
+    folder.labels = (folder_ / "several.csv").string();
+    const auto rows = [](const Dataset& dataset) {
+        std::multiset<std::pair<std::string, std::string>> found;
+        for (std::size_t i = 0; i < dataset.size(); ++i) {
+            const Sample sample = dataset.get(i);
+            found.emplace(std::string(sample.encoded.begin(), sample.encoded.end()), join(sample.labels, " "));
+        }
+        return found;
+    };
+    const auto train = make_dataset(settings("tar_shards", "out"), Split::kTrain, 8, 8);
+    EXPECT_TRUE(train->multi_label());
+    EXPECT_EQ(train->class_names(), (Words{"sand", "sea", "sky"}));
+    EXPECT_EQ(rows(*train), rows(*make_dataset(folder, Split::kTrain, 8, 8)));
+
+    // A flat val/ with a class a picture; train/ in class folders, which the numbers mean.
+    for (int i = 0; i < 6; ++i) {
+        fs::rename(folder_ / str("data/val/", i % 2 ? "a" : "c", "/q", i, ".jpeg"),
+                   folder_ / str("data/val/q", i, ".jpeg"));
+        ones += str("q", i, ".jpeg ", i % 2, '\n');
+    }
+    fs::remove(folder_ / "data/val/a");
+    fs::remove(folder_ / "data/val/c");
+    write("val.txt", ones);
+    succeed({"shard", "--data", "data", "-o", "flat", "--val-labels", "val.txt"});
+    EXPECT_EQ(text_of(folder_ / "flat/classes.txt"), "b\nc\n");
+    const auto val = make_dataset(settings("tar_shards", "flat"), Split::kVal, 8, 8);
+    ASSERT_EQ(val->size(), 6u);
+    EXPECT_EQ(val->get(3).label, 1);
+    EXPECT_FALSE(val->multi_label());
 }
 
 TEST_F(Shard, EvalAndTrainTakeTheFolder) {

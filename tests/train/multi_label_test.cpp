@@ -206,14 +206,13 @@ TEST_F(MultiLabel, OneLabelEachByTheBinaryLoss) {  // DeiT III's recipe; top-1 t
 }
 
 TEST_F(MultiLabel, SettingsThatDoNotGoTogether) {
-    const std::string text = "data: {root: r, labels: l.csv}\nmodel: {num_classes: 4}\n";
+    const std::string text = "data: {root: r, labels: l.csv, label_kind: multi}\nmodel: {num_classes: 4}\n";
     const auto fault = [&](const std::string& train) {
         return error_of([&] { read_config<Experiment>({text + train, "a.yaml", {}}); });
     };
-    EXPECT_EQ(
-        fault("train: {weights: w}\n"),
-        "[config] a.yaml:1: train.loss.classification_kind: found cross_entropy, expected binary with data.labels: "
-        "a picture may have any number of classes");
+    EXPECT_EQ(fault("train: {weights: w}\n"),
+              "[config] a.yaml:1: train.loss.classification_kind: found cross_entropy, expected binary with "
+              "data.label_kind multi: a picture may have any number of classes");
     EXPECT_NO_THROW(
         read_config<Experiment>({text + "train: {weights: w, loss: {classification_kind: binary}}\n", "a.yaml", {}}));
 }

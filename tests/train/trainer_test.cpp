@@ -576,10 +576,10 @@ TEST_F(Trainer, RefusesAnotherSplitsClasses) {
     e.data.root = (folder_ / "pictures").string();
     e.train.batch_size = 2;
     e.train.eval_every = 1;
-    EXPECT_EQ(
-        error_of([&] { train_to(0, e, "run"); }),
-        "[data] the class folders of val/ (1) are not those of train/ (2), expected the same, or a class list that "
-        "numbers both: data.classes");
+    EXPECT_EQ(error_of([&] { train_to(0, e, "run"); }),
+              str("[data] the classes of val/ (1, the class folders of ", e.data.root,
+                  "/val) are not those of train/ (2, the ", "class folders of ", e.data.root,
+                  "/train), expected the same, or a class list that numbers both: data.classes"));
     std::ofstream(folder_ / "classes.txt") << "a\nb\n";
     e.data.classes = (folder_ / "classes.txt").string();
     EXPECT_EQ(train_to(0, e, "run").last_eval.size(), 2u);

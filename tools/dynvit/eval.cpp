@@ -68,6 +68,11 @@ std::shared_ptr<const NeighbourBank> make_neighbours(const DynamicVit& dense, co
     const auto open = [&](Split split) {
         return make_dataset(data, split, settings.image_height(), settings.image_width());
     };
+    const std::unique_ptr<Dataset> validation = open(Split::kVal);
+    if (validation->multi_label()) {
+        throw Error("eval", validation->classes_from(),
+                    ": found labels of any number of classes each, but the model has no head that tells them");
+    }
     std::unique_ptr<Dataset> training;
     try {
         training = open(Split::kTrain);
@@ -77,9 +82,9 @@ std::shared_ptr<const NeighbourBank> make_neighbours(const DynamicVit& dense, co
                     "; or --pictures, which need no labels");
     }
     if (!training->labelled()) return nullptr;
-    if (training->class_names() != open(Split::kVal)->class_names()) {
+    if (training->class_names() != validation->class_names()) {
         throw Error("eval",
-                    "the class folders of val/ are not those of train/, among whose pictures a model without a "
+                    "the classes of val/ are not those of train/, among whose pictures a model without a "
                     "head finds neighbours, expected the same, or a class list that numbers both: --classes");
     }
     auto neighbours = make_neighbour_bank(dense, *training, data, batch_size, options);
@@ -101,9 +106,9 @@ void run(Arguments& arguments) {
         experiment.data.val_root.clear();
     }
     if (!arguments.classes.empty()) experiment.data.classes = arguments.classes;
-    if (!arguments.labels.empty()) experiment.data.labels = arguments.labels;
-    if (!experiment.data.labels.empty() && experiment.data.kind != "image_folder") {
-        throw Error("eval", "--labels: found ", experiment.data.kind, " as data, expected a folder of pictures");
+    if (!arguments.labels.empty()) {
+        experiment.data.labels = arguments.labels;
+        experiment.data.val_labels = arguments.labels;  // whatever the config has
     }
     arguments.reading.change(experiment.data);
 
@@ -117,10 +122,6 @@ void run(Arguments& arguments) {
         const ModelFile file = read_model_file(arguments.baseline);
         options.baseline = load_dense(file, experiment.model, options.device);
         warn_of_other_scaling(file, experiment.data.preprocessing, "the baseline");
-    }
-    if (!experiment.data.labels.empty() && !unlabelled && !experiment.model.classifies()) {
-        throw Error("eval", experiment.data.labels,
-                    ": found labels of any number of classes each, but the model has no head that tells them");
     }
     if (!unlabelled && !experiment.model.classifies()) {
         options.neighbours = make_neighbours(options.baseline ? options.baseline : model, experiment.data,
@@ -152,10 +153,10 @@ void add_eval(CLI::App& program) {
     CLI::App* command = program.add_subcommand(
         "eval", "Top-1, top-5 (or mAP), loss, kept tokens and GMACs, dense and at any keep ratio");
     arguments->model.add_to(*command);
-    command->add_option(
-        "--data", arguments->data,
-        "the folder that holds val/, a folder a class or *.tar; in place of the config's; without a head "
-        "train/ too: among its pictures neighbours are found");
+    command->add_option("--data", arguments->data,
+                        "the folder that holds val/, a folder a class, *.tar, or pictures with --labels; in place of "
+                        "the config's; without a head "
+                        "train/ too: among its pictures neighbours are found");
     command
         ->add_option("--pictures", arguments->pictures,
                      "in place of --data: pictures without labels, or folders of them; tells how far pruning agrees "
@@ -164,8 +165,8 @@ void add_eval(CLI::App& program) {
     command->add_option("--classes", arguments->classes, "file with a class folder's name a line, in index order");
     command
         ->add_option("--labels", arguments->labels,
-                     "file with the classes of each picture, any number, a line 'val/a.jpg,cat dog' each, paths "
-                     "below --data: mean average precision in place of top-1")
+                     "file with the class of each picture, a line 'a.jpg 3' each, or of several, 'a.jpg,cat dog': "
+                     "mean average precision in place of top-1 then; or ILSVRC2012_validation_ground_truth.txt")
         ->excludes("--pictures");
     arguments->reading.add_to(*command);
     add_policy_option(*command, arguments->policies, any_policy);

@@ -12,6 +12,7 @@
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/progress.hpp"
 #include "dynvit/core/random.hpp"
+#include "dynvit/data/data_settings.hpp"
 #include "dynvit/data/image_folder.hpp"
 #include "dynvit/io/tar.hpp"
 
@@ -23,7 +24,7 @@ namespace fs = std::filesystem;
 constexpr const char* kArea = "shard";
 
 struct Arguments {
-    std::string data, output, classes;
+    std::string data, output, classes, labels, val_labels;
     std::vector<std::string> train_folders;
     bool unlabelled = false;
     std::int64_t images_per_shard = 1000;
@@ -38,29 +39,37 @@ struct Split {
     std::vector<std::int64_t> labels;  // class index of each of the data set's own
 };
 
-std::vector<Split> open_splits(const Arguments& arguments, const std::optional<ClassList>& classes) {
+DataSettings settings_of(const Arguments& arguments, const std::vector<std::string>& train_folders) {
+    DataSettings settings;
+    settings.root = arguments.data;
+    settings.classes = arguments.classes;
+    settings.labels = arguments.labels;
+    settings.val_labels = arguments.val_labels;
+    settings.labelled = !arguments.unlabelled;
+    settings.train_folders = train_folders;
+    return settings;
+}
+
+std::vector<Split> open_splits(const Arguments& arguments) {
     const fs::path root = arguments.data;
-    const fs::path val = root / "val";
     std::vector<std::string> folders = arguments.train_folders;
-    if (folders.empty() && (fs::is_directory(root / "train") || !fs::is_directory(val))) folders = {"train"};
-    if (folders.size() > 1 && !arguments.unlabelled)
+    const bool has_val = fs::is_directory(root / "val");
+    if (folders.empty() && (fs::is_directory(root / "train") || !has_val)) folders = {"train"};
+    if (folders.size() > 1 && !arguments.unlabelled && arguments.labels.empty())
         throw Error(kArea, "--train-folders: found ", folders.size(),
-                    " folders, expected one; several need --unlabelled");
+                    " folders, expected one; several need --unlabelled or --labels");
+    const DataSettings settings = settings_of(arguments, folders.empty() ? std::vector<std::string>{"train"} : folders);
     std::vector<Split> splits;
-    if (!folders.empty()) {
-        std::vector<fs::path> paths;
-        for (const std::string& folder : folders) paths.push_back(root / folder);
-        if (arguments.unlabelled)
-            splits.push_back({"train", std::make_unique<PictureList>(pictures_of_folders(paths)), {}});
-        else
-            splits.push_back({"train", std::make_unique<ImageFolder>(paths.front(), classes), {}});
-    }
-    if (fs::is_directory(val)) splits.push_back({"val", std::make_unique<ImageFolder>(val, classes), {}});
+    if (!folders.empty()) splits.push_back({"train", make_dataset(settings, dynvit::Split::kTrain, 0, 0), {}});
+    if (has_val) splits.push_back({"val", make_dataset(settings, dynvit::Split::kVal, 0, 0), {}});
     return splits;
 }
 
 /// The classes of all splits together, sorted, where no list was given; each split's labels are translated.
 ClassList common_classes(std::vector<Split>& splits) {
+    const std::vector<std::string>& first = splits.front().pictures->class_names();
+    const auto same = [&](const Split& split) { return split.pictures->class_names() == first; };
+    if (std::ranges::all_of(splits, same)) return {first, first};
     std::map<std::string, std::int64_t> indices;
     for (const Split& split : splits)
         for (const std::string& name : split.pictures->class_names()) indices[name] = 0;
@@ -156,17 +165,17 @@ class ShardWriter {
   public:
     ShardWriter(fs::path folder, const Arguments& limits) : folder_(std::move(folder)), limits_(limits) {}
 
-    void add(const std::string& key, const Sample& sample, std::int64_t label) {
+    /// @param classes its indices @param listed whether it may have any number of them
+    void add(const std::string& key, const Sample& sample, const std::vector<std::int64_t>& classes, bool listed) {
         if (writer_ && full(sample.encoded.size())) finish();
         if (!writer_) {
             const std::string number = str(written_.shards);
             const std::string zeros(number.size() < 6 ? 6 - number.size() : 0, '0');
             writer_ = std::make_unique<TarWriter>(folder_ / (zeros + number + ".tar"));
         }
-        if (label >= 0) {  // before the picture, so that one read finds both headers
-            const std::string text = str(label);
-            writer_->add(key + ".cls", {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-        }
+        // Before the picture, so that one read finds both headers.
+        if (listed) add_text(key + ".json", "{\"labels\": [" + join(classes, ", ") + "]}");
+        if (!listed && !classes.empty()) add_text(key + ".cls", str(classes.front()));
         writer_->add(key + lower_case_ending(sample.name), sample.encoded);
         ++pictures_;
     }
@@ -183,6 +192,10 @@ class ShardWriter {
     Written written() const { return {written_.shards, written_.bytes + (writer_ ? writer_->size() : 0)}; }
 
   private:
+    void add_text(const std::string& name, const std::string& text) {
+        writer_->add(name, {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+    }
+
     bool full(std::uint64_t next) const {
         if (limits_.shard_size > 0) return writer_->size() + next > limits_.shard_size;
         return pictures_ >= limits_.images_per_shard;
@@ -210,8 +223,12 @@ Written write_split(const Split& split, const Arguments& arguments, const fs::pa
     const auto start = std::chrono::steady_clock::now();
     for (std::size_t i = 0; i < order.size(); ++i) {
         const Sample sample = split.pictures->get(order[i]);
-        const std::int64_t label = sample.label < 0 || split.labels.empty() ? sample.label : split.labels[sample.label];
-        writer.add(keys.next(sample.name), sample, label);
+        const bool listed = split.pictures->multi_label();
+        std::vector<std::int64_t> classes = sample.labels;
+        if (!listed && sample.label >= 0) classes = {sample.label};
+        if (!split.labels.empty())
+            for (std::int64_t& label : classes) label = split.labels[label];
+        writer.add(keys.next(sample.name), sample, classes, listed);
         if (!bar.due()) continue;
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         bar.update(static_cast<std::int64_t>(i + 1),
@@ -226,7 +243,7 @@ Written write_split(const Split& split, const Arguments& arguments, const fs::pa
 void run(const Arguments& arguments) try {
     std::optional<ClassList> classes;
     if (!arguments.classes.empty()) classes = read_class_list(arguments.classes);
-    std::vector<Split> splits = open_splits(arguments, classes);
+    std::vector<Split> splits = open_splits(arguments);
     if (!classes) classes = common_classes(splits);
     const fs::path output = arguments.output;
     for (const Split& split : splits) check_absent(output / split.name);
@@ -255,10 +272,15 @@ void add_shard(CLI::App& program) {
     command->add_option("-o,--output", arguments->output, "folder for train/, val/ and classes.txt")->required();
     command->add_option("--classes", arguments->classes,
                         "file with a class folder's name a line, in index order; else all folders' names, sorted");
+    auto* labels = command->add_option("--labels", arguments->labels,
+                                       "file with the classes of each picture, in place of class folders: data.labels");
+    command->add_option("--val-labels", arguments->val_labels, "the same for val/ alone: data.val_labels");
     add_list(*command, "--train-folders", arguments->train_folders,
              "folders below --data that make train/, in place of train; several: train,more");
-    command->add_flag("--unlabelled", arguments->unlabelled,
-                      "take all pictures below the training folders, without labels");
+    command
+        ->add_flag("--unlabelled", arguments->unlabelled,
+                   "take all pictures below the training folders, without labels")
+        ->excludes(labels);
     auto* images = command->add_option("--images-per-shard", arguments->images_per_shard, "pictures an archive")
                        ->check(within(at_least(1)))
                        ->capture_default_str();

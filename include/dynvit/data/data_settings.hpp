@@ -16,11 +16,16 @@ struct DataSettings {
     std::string val_root;
     std::string classes;
     std::string labels;
+    std::string val_labels;
+    std::string label_kind = "auto";
+    std::string label_from = "auto";
+    std::string label_key;
     std::vector<std::string> train_folders = {"train"};
     bool labelled = true;
     double hold_out = 0.0;
     std::int64_t max_images = 0;
     bool strict = false;
+    std::string unpack_to;
     std::int64_t shuffle_window = 10000;
     std::int64_t repeats = 1;
     Preprocessing preprocessing;  // its keys stand among these

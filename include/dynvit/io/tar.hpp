@@ -22,7 +22,9 @@ struct TarMember {
 class TarFile {
   public:
     /// Throws Error if the file is missing, no regular file or may not be read, or the process has too many files open.
-    explicit TarFile(std::filesystem::path path);
+    explicit TarFile(const std::filesystem::path& path) : TarFile(path, path.string()) {}
+    /// @param known_as what errors name, in place of the path
+    TarFile(std::filesystem::path path, std::string known_as);
     ~TarFile();
     TarFile(TarFile&& other) noexcept;
     TarFile(const TarFile&) = delete;
@@ -35,16 +37,23 @@ class TarFile {
     /// passes the file's end, no end-of-archive block (a file cut short), anything behind it, a sparse file.
     std::vector<TarMember> members() const;
 
+    /// The same of a member that is an archive itself; offsets count from this file's first byte.
+    std::vector<TarMember> members(const TarMember& archive) const;
+
     /// A member's bytes. Safe for concurrent calls. Throws Error if the file was cut short meanwhile.
     std::vector<std::uint8_t> read(const TarMember& member) const;
 
     const std::filesystem::path& path() const { return path_; }
+    const std::string& known_as() const { return known_as_; }
 
   private:
     friend class TarWalk;
+    std::vector<TarMember> walk(const TarMember& range, const std::string& name) const;
+    void check_inside(const TarMember& member) const;
     void read_at(std::uint64_t offset, void* target, std::size_t bytes) const;
 
     std::filesystem::path path_;
+    std::string known_as_;
     std::uint64_t size_ = 0;  // when it was opened
     int descriptor_ = -1;
 };
