@@ -168,8 +168,8 @@ class ClassReader {
 
     void must_have(const ShardSample& sample, const MemberPlace& member, const char* ending) const {
         if (!member)
-            fail_at(file_of(sample), sample.picture.offset, "a picture without a class (", ending,
-                    "), while others have one");
+            fail_at(file_of(sample), sample.picture.offset, "found no ", ending,
+                    " beside the picture, expected one beside each");
     }
 
     /// @param read gives a sample's classes

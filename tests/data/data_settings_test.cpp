@@ -228,7 +228,7 @@ TEST(DataSettings, ShardsOfEachSplit) {
     EXPECT_EQ(unlabelled->get(0).label, -1);
     EXPECT_EQ(error_of([&] { make_dataset(settings(text + "train_folders: [train, more]\n"), Split::kTrain, 8, 8); }),
               "[tar_shards] " + (root / "more/x.tar").string() +
-                  ": member at byte 512: a picture without a class (.cls), while others have one");
+                  ": member at byte 512: found no .cls beside the picture, expected one beside each");
     EXPECT_EQ(error_of([] { settings("kind: tar_shards\n"); }),
               "[config] a.yaml: root: found nothing, expected the pictures' folder");
 }

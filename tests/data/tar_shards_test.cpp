@@ -128,7 +128,7 @@ TEST(TarShards, ErrorsNameFileAndByte) {
     EXPECT_EQ(error({{"a.cls", "1"}, {"a.CLS", "1"}}), "member at byte 1536: its sample has a class already");
     EXPECT_EQ(error({{"a.json", ""}, {"a.json", ""}}), "member at byte 1024: its sample has a .json already");
     EXPECT_EQ(error({{"a.jpg", ""}, {"a.cls", "1"}, {"b.jpg", ""}}),
-              "member at byte 2048: a picture without a class (.cls), while others have one");
+              "member at byte 2048: found no .cls beside the picture, expected one beside each");
     EXPECT_EQ(error({{"a.txt", ""}}), "no picture (" + picture_endings() + ") in 1 archives: found 1 .txt");
     EXPECT_EQ(error({{"img.0.jpg", ""}, {"img.0.cls", "1"}}),
               "no picture (" + picture_endings() + ") in 1 archives: found 1 .cls, 1 .jpg behind a second dot");
