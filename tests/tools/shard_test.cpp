@@ -164,7 +164,7 @@ TEST_F(Shard, UnlabelledFoldersMakeOneSplit) {
     const TarShards train(shards_in(folder_ / "out/train"), std::nullopt, {.labelled = false});
     EXPECT_NE(test::error_of([&] {
                   TarShards(shards_in(folder_ / "out/train"), std::nullopt, {.label_from = "cls"});
-              }).find("a picture without a class (.cls)"),
+              }).find("found no .cls beside the picture"),
               std::string::npos);
     EXPECT_EQ(train.size(), 26u);
     EXPECT_TRUE(TarShards(shards_in(folder_ / "out/val")).labelled());
