@@ -34,7 +34,7 @@ Notes& run_notes() {
 
 void keep(const std::string& message) {
     Notes& notes = run_notes();
-    const std::lock_guard lock(notes.mutex);
+    const std::scoped_lock lock(notes.mutex);
     if (notes.texts.size() > kMostNotes || std::ranges::find(notes.texts, message) != notes.texts.end()) return;
     notes.texts.push_back(notes.texts.size() < kMostNotes ? message : "and more, which the log has");
 }
@@ -61,7 +61,7 @@ void warn(const std::string& message) {
 
 std::vector<std::string> notes() {
     Notes& notes = run_notes();
-    const std::lock_guard lock(notes.mutex);
+    const std::scoped_lock lock(notes.mutex);
     return notes.texts;
 }
 

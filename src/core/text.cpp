@@ -18,8 +18,9 @@ template <class Number>
 std::optional<Number> parse_whole(std::string_view text) {
     text = without_plus(text);
     Number value{};
-    const char* const end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    const char* const start = text.data();
+    const char* const end = start + text.size();
+    const auto [stop, error] = std::from_chars(start, end, value);
     if (error != std::errc() || stop != end) return std::nullopt;
     return value;
 }

@@ -1,8 +1,6 @@
 // Several processes of one test.
 #pragma once
 
-#include <arpa/inet.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,22 +14,10 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/dist/launch.hpp"
+#include "free_port.hpp"
 #include "support.hpp"
 
 namespace dynvit::test {
-
-/// A port of this machine that nobody listens on now.
-inline std::uint16_t free_port() {
-    const int descriptor = ::socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    ::bind(descriptor, reinterpret_cast<sockaddr*>(&address), length);
-    ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length);
-    ::close(descriptor);
-    return ntohs(address.sin_port);
-}
 
 /// Runs `work` in `count` processes of one launch. @return what each gives, or its error's text; "ended N" where it
 /// ended itself by exit code N

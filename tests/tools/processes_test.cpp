@@ -1,19 +1,15 @@
 // Training by several processes, as a launcher starts them: they make the steps of one, and end together.
-#include <arpa/inet.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "dynvit/io/safetensors.hpp"
+#include "free_port.hpp"
 #include "small_model.hpp"
 
 namespace dynvit {
 namespace {
 
 using nlohmann::json;
-using test::Outcome;
 using test::text_of;
 
 // Every loss, what mixes pictures, and what draws.
@@ -48,19 +44,6 @@ until_step() {
 }
 )";
 
-// A port of this machine that nobody listens on now.
-int free_port() {
-    const int descriptor = ::socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    ::bind(descriptor, reinterpret_cast<sockaddr*>(&address), length);
-    ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length);
-    ::close(descriptor);
-    return ntohs(address.sin_port);
-}
-
 class Processes : public test::SmallModel {
   protected:
     void SetUp() override {
@@ -69,7 +52,7 @@ class Processes : public test::SmallModel {
     }
 
     std::string run(const std::string& commands) const {
-        return bash(str("PROGRAM='", DYNVIT_PROGRAM, "' PORT=", free_port(), '\n', kFunctions, commands)).out;
+        return bash(str("PROGRAM='", DYNVIT_PROGRAM, "' PORT=", test::free_port(), '\n', kFunctions, commands)).out;
     }
 
     std::string log(int rank) const { return text_of(folder_ / str("log", rank)); }

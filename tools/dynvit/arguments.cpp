@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <string_view>
+#include <utility>
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/text.hpp"
@@ -104,7 +105,7 @@ CLI::Option* add_list_of(CLI::App& command, const std::string& name, std::vector
                 convert(item, found.emplace_back());
             }
         }
-        values = found;
+        values = std::move(found);
     };
     CLI::Option* option = command.add_option_function<std::vector<std::string>>(name, read, description);
     option->default_function([&values] { return values.empty() ? "" : join(values, ","); });
@@ -165,7 +166,7 @@ CLI::Validator one_of(const std::vector<std::string>& names) {
 
 CLI::Validator byte_size() {
     const auto convert_size = [](std::string& text) -> std::string {
-        const std::string fault = str("found '", text, "', expected a size such as 256MB or 1.5GiB");
+        std::string fault = str("found '", text, "', expected a size such as 256MB or 1.5GiB");
         const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
         const std::optional<double> number = parse_number(text.substr(0, digits));
         if (!number) return fault;
@@ -225,7 +226,8 @@ void check_words(int argc, char** argv) {
 }
 
 std::string explain(const CLI::ParseError& error, const CLI::App& program) {
-    const std::string text = error.what(), name = text.substr(0, text.find(": "));
+    std::string text = error.what();
+    const std::string name = text.substr(0, text.find(": "));
     const std::vector<std::string> left = program.remaining(true);
     const bool about_names =
         dynamic_cast<const CLI::ExtrasError*>(&error) || dynamic_cast<const CLI::RequiredError*>(&error);

@@ -24,7 +24,7 @@ struct Launch {
     bool store_is_served = false;  // the launcher serves the store on that port; else rank 0 does
     std::string store_prefix =
         {};                     // in front of the store's keys, so that a restarted group finds none of the old ones
-    std::string launcher = "";  // who said so, for the log: "RANK and WORLD_SIZE", "Slurm"; empty: nobody
+    std::string launcher = {};  // who said so, for the log: "RANK and WORLD_SIZE", "Slurm"; empty: nobody
 
     bool alone() const { return world_size == 1; }
 };
