@@ -42,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     });
     for (const bool labelled : {true, false}) {
         fuzz::run([labelled] {
-            const TarShards shards({file.path()}, std::nullopt, labelled);
+            const TarShards shards({file.path()}, std::nullopt, {.labelled = labelled});
             for (std::size_t i = 0; i < shards.size(); ++i) shards.get(i);
         });
     }
