@@ -79,7 +79,9 @@ TEST(ProcessGroup, AProcessThatEndsIsNoticed) {
 TEST(ProcessGroup, AProcessThatDoesNotAnswerIsNoticed) {
     const test::TemporaryFolder folder;
     const Texts results = test::run_processes(2, [&](const Launch& launch) {
-        const ProcessGroup group(launch, kShort);
+        ProcessGroup group(launch, kPatient);
+        group.meet();
+        group.set_timeout(kShort);
         const std::filesystem::path noticed = folder / "noticed";
         if (launch.rank == 1) {
             while (!std::filesystem::exists(noticed)) ::sched_yield();
