@@ -52,6 +52,13 @@ std::optional<double> parse_number(std::string_view text) {
     return value && std::isfinite(*value) ? value : std::nullopt;
 }
 
+std::string lower_case(std::string_view text) {
+    std::string result(text);
+    for (char& letter : result)
+        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+    return result;
+}
+
 std::string nearest_name(const std::string& name, const std::vector<std::string>& known) {
     constexpr std::size_t kSlips = 2;
     std::string best;

@@ -12,6 +12,7 @@
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/files.hpp"
 #include "dynvit/core/log.hpp"
+#include "dynvit/core/text.hpp"
 
 namespace dynvit {
 namespace {
@@ -105,10 +106,7 @@ Error unreadable(const fs::filesystem_error& error) {
 }  // namespace
 
 std::string lower_case_ending(const fs::path& path) {
-    std::string ending = path.extension().string();
-    for (char& letter : ending)
-        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
-    return ending;
+    return lower_case(path.extension().string());
 }
 
 bool is_picture(const fs::path& path) {

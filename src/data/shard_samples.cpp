@@ -8,6 +8,7 @@
 #include <set>
 
 #include "dynvit/core/error.hpp"
+#include "dynvit/core/text.hpp"
 #include "shard_files.hpp"
 
 namespace dynvit {
@@ -21,13 +22,6 @@ constexpr std::uint64_t kMaxClassBytes = 256;  // of a .cls member
 constexpr std::uint64_t kMaxJsonBytes = 1 << 20;
 constexpr std::size_t kReaders = 16;  // threads: they wait for the disk, not for a core
 constexpr std::array kUsualKeys = {"label", "labels", "cls", "class"};
-
-std::string lower_case(std::string_view text) {
-    std::string result(text);
-    for (char& letter : result)
-        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
-    return result;
-}
 
 /// "folder/a.seg.png": key "folder/a", ending "seg.png" (a mask, not the picture). No ending: no part of a sample.
 struct MemberName {

@@ -7,6 +7,7 @@
 
 #include "dynvit/core/error.hpp"
 #include "dynvit/core/file_kind.hpp"
+#include "dynvit/core/text.hpp"
 #include "input_file.hpp"
 
 namespace dynvit {
@@ -37,8 +38,7 @@ WeightsFormat weights_format(const std::filesystem::path& path) {
 void check_safetensors_ending(const std::filesystem::path& path, const std::string& area) {
     constexpr std::string_view kOthers[] = {".pth", ".pt",   ".bin", ".ckpt", ".pkl", ".pickle",
                                             ".tar", ".onnx", ".npz", ".npy",  ".h5",  ".msgpack"};
-    std::string ending = path.extension().string();
-    std::ranges::transform(ending, ending.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const std::string ending = lower_case(path.extension().string());
     if (std::ranges::find(kOthers, ending) == std::end(kOthers)) return;
     throw Error(area, path.string(), ": found the ending ", ending, " for a safetensors file, expected ",
                 std::filesystem::path(path).replace_extension("safetensors").string());

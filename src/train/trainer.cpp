@@ -181,7 +181,7 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, co
     TrainResult result;
     result.reached_target = settings.stop_at > 0 && progress.best_top1 >= settings.stop_at;
     std::optional<Progress> bar;  // one an epoch
-    const std::int64_t estimated_at = device.is_cuda() ? -1 : progress.step + kEstimateSteps;
+    const std::int64_t begin = progress.step, estimated_at = device.is_cuda() ? -1 : begin + kEstimateSteps;
 
     while (progress.step < length.last && !result.reached_target && !result.interrupted) {
         const std::int64_t epoch = progress.step / length.epoch;
@@ -192,7 +192,9 @@ TrainResult train(Experiment experiment, const std::filesystem::path& output, co
         const StepPlan plan = plan_step(settings, targets, length, progress.step);
         const StepOutput out = step(plan, batches);
         ++progress.step;
-        group.set_timeout(std::chrono::milliseconds(std::llround(1000 * settings.timeout)));  // the first one is longer
+        if (progress.step == begin + 1) {  // until then it is a longer one
+            group.set_timeout(std::chrono::milliseconds(std::llround(1000 * settings.timeout)));
+        }
         if (progress.step == estimated_at && progress.step < length.last) {
             const double a_step = total.seconds() / kEstimateSteps;
             log::info(str("about ", clock_text(a_step * static_cast<double>(length.last - progress.step)), " for the ",

@@ -39,5 +39,11 @@ TEST(Text, GuessesWhatANameWasMeantToBe) {
     EXPECT_EQ(nearest_name("k", {"b", "c"}), "") << "nothing is left of it";
 }
 
+TEST(Text, LowerCaseIsOfAsciiLetters) {
+    EXPECT_EQ(lower_case("x.JPEG Az"), "x.jpeg az");
+    EXPECT_EQ(lower_case("\xc3\x84_09[`"), "\xc3\x84_09[`") << "others stay";
+    EXPECT_EQ(lower_case(""), "");
+}
+
 }  // namespace
 }  // namespace dynvit

@@ -170,8 +170,7 @@ CLI::Validator byte_size() {
         const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
         const std::optional<double> number = parse_number(text.substr(0, digits));
         if (!number) return fault;
-        std::string unit(trimmed(text.substr(digits)));
-        std::ranges::transform(unit, unit.begin(), [](unsigned char c) { return std::tolower(c); });
+        std::string unit = lower_case(trimmed(text.substr(digits)));
         if (unit.ends_with('b')) unit.pop_back();
         const bool binary = unit.ends_with('i');
         if (binary) unit.pop_back();

@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -68,6 +70,12 @@ bool lacks_memory(const std::exception& error) {
            text.find("out of memory") != std::string_view::npos;
 }
 
+// Whether the command runs a model: the others need not know how busy the processors are, which takes a moment to see.
+bool computes(const CLI::App& program) {
+    constexpr std::array kOthers = {"config", "shard"};
+    return std::ranges::none_of(kOthers, [&](const char* name) { return program.got_subcommand(name); });
+}
+
 // LibTorch's threads wait for each other, so that one which has to share its processor holds all of them up.
 void leave_busy_processors(const dynvit::ProcessorLoad& load) {
     const int threads = at::get_num_threads();
@@ -117,7 +125,7 @@ int main(int argc, char** argv) {
     program.parse_complete_callback([&] {
         dynvit::log::set_level(level);
         if (threads > 0) at::set_num_threads(threads);
-        if (threads == 0) leave_busy_processors(load);
+        if (threads == 0 && computes(program)) leave_busy_processors(load);
     });
 #define DYNVIT_ADD(name) dynvit::tool::add_##name(program);
     DYNVIT_SUBCOMMANDS(DYNVIT_ADD)
